@@ -1,0 +1,1 @@
+"""The core: everything but the viewer. Never imports napari or Qt."""
