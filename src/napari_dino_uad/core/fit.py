@@ -1,0 +1,224 @@
+"""Fitting: healthy scans give a calibrated model of what is normal."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Generator, Sequence
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_dino_uad.core.backbones import DEFAULT_BACKBONE, Backbone, load_backbone
+from napari_dino_uad.core.calibration import Calibration
+from napari_dino_uad.core.cohort import Case, healthy_slices
+from napari_dino_uad.core.detect import detect_slices
+from napari_dino_uad.core.errors import InputError
+from napari_dino_uad.core.features import PATCH_FOREGROUND, FeatureSet, extract_features
+from napari_dino_uad.core.model import FittedModel
+from napari_dino_uad.core.normative.context import Context
+from napari_dino_uad.core.progress import Progress
+from napari_dino_uad.core.slices import Preprocessing, prepare
+
+if TYPE_CHECKING:
+    from napari_dino_uad.core.normative.base import NormativeModel
+
+__all__ = ["METHODS", "SMOOTHING_MM", "fit"]
+
+#: Kinds of models that can be fitted.
+METHODS = ("dpmm",)
+
+#: Default width of the Gaussian that smooths score maps.
+SMOOTHING_MM = 5.0
+
+# Share of the scans held out for calibration where no validation scans are given.
+_HELD_OUT = 0.2
+
+
+def new_normative(method: str, seed: int, settings: dict[str, Any]) -> NormativeModel:
+    """Build an unfitted model.
+
+    Raises
+    ------
+    InputError
+        If the method is unknown; the message lists the choices.
+    """
+    from napari_dino_uad.core.normative.dpmm import DPMM, DPMMConfig
+
+    if method == "dpmm":
+        return DPMM(DPMMConfig(seed=seed, **settings))
+    raise InputError(f"There is no method {method!r}; choose one of {', '.join(METHODS)}.")
+
+
+def fit(
+    cases: Sequence[Case],
+    *,
+    valid: Sequence[Case] | None = None,
+    method: str = "dpmm",
+    settings: dict[str, Any] | None = None,
+    backbone: Backbone | None = None,
+    preprocessing: Preprocessing | None = None,
+    context: Context | None = None,
+    smoothing_mm: float = SMOOTHING_MM,
+    seed: int = 0,
+    batch: int = 8,
+) -> Generator[Progress, None, FittedModel]:
+    """Fit a model on healthy scans.
+
+    Parameters
+    ----------
+    cases : sequence of Case
+        Healthy scans, or scans with lesion masks whose lesion slices are then left out together
+        with those within 2 of them.
+    valid : sequence of Case, optional
+        Other healthy scans, to choose the epoch and calibrate thresholds with. Without them a
+        fifth of `cases` is held out, chosen by `seed`.
+    method : str
+        One of `METHODS`.
+    settings : dict, optional
+        Settings of the method, such as ``{"components": 250}``.
+    backbone : Backbone, optional
+        A loaded backbone; the embedded default if not given.
+    preprocessing : Preprocessing, optional
+        How scans are prepared; the backbone's input size and an axial plane if not given.
+    context : Context, optional
+        What is done to embeddings.
+    smoothing_mm : float
+        Standard deviation of the Gaussian that smooths score maps.
+    seed : int
+        The same seed gives the same model on the same machine.
+    batch : int
+        Slices the backbone takes at once.
+
+    Yields
+    ------
+    Progress
+        After every batch of every step.
+
+    Returns
+    -------
+    FittedModel
+
+    Raises
+    ------
+    InputError
+        If there are too few scans or no healthy slice.
+    """
+    normative = new_normative(method, seed, settings or {})
+    cases, held_out = _split(list(cases), valid, seed)
+    if backbone is None:
+        yield Progress("Loading the backbone", 0, 1, DEFAULT_BACKBONE)
+        backbone = load_backbone(DEFAULT_BACKBONE)
+    preprocessing = preprocessing or Preprocessing(input_size=backbone.spec.input_size)
+    context = context or Context()
+    train_set = FeatureSet(context, backbone.spec.levels)
+    valid_set = FeatureSet(context, backbone.spec.levels)
+    yield from _collect(cases, train_set, backbone, preprocessing, batch, "Reading healthy scans")
+    yield from _collect(
+        held_out, valid_set, backbone, preprocessing, batch, "Reading validation scans"
+    )
+    yield from normative.fit(train_set, valid_set)
+    cohort = {
+        "scans": len(cases),
+        "slices": len(train_set),
+        "validation_scans": len(held_out),
+        "validation_slices": len(valid_set),
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "seed": seed,
+    }
+    versions = {
+        name: version(name) for name in ("napari-dino-uad", "torch", "timm", "numpy", "SimpleITK")
+    }
+    unscaled = FittedModel(
+        normative=normative,
+        backbone_key=backbone.spec.key,
+        backbone_sha256=backbone.sha256,
+        preprocessing=preprocessing,
+        context=context,
+        smoothing_mm=smoothing_mm,
+        # Stands until the healthy scores are known, a few lines below.
+        calibration=Calibration(np.array([1.0]), np.array([0.0]), 0),
+        cohort=cohort,
+        versions=versions,
+    )
+    healthy = yield from _healthy_scores(held_out, unscaled, backbone, batch)
+    import dataclasses
+
+    return dataclasses.replace(unscaled, calibration=Calibration.from_scores(healthy))
+
+
+def _split(
+    cases: list[Case], valid: Sequence[Case] | None, seed: int
+) -> tuple[list[Case], list[Case]]:
+    if not cases:
+        raise InputError("At least one healthy scan is needed to fit, but none came.")
+    if valid is not None:
+        return cases, list(valid)
+    if len(cases) < 2:
+        raise InputError(
+            "One scan alone cannot be split; give at least two scans, or others to validate on."
+        )
+    order = np.random.default_rng(seed).permutation(len(cases))
+    count = max(1, round(_HELD_OUT * len(cases)))
+    held = set(order[:count].tolist())
+    return (
+        [case for index, case in enumerate(cases) if index not in held],
+        [case for index, case in enumerate(cases) if index in held],
+    )
+
+
+def _collect(
+    cases: Sequence[Case],
+    features: FeatureSet,
+    backbone: Backbone,
+    preprocessing: Preprocessing,
+    batch: int,
+    step: str,
+) -> Generator[Progress, None, None]:
+    """Fill a feature set with the healthy slices of some cases."""
+    for number, case in enumerate(cases):
+        yield Progress(step, number, len(cases), case.name)
+        volume = case.read()
+        scan = prepare(volume, preprocessing)
+        indices = healthy_slices(scan, case.read_mask(volume), preprocessing.plane)
+        if not len(indices):
+            continue
+        grid = scan.grid(backbone.spec.stride, backbone.spec.multiple)
+        parts: list[NDArray[np.float16]] = []
+        for _, part in extract_features(scan, grid, backbone, indices.tolist(), batch):
+            parts.append(part)
+            yield Progress(step, number, len(cases), case.name)
+        mask = grid.to_grid(scan.foreground[indices]) > PATCH_FOREGROUND
+        features.add(np.concatenate(parts), mask)
+    yield Progress(step, len(cases), len(cases))
+
+
+def _healthy_scores(
+    cases: Sequence[Case], model: FittedModel, backbone: Backbone, batch: int
+) -> Generator[Progress, None, NDArray[np.float32]]:
+    """Score the healthy slices of the validation scans as detection would."""
+    scores = []
+    for number, case in enumerate(cases):
+        volume = case.read()
+        scan = prepare(volume, model.preprocessing)
+        indices = healthy_slices(scan, case.read_mask(volume), model.preprocessing.plane)
+        if not len(indices):
+            continue
+        pipeline = detect_slices(scan, model, backbone, indices.tolist(), batch)
+        while True:
+            try:
+                next(pipeline)
+            except StopIteration as stop:
+                maps, grid = stop.value
+                break
+            yield Progress("Calibrating", number, len(cases), case.name)
+        full = grid.to_slices(maps[indices])
+        scores.append(full[scan.foreground[indices]])
+    yield Progress("Calibrating", len(cases), len(cases))
+    if not scores:
+        raise InputError(
+            "No validation scan has a healthy slice with enough tissue; give others to "
+            "validate on."
+        )
+    return np.concatenate(scores)

@@ -1,0 +1,1 @@
+"""What normal means: one file per model."""

@@ -1,0 +1,60 @@
+"""What is done to backbone embeddings before a model sees them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["Context"]
+
+
+@dataclass(frozen=True)
+class Context:
+    """Normalise embeddings and average them over their neighbourhood.
+
+    Attributes
+    ----------
+    normalise : {"l2", "none"}
+        "l2" brings every level of the backbone to unit length, so that no level drowns the
+        others, and the whole embedding likewise.
+    neighbourhood : int
+        Odd edge of the square of patches that is averaged; 1 leaves patches alone. A patch and
+        its surroundings say more than the patch (PatchCore, CVPR 2022, Eq. 2).
+    """
+
+    normalise: Literal["l2", "none"] = "l2"
+    neighbourhood: int = 3
+
+    def apply(self, features: torch.Tensor, levels: tuple[int, ...]) -> torch.Tensor:
+        """Transform embeddings.
+
+        Parameters
+        ----------
+        features : torch.Tensor of float32, (B, C, h, w)
+            As the backbone gives them.
+        levels : tuple of int
+            Channels of each backbone level; they sum to C.
+
+        Returns
+        -------
+        torch.Tensor of float32, (B, C, h, w)
+        """
+        import torch
+        import torch.nn.functional as F
+
+        if self.normalise == "l2":
+            features = torch.cat(
+                [F.normalize(level, dim=1) for level in features.split(levels, dim=1)], dim=1
+            )
+        if self.neighbourhood > 1:
+            features = F.avg_pool2d(
+                features,
+                self.neighbourhood,
+                stride=1,
+                padding=self.neighbourhood // 2,
+                count_include_pad=False,
+            )
+        return F.normalize(features, dim=1) if self.normalise == "l2" else features

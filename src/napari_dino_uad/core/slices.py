@@ -1,0 +1,433 @@
+"""From a volume to network input and from the patch grid back: plane, intensity, foreground.
+
+A fitted model carries its `Preprocessing`, so that a scan is always prepared the way the
+healthy scans were, whatever the user remembers of it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_dino_uad.core.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
+
+    from napari_dino_uad.core.volume import Volume
+
+__all__ = [
+    "CT_WINDOWS",
+    "PLANES",
+    "PatchGrid",
+    "Plane",
+    "Preprocessing",
+    "PreparedScan",
+    "from_plane",
+    "plane_spacing_mm",
+    "prepare",
+    "scale_intensity",
+    "to_plane",
+]
+
+Plane = Literal["axial", "coronal", "sagittal"]
+PLANES: tuple[Plane, ...] = ("axial", "coronal", "sagittal")
+
+#: CT windows by name, as (centre, width) in Hounsfield units.
+CT_WINDOWS: dict[str, tuple[float, float]] = {
+    "brain": (40.0, 80.0),
+    "stroke": (35.0, 40.0),
+    "lung": (-600.0, 1500.0),
+    "abdomen": (50.0, 400.0),
+    "bone": (500.0, 2000.0),
+}
+
+# ImageNet's channel statistics: every backbone in the table was trained with them.
+_IMAGENET_MEAN = (0.485, 0.456, 0.406)
+_IMAGENET_STD = (0.229, 0.224, 0.225)
+
+# Order of the volume's axes (S, P, L) in each plane as (slice, row, column), and whether rows
+# run feet to head and must be turned so that the head is up.
+_AXES: dict[Plane, tuple[tuple[int, int, int], bool]] = {
+    "axial": ((0, 1, 2), False),
+    "coronal": ((1, 0, 2), True),
+    "sagittal": ((2, 0, 1), True),
+}
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How a scan becomes network input. Saved with the model.
+
+    Attributes
+    ----------
+    plane : {"axial", "coronal", "sagittal"}
+        The plane in which slices are cut.
+    input_size : int
+        Shorter edge of the network input in pixels, after the slice's pixels were made square.
+    window : tuple of float or None
+        Fixed (centre, width), for CT. None scales to `percentile` of the foreground.
+    percentile : float
+        Percentile of the foreground that becomes 1 where `window` is None.
+    foreground_threshold : float
+        Scaled intensity above which a voxel is foreground.
+    neighbours : bool
+        True puts the slice before, the slice and the slice after into the three input channels;
+        False repeats the slice.
+    """
+
+    plane: Plane = "axial"
+    input_size: int = 256
+    window: tuple[float, float] | None = None
+    percentile: float = 99.5
+    foreground_threshold: float = 0.08
+    neighbours: bool = True
+
+    def __post_init__(self) -> None:
+        if self.plane not in PLANES:
+            raise InputError(
+                f"The plane must be one of {', '.join(PLANES)}, but {self.plane!r} came."
+            )
+        if self.input_size < 64:
+            raise InputError(
+                f"The input size must be at least 64 pixels, but {self.input_size} came."
+            )
+        if self.window is not None:
+            if self.window[1] <= 0:
+                raise InputError(
+                    f"The window width must be above 0, but {self.window[1]} came."
+                )
+            object.__setattr__(self, "window", (float(self.window[0]), float(self.window[1])))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the settings as plain values for a file header."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Preprocessing:
+        """Build the settings from what `to_dict` gave."""
+        window = values.get("window")
+        return cls(**{**values, "window": None if window is None else tuple(window)})
+
+
+def to_plane(array: NDArray[Any], plane: Plane) -> NDArray[Any]:
+    """View an (S, P, L) array as (slices, rows, cols) of a plane, head or front up.
+
+    Parameters
+    ----------
+    array : ndarray, (S, P, L)
+        On the volume's canonical axes.
+    plane : {"axial", "coronal", "sagittal"}
+        The plane to cut.
+
+    Returns
+    -------
+    ndarray
+        A view, (slices, rows, cols).
+    """
+    axes, flip = _AXES[plane]
+    view = array.transpose(axes)
+    return view[:, ::-1] if flip else view
+
+
+def from_plane(array: NDArray[Any], plane: Plane) -> NDArray[Any]:
+    """Undo `to_plane`."""
+    axes, flip = _AXES[plane]
+    view = array[:, ::-1] if flip else array
+    return view.transpose(tuple(np.argsort(axes)))
+
+
+def plane_spacing_mm(volume: Volume, plane: Plane) -> tuple[float, float, float]:
+    """Return the spacing along (slices, rows, cols) of a plane in mm."""
+    axes, _ = _AXES[plane]
+    spacing = volume.spacing_mm
+    return spacing[axes[0]], spacing[axes[1]], spacing[axes[2]]
+
+
+def scale_intensity(
+    array: NDArray[np.float32], preprocessing: Preprocessing
+) -> NDArray[np.float32]:
+    """Scale voxel values to [0, 1].
+
+    With a fixed window the window's ends become 0 and 1. Without one, 0 (or the value of the
+    scan's border, where that is negative, as in standardised scans) stays 0 and the chosen
+    percentile of the foreground becomes 1. Foreground is what lies above a share of that same
+    value, so the two are found together by iteration.
+
+    Parameters
+    ----------
+    array : ndarray of float32
+        Voxel values, any shape.
+    preprocessing : Preprocessing
+        Window or percentile, and the foreground threshold.
+
+    Returns
+    -------
+    ndarray of float32
+        Same shape, in [0, 1].
+    """
+    if preprocessing.window is not None:
+        centre, width = preprocessing.window
+        return np.clip((array - (centre - width / 2)) / width, 0, 1, dtype=np.float32)
+    border = np.concatenate(
+        [array[..., 0, :], array[..., -1, :], array[..., :, 0], array[..., :, -1]], axis=-1
+    )
+    low = min(0.0, float(np.median(border)))
+    shifted = array - np.float32(low)
+    # A subsample carries the percentile: sorting 100 million voxels would take longer than
+    # looking at them.
+    sample = shifted.ravel()[:: max(1, shifted.size // 4_000_000)]
+    top = float(np.percentile(sample[sample > sample.mean()], preprocessing.percentile))
+    for _ in range(5):
+        inside = sample[sample > preprocessing.foreground_threshold * top]
+        new_top = float(np.percentile(inside, preprocessing.percentile)) if inside.size else top
+        if abs(new_top - top) <= 1e-4 * top:
+            break
+        top = new_top
+    return np.clip(shifted / np.float32(top), 0, 1, dtype=np.float32)
+
+
+@dataclass(frozen=True)
+class PatchGrid:
+    """How a slice lies under the patch grid.
+
+    Attributes
+    ----------
+    slice_shape : tuple of int
+        (rows, cols) of the slice.
+    content_shape : tuple of int
+        (height, width) of the slice after resizing, before padding.
+    input_shape : tuple of int
+        (height, width) of the network input: the content padded at the bottom and the right.
+    stride : int
+        Input pixels between patch centres.
+    """
+
+    slice_shape: tuple[int, int]
+    content_shape: tuple[int, int]
+    input_shape: tuple[int, int]
+    stride: int
+
+    @classmethod
+    def fit(
+        cls,
+        slice_shape: tuple[int, int],
+        pixel_mm: tuple[float, float],
+        input_size: int,
+        stride: int,
+        multiple: int,
+    ) -> PatchGrid:
+        """Lay a grid over slices of one shape.
+
+        Parameters
+        ----------
+        slice_shape : tuple of int
+            (rows, cols).
+        pixel_mm : tuple of float
+            Size of a pixel along rows and columns in mm; the input has square pixels.
+        input_size : int
+            Shorter edge of the input in pixels.
+        stride : int
+            Input pixels between patch centres.
+        multiple : int
+            The input's edges are multiples of this.
+        """
+        height_mm = slice_shape[0] * pixel_mm[0]
+        width_mm = slice_shape[1] * pixel_mm[1]
+        pixels_per_mm = input_size / min(height_mm, width_mm)
+        content = (
+            max(1, round(height_mm * pixels_per_mm)),
+            max(1, round(width_mm * pixels_per_mm)),
+        )
+        padded = tuple(-(-edge // multiple) * multiple for edge in content)
+        return cls(slice_shape, content, (padded[0], padded[1]), stride)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Patches along rows and columns, (h, w)."""
+        return self.input_shape[0] // self.stride, self.input_shape[1] // self.stride
+
+    @property
+    def patch_pixels(self) -> tuple[float, float]:
+        """Slice pixels between patch centres along rows and columns."""
+        return (
+            self.stride * self.slice_shape[0] / self.content_shape[0],
+            self.stride * self.slice_shape[1] / self.content_shape[1],
+        )
+
+    def to_input(self, images: torch.Tensor) -> torch.Tensor:
+        """Resize and pad slices to the input. (B, C, rows, cols) -> (B, C, H, W)."""
+        import torch.nn.functional as F
+
+        if tuple(images.shape[-2:]) != self.content_shape:
+            images = F.interpolate(
+                images, size=self.content_shape, mode="bicubic", antialias=True
+            ).clamp_(0, 1)
+        bottom = self.input_shape[0] - self.content_shape[0]
+        right = self.input_shape[1] - self.content_shape[1]
+        return F.pad(images, (0, right, 0, bottom)) if bottom or right else images
+
+    def to_slices(self, maps: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Bring maps from the patch grid to the slices, bilinearly.
+
+        Parameters
+        ----------
+        maps : ndarray of float32, (B, h, w)
+            One value for each patch.
+
+        Returns
+        -------
+        ndarray of float32, (B, rows, cols)
+        """
+        import torch
+        import torch.nn.functional as F
+
+        grid = torch.from_numpy(np.ascontiguousarray(maps, dtype=np.float32))[:, None]
+        full = F.interpolate(grid, size=self.input_shape, mode="bilinear", align_corners=False)
+        full = full[..., : self.content_shape[0], : self.content_shape[1]]
+        if self.content_shape != self.slice_shape:
+            full = F.interpolate(
+                full, size=self.slice_shape, mode="bilinear", align_corners=False
+            )
+        return np.asarray(full[:, 0].numpy())
+
+    def to_grid(self, masks: NDArray[Any]) -> NDArray[np.float32]:
+        """Average slices over patches.
+
+        Parameters
+        ----------
+        masks : ndarray, (B, rows, cols)
+            A mask or image.
+
+        Returns
+        -------
+        ndarray of float32, (B, h, w)
+            The mean over each patch, for a mask its covered share; 0 under the padding.
+        """
+        import torch
+        import torch.nn.functional as F
+
+        out = np.empty((len(masks), *self.shape), dtype=np.float32)
+        for start in range(0, len(masks), 16):
+            part = torch.from_numpy(
+                np.ascontiguousarray(masks[start : start + 16], dtype=np.float32)
+            )[:, None]
+            if self.content_shape != self.slice_shape:
+                part = F.interpolate(part, size=self.content_shape, mode="area")
+            part = F.pad(
+                part,
+                (
+                    0,
+                    self.input_shape[1] - self.content_shape[1],
+                    0,
+                    self.input_shape[0] - self.content_shape[0],
+                ),
+            )
+            out[start : start + 16] = F.avg_pool2d(part, self.stride)[:, 0].numpy()
+        return out
+
+
+@dataclass(frozen=True)
+class PreparedScan:
+    """A scan cut into slices and scaled, ready for a backbone.
+
+    Attributes
+    ----------
+    values : ndarray of float32, (slices, rows, cols)
+        Scaled intensities in [0, 1].
+    foreground : ndarray of bool, (slices, rows, cols)
+        Where there is tissue.
+    spacing_mm : tuple of float
+        Along (slices, rows, cols).
+    preprocessing : Preprocessing
+        How it was made.
+    """
+
+    values: NDArray[np.float32]
+    foreground: NDArray[np.bool_]
+    spacing_mm: tuple[float, float, float]
+    preprocessing: Preprocessing
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def grid(self, stride: int, multiple: int) -> PatchGrid:
+        """Lay the patch grid of a backbone over the slices."""
+        return PatchGrid.fit(
+            (self.values.shape[1], self.values.shape[2]),
+            (self.spacing_mm[1], self.spacing_mm[2]),
+            self.preprocessing.input_size,
+            stride,
+            multiple,
+        )
+
+    def images(self, indices: Sequence[int], grid: PatchGrid) -> torch.Tensor:
+        """Make the network input for some slices.
+
+        Parameters
+        ----------
+        indices : sequence of int
+            Slice numbers, B of them.
+        grid : PatchGrid
+            From `grid`.
+
+        Returns
+        -------
+        torch.Tensor of float32, (B, 3, H, W)
+            Normalised with ImageNet's mean and standard deviation.
+        """
+        import torch
+
+        centre = np.asarray(indices, dtype=np.int64)
+        if self.preprocessing.neighbours:
+            last = len(self.values) - 1
+            wanted = np.clip(centre[:, None] + np.array([-1, 0, 1]), 0, last)
+            unique, inverse = np.unique(wanted, return_inverse=True)
+            # Each slice is resized once, however many inputs it is a channel of.
+            resized = grid.to_input(torch.from_numpy(self.values[unique])[:, None])[:, 0]
+            batch = resized[torch.from_numpy(inverse.reshape(wanted.shape))]
+        else:
+            resized = grid.to_input(torch.from_numpy(self.values[centre])[:, None])
+            batch = resized.expand(-1, 3, -1, -1)
+        mean = torch.tensor(_IMAGENET_MEAN).view(1, 3, 1, 1)
+        std = torch.tensor(_IMAGENET_STD).view(1, 3, 1, 1)
+        return (batch - mean) / std
+
+
+def prepare(volume: Volume, preprocessing: Preprocessing) -> PreparedScan:
+    """Cut a volume into slices of a plane, scale its intensities and find its foreground.
+
+    Parameters
+    ----------
+    volume : Volume
+        The scan.
+    preprocessing : Preprocessing
+        The model's settings.
+
+    Returns
+    -------
+    PreparedScan
+
+    Raises
+    ------
+    InputError
+        If a single 2D image is to be cut in another plane than its own.
+    """
+    if volume.is_2d and preprocessing.plane != "axial":
+        raise InputError(
+            f"{volume.name} is a single 2D image, which has no {preprocessing.plane} plane; "
+            "use a model of the axial plane."
+        )
+    scaled = scale_intensity(volume.array, preprocessing)
+    values = np.ascontiguousarray(to_plane(scaled, preprocessing.plane))
+    return PreparedScan(
+        values=values,
+        foreground=values > preprocessing.foreground_threshold,
+        spacing_mm=plane_spacing_mm(volume, preprocessing.plane),
+        preprocessing=preprocessing,
+    )
