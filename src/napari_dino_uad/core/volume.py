@@ -39,7 +39,7 @@ __all__ = [
 
 VOLUME_SUFFIXES = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd", ".dcm")
 IMAGE_SUFFIXES = (".png", ".tif", ".tiff")
-_WRITABLE = (".nii", ".nii.gz", ".nrrd", ".mha", ".mhd")
+_WRITABLE = (".nii.gz", ".nii", ".nrrd", ".mha")
 
 
 @dataclass(frozen=True)
@@ -558,7 +558,7 @@ def write_volume(path: Path | str, array: NDArray[Any], like: Volume) -> None:
     Parameters
     ----------
     path : path
-        Ends in .nii, .nii.gz, .nrrd, .mha or .mhd.
+        Ends in .nii, .nii.gz, .nrrd or .mha.
     array : ndarray, (S, P, L)
         On the canonical grid of `like`.
     like : Volume
@@ -573,8 +573,6 @@ def write_volume(path: Path | str, array: NDArray[Any], like: Volume) -> None:
 
     path = Path(path)
     suffix = next((end for end in _WRITABLE if path.name.lower().endswith(end)), None)
-    if suffix is None or suffix == ".nii" and path.name.lower().endswith(".nii.gz"):
-        suffix = ".nii.gz" if path.name.lower().endswith(".nii.gz") else suffix
     if suffix is None:
         raise InputError(
             f"{path.name} has an unknown ending; expected one of {', '.join(_WRITABLE)}."
