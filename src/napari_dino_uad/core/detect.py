@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from napari_dino_uad.core.backbones import Backbone
     from napari_dino_uad.core.volume import Volume
 
-__all__ = ["AnomalyMap", "SliceMaps", "detect", "detect_slices"]
+__all__ = ["AnomalyMap", "SliceMaps", "detect", "score_slices"]
 
 
 @dataclass(frozen=True)
@@ -35,11 +35,14 @@ class SliceMaps:
         Smoothed scores on the patch grid.
     grid : PatchGrid
         How the grid lies over the slices.
+    foreground : ndarray of bool, (B, rows, cols)
+        Tissue in the slices.
     """
 
     indices: list[int]
     maps: NDArray[np.float32]
     grid: PatchGrid
+    foreground: NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -85,16 +88,27 @@ class AnomalyMap:
         )
 
 
-def detect_slices(
+def score_slices(
     scan: PreparedScan,
     model: FittedModel,
-    backbone: Backbone,
-    order: Sequence[int],
-    batch: int = 8,
-    first_batch: int | None = None,
+    grid: PatchGrid,
+    batches: Iterable[tuple[list[int], NDArray[np.float16]]],
     seconds: dict[str, float] | None = None,
-) -> Generator[tuple[SliceMaps, int], None, tuple[NDArray[np.float32], PatchGrid]]:
-    """Score the slices of a prepared scan in a given order.
+) -> Generator[tuple[SliceMaps, int], None, NDArray[np.float32]]:
+    """Score the slices of a prepared scan as their embeddings come.
+
+    Parameters
+    ----------
+    scan : PreparedScan
+        The scan.
+    model : FittedModel
+        A fitted model.
+    grid : PatchGrid
+        How the patches lie over the slices.
+    batches : iterable of (list of int, ndarray of float16 (B, C, h, w))
+        Slice numbers and their embeddings.
+    seconds : dict, optional
+        Time spent waiting for embeddings ("backbone") and scoring ("model") is added to it.
 
     Yields
     ------
@@ -103,11 +117,10 @@ def detect_slices(
 
     Returns
     -------
-    tuple of (ndarray of float32 (slices, h, w), PatchGrid)
-        All maps, smoothed; slices not in `order` are 0.
+    ndarray of float32, (slices, h, w)
+        All maps, smoothed; slices that did not come are 0.
     """
     seconds = {} if seconds is None else seconds
-    grid = scan.grid(backbone.spec.stride, backbone.spec.multiple)
     tissue = grid.to_grid(scan.foreground)
     spacing = (
         scan.spacing_mm[0],
@@ -120,7 +133,7 @@ def detect_slices(
     known = np.zeros(len(scan), dtype=bool)
     reach = int(np.ceil(3 * model.smoothing_mm / spacing[0]))
     clock = time.perf_counter()
-    for indices, features in extract_features(scan, grid, backbone, order, batch, first_batch):
+    for indices, features in batches:
         seconds["backbone"] = seconds.get("backbone", 0.0) + time.perf_counter() - clock
         clock = time.perf_counter()
         raw[indices] = model.score(features)
@@ -131,11 +144,16 @@ def detect_slices(
             raw[near], weights[near] * known[near, None, None], spacing, model.smoothing_mm
         )
         seconds["model"] = seconds.get("model", 0.0) + time.perf_counter() - clock
-        yield SliceMaps(indices, smoothed[np.asarray(indices) - low], grid), int(known.sum())
+        yield (
+            SliceMaps(
+                indices, smoothed[np.asarray(indices) - low], grid, scan.foreground[indices]
+            ),
+            int(known.sum()),
+        )
         clock = time.perf_counter()
     final = smooth_maps(raw, weights * known[:, None, None], spacing, model.smoothing_mm)
     final[~known] = 0
-    return final, grid
+    return final
 
 
 def detect(
@@ -180,13 +198,16 @@ def detect(
     scan = prepare(volume, model.preprocessing)
     seconds = {"prepare": time.perf_counter() - clock}
     first = len(scan) // 2 if first_slice is None else min(max(first_slice, 0), len(scan) - 1)
-    order = outwards(len(scan), first)
-    pipeline = detect_slices(scan, model, backbone, order, batch, first_batch=1, seconds=seconds)
+    grid = scan.grid(backbone.spec.stride, backbone.spec.multiple)
+    batches = extract_features(
+        scan, grid, backbone, outwards(len(scan), first), batch, first_batch=1
+    )
+    pipeline = score_slices(scan, model, grid, batches, seconds)
     while True:
         try:
             maps, done = next(pipeline)
         except StopIteration as stop:
-            final, grid = stop.value
+            final = stop.value
             break
         yield Progress("Detecting", done, len(scan), volume.name, maps)
     return AnomalyMap(volume, model, final, grid, scan, seconds)

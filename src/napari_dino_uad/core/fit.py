@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 from collections.abc import Generator, Sequence
 from importlib.metadata import version
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from napari_dino_uad.core.backbones import DEFAULT_BACKBONE, Backbone, load_backbone
 from napari_dino_uad.core.calibration import Calibration
 from napari_dino_uad.core.cohort import Case, healthy_slices
-from napari_dino_uad.core.detect import detect_slices
+from napari_dino_uad.core.detect import score_slices
 from napari_dino_uad.core.errors import InputError
 from napari_dino_uad.core.features import PATCH_FOREGROUND, FeatureSet, extract_features
 from napari_dino_uad.core.model import FittedModel
@@ -142,9 +143,7 @@ def fit(
         cohort=cohort,
         versions=versions,
     )
-    healthy = yield from _healthy_scores(held_out, unscaled, backbone, batch)
-    import dataclasses
-
+    healthy = yield from _healthy_scores(held_out, valid_set, unscaled, backbone)
     return dataclasses.replace(unscaled, calibration=Calibration.from_scores(healthy))
 
 
@@ -195,26 +194,33 @@ def _collect(
 
 
 def _healthy_scores(
-    cases: Sequence[Case], model: FittedModel, backbone: Backbone, batch: int
+    cases: Sequence[Case], features: FeatureSet, model: FittedModel, backbone: Backbone
 ) -> Generator[Progress, None, NDArray[np.float32]]:
     """Score the healthy slices of the validation scans as detection would."""
     scores = []
+    chunks = iter(features.chunks)
     for number, case in enumerate(cases):
+        yield Progress("Calibrating", number, len(cases), case.name)
         volume = case.read()
         scan = prepare(volume, model.preprocessing)
         indices = healthy_slices(scan, case.read_mask(volume), model.preprocessing.plane)
         if not len(indices):
             continue
-        pipeline = detect_slices(scan, model, backbone, indices.tolist(), batch)
+        grid = scan.grid(backbone.spec.stride, backbone.spec.multiple)
+        embeddings, _ = next(chunks)
+        batches = (
+            (indices[start : start + 16].tolist(), embeddings[start : start + 16])
+            for start in range(0, len(indices), 16)
+        )
+        pipeline = score_slices(scan, model, grid, batches)
         while True:
             try:
                 next(pipeline)
             except StopIteration as stop:
-                maps, grid = stop.value
+                maps = stop.value
                 break
             yield Progress("Calibrating", number, len(cases), case.name)
-        full = grid.to_slices(maps[indices])
-        scores.append(full[scan.foreground[indices]])
+        scores.append(grid.to_slices(maps[indices])[scan.foreground[indices]])
     yield Progress("Calibrating", len(cases), len(cases))
     if not scores:
         raise InputError(

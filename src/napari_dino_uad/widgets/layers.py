@@ -1,0 +1,148 @@
+"""Between layers and volumes: scans out of layers, heatmaps and findings into layers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_dino_uad.core.errors import InputError
+
+if TYPE_CHECKING:
+    from napari.layers import Image, Labels, Layer
+    from napari.utils.colormaps import Colormap
+    from napari.viewer import Viewer
+
+    from napari_dino_uad.core.volume import Volume
+
+__all__ = [
+    "METADATA",
+    "cut_colormap",
+    "is_ours",
+    "layer_geometry",
+    "replace_layer",
+    "slice_index",
+    "volume_of_layer",
+]
+
+#: Key under which the plugin keeps its own things in a layer's metadata.
+METADATA = "napari_dino_uad"
+
+_UNITS = "mm"
+_AXES = ("S", "P", "L")
+
+# Opacity where the heat begins and where the colours end: the anatomy stays visible under both.
+_LOWEST_ALPHA, _HIGHEST_ALPHA = 0.35, 0.8
+
+
+def is_ours(layer: Layer) -> bool:
+    """Say whether a layer is a result of the plugin, and so no scan to look at."""
+    return layer.metadata.get(METADATA, {}).get("role") in ("anomaly", "findings")
+
+
+def volume_of_layer(layer: Image) -> Volume:
+    """Take the scan out of an image layer.
+
+    A layer that our reader made carries the volume with the true geometry of its file. Any other
+    layer's axes are taken as feet to head, front to back, right to left.
+
+    Raises
+    ------
+    InputError
+        If the layer is in colour or has too many dimensions.
+    """
+    from napari_dino_uad.core.volume import volume_from_array
+
+    data = layer.data[0] if layer.multiscale else layer.data
+    if layer.rgb:
+        raise InputError(
+            f"The layer {layer.name!r} is a colour image; expected grey values: split or convert "
+            "it first."
+        )
+    volume = layer.metadata.get(METADATA, {}).get("volume")
+    if volume is not None and volume.shape[-data.ndim :] == tuple(data.shape):
+        return volume
+    if data.ndim not in (2, 3):
+        raise InputError(
+            f"The layer {layer.name!r} has {data.ndim} dimensions; expected a 2D or 3D image."
+        )
+    pad = (1.0,) * (3 - data.ndim)
+    return volume_from_array(
+        np.asarray(data),
+        pad + tuple(abs(float(value)) for value in layer.scale),
+        (0.0,) * (3 - data.ndim) + tuple(float(value) for value in layer.translate),
+        layer.name,
+    )
+
+
+def layer_geometry(scan: Layer) -> dict[str, Any]:
+    """Return the keywords that lay a new layer over a scan, voxel on voxel."""
+    ndim = scan.ndim
+    return {
+        "scale": scan.scale,
+        "translate": scan.translate,
+        "rotate": scan.rotate,
+        "shear": scan.shear,
+        "units": scan.units if str(scan.units[-1]) != "pixel" else (_UNITS,) * ndim,
+        "axis_labels": _AXES[-ndim:],
+    }
+
+
+def slice_index(viewer: Viewer, layer: Layer, axis: int) -> int:
+    """Return the slice of a layer that is on screen along one of its axes."""
+    position = layer.world_to_data(viewer.dims.point[-layer.ndim :])
+    count = layer.data.shape[axis]
+    return int(np.clip(round(float(position[axis])), 0, count - 1))
+
+
+def replace_layer(viewer: Viewer, name: str, make: str, data: Any, **options: Any) -> Any:
+    """Add a layer, in place of the one of that name if there is one.
+
+    Parameters
+    ----------
+    viewer : Viewer
+    name : str
+        Name of the layer.
+    make : {"add_image", "add_labels"}
+        How the viewer makes it.
+    data : array
+        Its data.
+    **options
+        Further keywords of the viewer's method.
+    """
+    if name in viewer.layers:
+        viewer.layers.remove(name)
+    selected = viewer.layers.selection.active
+    layer = getattr(viewer, make)(data, name=name, **options)
+    if selected is not None and selected in viewer.layers:
+        # The scan stays selected: its contrast is what a reader adjusts next.
+        viewer.layers.selection.active = selected
+    return layer
+
+
+def cut_colormap(limits: tuple[float, float], threshold: float, colours: str) -> Colormap:
+    """Make a colormap that is transparent below a threshold.
+
+    Colour stands for the score on a scale that is the same for all scans of a model; only
+    where the heat begins moves with the threshold.
+
+    Parameters
+    ----------
+    limits : tuple of float
+        Scores of the first and the last colour.
+    threshold : float
+        Score where the heat begins.
+    colours : str
+        Name of one of napari's colormaps.
+    """
+    from napari.utils.colormaps import Colormap, ensure_colormap
+
+    position = np.linspace(0, 1, 256)
+    table: NDArray[np.float32] = ensure_colormap(colours).map(position).astype(np.float32)
+    cut = (threshold - limits[0]) / (limits[1] - limits[0])
+    rise = np.clip((position - cut) / max(1 - cut, 1e-6), 0, 1)
+    table[:, 3] = np.where(
+        position >= cut, _LOWEST_ALPHA + rise * (_HIGHEST_ALPHA - _LOWEST_ALPHA), 0.0
+    )
+    return Colormap(table, name=f"{colours} above threshold")

@@ -1,0 +1,20 @@
+"""The user's last choices, remembered from one start of napari to the next."""
+
+from __future__ import annotations
+
+from qtpy.QtCore import QSettings
+
+__all__ = ["recall", "remember"]
+
+_ORGANISATION = "napari-dino-uad"
+
+
+def remember(key: str, value: str) -> None:
+    """Keep a choice."""
+    QSettings(_ORGANISATION, "widgets").setValue(key, value)
+
+
+def recall(key: str, default: str = "") -> str:
+    """Return a choice that was kept, or the default."""
+    value = QSettings(_ORGANISATION, "widgets").value(key, default)
+    return value if isinstance(value, str) else default

@@ -1,0 +1,151 @@
+"""Running a pipeline beside the window: one job at a time, cancellable, stale answers dropped."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable, Generator
+from typing import Any
+
+from napari.qt.threading import GeneratorWorker, create_worker
+from qtpy.QtCore import QObject, Signal
+
+from napari_dino_uad.core.errors import InputError
+from napari_dino_uad.core.progress import Progress
+
+__all__ = ["Job", "describe_error", "gui_threads"]
+
+_log = logging.getLogger(__name__)
+
+Pipeline = Callable[[], Generator[Progress, None, Any]]
+
+
+def gui_threads() -> int:
+    """Return how many threads a computation may use beside a live window.
+
+    With every core given to torch the window and torch fight for the last one, and the same
+    work takes about twice as long as with one core fewer.
+    """
+    return max(1, (os.cpu_count() or 2) - 1)
+
+
+class PipelineError(Exception):
+    """Carries a RuntimeError of a pipeline out of a worker.
+
+    napari's generator worker takes a bare RuntimeError for a deleted Qt object and ends without
+    a word, but torch raises RuntimeError for everything.
+    """
+
+
+def describe_error(error: BaseException) -> str:
+    """Turn an error into a sentence for the widget.
+
+    What the user can mend is an `InputError` and says so itself. Anything else is ours: the log
+    gets the traceback, the user a sentence.
+    """
+    if isinstance(error, PipelineError) and error.__cause__ is not None:
+        error = error.__cause__
+    if isinstance(error, InputError):
+        return str(error)
+    if isinstance(error, MemoryError):
+        return "The computer ran out of memory; close other programs or choose a smaller input."
+    if isinstance(error, OSError) and getattr(error, "winerror", None) == 1114:
+        return (
+            "torch could not be loaded (WinError 1114); start napari from a fresh terminal, or "
+            "install the Microsoft Visual C++ Redistributable."
+        )
+    _log.error("unexpected error", exc_info=error)
+    return f"Unexpected error: {type(error).__name__}: {error}. The log has the details."
+
+
+class Job(QObject):
+    """One running pipeline of a widget.
+
+    A new `start` supersedes what ran before: the old pipeline stops at its next yield, and
+    whatever it still sends is dropped. Every signal arrives on the GUI thread.
+
+    Signals
+    -------
+    progressed : Progress
+        One step of the pipeline.
+    succeeded : object
+        What the pipeline returned.
+    failed : str
+        A sentence for the user.
+    stopped
+        The job ended, whichever way.
+    """
+
+    progressed = Signal(object)
+    succeeded = Signal(object)
+    failed = Signal(str)
+    stopped = Signal()
+
+    def __init__(self, parent: QObject | None = None) -> None:
+        super().__init__(parent)
+        self._worker: GeneratorWorker | None = None
+        self._generation = 0
+        self._started = 0.0
+
+    @property
+    def running(self) -> bool:
+        """Whether a pipeline is at work whose answer is still wanted."""
+        return self._worker is not None
+
+    def start(self, pipeline: Pipeline) -> None:
+        """Run a pipeline in a thread.
+
+        Parameters
+        ----------
+        pipeline : callable
+            Called in the thread; returns a generator of `Progress`. It reads no widget: what it
+            needs was read before.
+        """
+        self.cancel()
+        self._generation += 1
+        generation = self._generation
+        self._started = time.monotonic()
+
+        def run() -> Generator[Progress, None, Any]:
+            import torch
+
+            torch.set_num_threads(gui_threads())
+            try:
+                return (yield from pipeline())
+            except RuntimeError as error:
+                raise PipelineError(str(error)) from error
+
+        worker = create_worker(run)
+        current: Callable[[], bool] = lambda: generation == self._generation  # noqa: E731
+        worker.yielded.connect(lambda value: current() and self.progressed.emit(value))
+        worker.returned.connect(lambda value: current() and self._end(value, None))
+        worker.errored.connect(lambda error: current() and self._end(None, error))
+        self._worker = worker
+        worker.start()
+
+    def cancel(self) -> bool:
+        """Stop what runs; the widget is free at once. Return whether anything ran."""
+        if self._worker is None:
+            return False
+        self._generation += 1
+        self._worker.quit()
+        self._worker = None
+        self.stopped.emit()
+        return True
+
+    def seconds_left(self, progress: Progress, since: float | None = None) -> float | None:
+        """Estimate the seconds left in a step from its pace so far."""
+        started = self._started if since is None else since
+        if progress.total <= 0 or progress.done <= 0:
+            return None
+        elapsed = time.monotonic() - started
+        return elapsed * (progress.total - progress.done) / progress.done
+
+    def _end(self, value: Any, error: BaseException | None) -> None:
+        self._worker = None
+        if error is None:
+            self.succeeded.emit(value)
+        else:
+            self.failed.emit(describe_error(error))
+        self.stopped.emit()
