@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from napari_dino_uad.core.features import PATCH_FOREGROUND, extract_features, outwards
 from napari_dino_uad.core.model import FittedModel, smooth_maps
-from napari_dino_uad.core.progress import Progress
+from napari_dino_uad.core.progress import Inner, Progress
 from napari_dino_uad.core.slices import PatchGrid, PreparedScan, from_plane, prepare
 
 if TYPE_CHECKING:
@@ -202,12 +202,7 @@ def detect(
     batches = extract_features(
         scan, grid, backbone, outwards(len(scan), first), batch, first_batch=1
     )
-    pipeline = score_slices(scan, model, grid, batches, seconds)
-    while True:
-        try:
-            maps, done = next(pipeline)
-        except StopIteration as stop:
-            final = stop.value
-            break
+    scoring = Inner(score_slices(scan, model, grid, batches, seconds))
+    for maps, done in scoring:
         yield Progress("Detecting", done, len(scan), volume.name, maps)
-    return AnomalyMap(volume, model, final, grid, scan, seconds)
+    return AnomalyMap(volume, model, scoring.value, grid, scan, seconds)

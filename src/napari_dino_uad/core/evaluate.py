@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_dino_uad.core.cohort import Case, tissue_slices
-from napari_dino_uad.core.detect import AnomalyMap, detect
+from napari_dino_uad.core.detect import detect
 from napari_dino_uad.core.errors import InputError
 from napari_dino_uad.core.metrics import pixel_metrics
-from napari_dino_uad.core.progress import Progress
+from napari_dino_uad.core.progress import Inner, Progress
 from napari_dino_uad.core.slices import to_plane
 
 if TYPE_CHECKING:
@@ -99,15 +99,10 @@ def evaluate(
         if mask is None:
             raise InputError(f"{case.name} has no mask; evaluation needs one for every scan.")
         seconds["reading"] += time.perf_counter() - clock
-        anomaly: AnomalyMap
-        pipeline = detect(volume, model, backbone=backbone, batch=batch)
-        while True:
-            try:
-                next(pipeline)
-            except StopIteration as stop:
-                anomaly = stop.value
-                break
+        detecting = Inner(detect(volume, model, backbone=backbone, batch=batch))
+        for _ in detecting:
             yield Progress("Evaluating", number, len(cases), case.name)
+        anomaly = detecting.value
         seconds["backbone"] += anomaly.seconds["backbone"]
         seconds["model"] += anomaly.seconds["model"]
         kept = tissue_slices(anomaly.scan)

@@ -19,7 +19,7 @@ from napari_dino_uad.core.errors import InputError
 from napari_dino_uad.core.features import PATCH_FOREGROUND, FeatureSet, extract_features
 from napari_dino_uad.core.model import FittedModel
 from napari_dino_uad.core.normative.context import Context
-from napari_dino_uad.core.progress import Progress
+from napari_dino_uad.core.progress import Inner, Progress
 from napari_dino_uad.core.slices import Preprocessing, prepare
 
 if TYPE_CHECKING:
@@ -212,15 +212,10 @@ def _healthy_scores(
             (indices[start : start + 16].tolist(), embeddings[start : start + 16])
             for start in range(0, len(indices), 16)
         )
-        pipeline = score_slices(scan, model, grid, batches)
-        while True:
-            try:
-                next(pipeline)
-            except StopIteration as stop:
-                maps = stop.value
-                break
+        scoring = Inner(score_slices(scan, model, grid, batches))
+        for _ in scoring:
             yield Progress("Calibrating", number, len(cases), case.name)
-        scores.append(grid.to_slices(maps[indices])[scan.foreground[indices]])
+        scores.append(grid.to_slices(scoring.value[indices])[scan.foreground[indices]])
     yield Progress("Calibrating", len(cases), len(cases))
     if not scores:
         raise InputError(

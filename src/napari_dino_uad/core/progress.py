@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
-__all__ = ["Progress", "drain"]
+__all__ = ["Inner", "Progress", "drain"]
 
 T = TypeVar("T")
+Y = TypeVar("Y")
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,25 @@ class Progress:
     result: Any = None
 
 
+class Inner(Generic[Y, T]):
+    """A pipeline run by another one, which watches its steps and wants its result.
+
+    Iterate over it to the end; then `value` is what the pipeline returned.
+
+    Parameters
+    ----------
+    pipeline : generator
+        The inner pipeline.
+    """
+
+    def __init__(self, pipeline: Generator[Y, None, T]) -> None:
+        self._pipeline = pipeline
+        self.value: T
+
+    def __iter__(self) -> Iterator[Y]:
+        self.value = yield from self._pipeline
+
+
 def drain(
     pipeline: Generator[Progress, None, T],
     on_progress: Callable[[Progress], None] | None = None,
@@ -52,10 +72,8 @@ def drain(
     object
         What the pipeline returns.
     """
-    while True:
-        try:
-            progress = next(pipeline)
-        except StopIteration as stop:
-            return stop.value  # type: ignore[no-any-return]
+    inner = Inner(pipeline)
+    for progress in inner:
         if on_progress is not None:
             on_progress(progress)
+    return inner.value
