@@ -145,9 +145,7 @@ def score_slices(
         )
         seconds["model"] = seconds.get("model", 0.0) + time.perf_counter() - clock
         yield (
-            SliceMaps(
-                indices, smoothed[np.asarray(indices) - low], grid, scan.foreground[indices]
-            ),
+            SliceMaps(indices, smoothed[np.asarray(indices) - low], grid, scan.foreground[indices]),
             int(known.sum()),
         )
         clock = time.perf_counter()

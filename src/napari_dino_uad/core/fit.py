@@ -219,7 +219,6 @@ def _healthy_scores(
     yield Progress("Calibrating", len(cases), len(cases))
     if not scores:
         raise InputError(
-            "No validation scan has a healthy slice with enough tissue; give others to "
-            "validate on."
+            "No validation scan has a healthy slice with enough tissue; give others to validate on."
         )
     return np.concatenate(scores)

@@ -26,9 +26,10 @@ __all__ = [
     "PLANES",
     "PatchGrid",
     "Plane",
-    "Preprocessing",
     "PreparedScan",
+    "Preprocessing",
     "from_plane",
+    "plane_axis",
     "plane_spacing_mm",
     "prepare",
     "scale_intensity",
@@ -140,6 +141,11 @@ def from_plane(array: NDArray[Any], plane: Plane) -> NDArray[Any]:
     axes, flip = _AXES[plane]
     view = array[:, ::-1] if flip else array
     return view.transpose(tuple(np.argsort(axes)))
+
+
+def plane_axis(plane: Plane) -> int:
+    """Return the axis of the volume (S, P, L) along which a plane's slices lie."""
+    return _AXES[plane][0][0]
 
 
 def plane_spacing_mm(volume: Volume, plane: Plane) -> tuple[float, float, float]:

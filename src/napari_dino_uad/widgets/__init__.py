@@ -1,0 +1,1 @@
+"""The dock widgets: they translate between the window and the core."""

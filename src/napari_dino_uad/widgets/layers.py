@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from napari_dino_uad.core.errors import InputError
 
 if TYPE_CHECKING:
-    from napari.layers import Image, Labels, Layer
+    from napari.layers import Image, Layer
     from napari.utils.colormaps import Colormap
     from napari.viewer import Viewer
 
@@ -23,7 +24,7 @@ __all__ = [
     "layer_geometry",
     "replace_layer",
     "slice_index",
-    "volume_of_layer",
+    "volume_reader",
 ]
 
 #: Key under which the plugin keeps its own things in a layer's metadata.
@@ -41,19 +42,27 @@ def is_ours(layer: Layer) -> bool:
     return layer.metadata.get(METADATA, {}).get("role") in ("anomaly", "findings")
 
 
-def volume_of_layer(layer: Image) -> Volume:
-    """Take the scan out of an image layer.
+def volume_reader(layer: Image) -> Callable[[], Volume]:
+    """Take what is needed from an image layer, and return how to make a volume of it.
 
     A layer that our reader made carries the volume with the true geometry of its file. Any other
     layer's axes are taken as feet to head, front to back, right to left.
+
+    Parameters
+    ----------
+    layer : Image
+        A 2D or 3D grey image.
+
+    Returns
+    -------
+    callable
+        Makes the volume; it touches no layer and so may be called in a thread.
 
     Raises
     ------
     InputError
         If the layer is in colour or has too many dimensions.
     """
-    from napari_dino_uad.core.volume import volume_from_array
-
     data = layer.data[0] if layer.multiscale else layer.data
     if layer.rgb:
         raise InputError(
@@ -62,18 +71,22 @@ def volume_of_layer(layer: Image) -> Volume:
         )
     volume = layer.metadata.get(METADATA, {}).get("volume")
     if volume is not None and volume.shape[-data.ndim :] == tuple(data.shape):
-        return volume
+        return lambda: volume
     if data.ndim not in (2, 3):
         raise InputError(
             f"The layer {layer.name!r} has {data.ndim} dimensions; expected a 2D or 3D image."
         )
-    pad = (1.0,) * (3 - data.ndim)
-    return volume_from_array(
-        np.asarray(data),
-        pad + tuple(abs(float(value)) for value in layer.scale),
-        (0.0,) * (3 - data.ndim) + tuple(float(value) for value in layer.translate),
-        layer.name,
-    )
+    missing = 3 - data.ndim
+    spacing = (1.0,) * missing + tuple(abs(float(value)) for value in layer.scale)
+    origin = (0.0,) * missing + tuple(float(value) for value in layer.translate)
+    name = layer.name
+
+    def make() -> Volume:
+        from napari_dino_uad.core.volume import volume_from_array
+
+        return volume_from_array(np.asarray(data), spacing, origin, name)
+
+    return make
 
 
 def layer_geometry(scan: Layer) -> dict[str, Any]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import time
 from collections.abc import Callable, Generator
+from pathlib import Path
 from typing import Any
 
 from napari.qt.threading import GeneratorWorker, create_worker
@@ -59,6 +61,36 @@ def describe_error(error: BaseException) -> str:
     return f"Unexpected error: {type(error).__name__}: {error}. The log has the details."
 
 
+def _import_torch() -> None:
+    """Import torch so that it does not bring the window down.
+
+    On Linux, Mesa draws through LLVM in a shared library, and triton, which torch loads where it
+    is installed, brings an LLVM of its own: loaded second, it ends the process with a
+    segmentation fault. Only compiled models need triton, and there are none here.
+    """
+    maps = Path("/proc/self/maps")
+    clash = (
+        "torch" not in sys.modules
+        and "triton" not in sys.modules
+        and maps.exists()
+        and "libLLVM" in maps.read_text(encoding="utf-8", errors="replace")
+    )
+    if clash:
+        sys.modules["triton"] = None  # type: ignore[assignment]  # makes its import fail
+    try:
+        import torch
+
+        if clash:
+            from torch.utils._triton import has_triton_package
+
+            # torch remembers the answer, and does not try again.
+            has_triton_package()
+    finally:
+        if clash:
+            del sys.modules["triton"]
+    torch.set_num_threads(gui_threads())
+
+
 class Job(QObject):
     """One running pipeline of a widget.
 
@@ -108,9 +140,7 @@ class Job(QObject):
         self._started = time.monotonic()
 
         def run() -> Generator[Progress, None, Any]:
-            import torch
-
-            torch.set_num_threads(gui_threads())
+            _import_torch()
             try:
                 return (yield from pipeline())
             except RuntimeError as error:

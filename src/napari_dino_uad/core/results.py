@@ -1,0 +1,93 @@
+"""Writing what detection found, on the grid of the scan's own file."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_dino_uad.core.findings import Finding, write_findings_csv
+from napari_dino_uad.core.volume import write_volume
+
+if TYPE_CHECKING:
+    from napari_dino_uad.core.detect import AnomalyMap
+
+__all__ = ["RESEARCH_USE", "write_results"]
+
+#: Stands in every report.
+RESEARCH_USE = "Research use only. Not a medical device."
+
+
+def write_results(
+    folder: Path,
+    anomaly: AnomalyMap,
+    labels: NDArray[np.uint8],
+    findings: Sequence[Finding],
+    false_positive_rate: float,
+    name: str | None = None,
+    extra: dict[str, Any] | None = None,
+) -> list[Path]:
+    """Write an anomaly map and its findings.
+
+    Parameters
+    ----------
+    folder : Path
+        Where to; made if need be.
+    anomaly : AnomalyMap
+        The map.
+    labels : ndarray of uint8, (S, P, L)
+        The findings' voxels on the canonical grid.
+    findings : sequence of Finding
+        What the labels are.
+    false_positive_rate : float
+        The threshold, as the rate on healthy tissue.
+    name : str, optional
+        Name of the case; the scan's own if not given.
+    extra : dict, optional
+        Further entries for the JSON file.
+
+    Returns
+    -------
+    list of Path
+        `NAME_anomaly.nii.gz`, `NAME_findings.nii.gz`, `NAME_findings.csv` and, written last,
+        `NAME.json`.
+
+    Raises
+    ------
+    InputError
+        If a file cannot be written.
+    """
+    name = name or anomaly.volume.name
+    paths = [
+        folder / f"{name}_anomaly.nii.gz",
+        folder / f"{name}_findings.nii.gz",
+        folder / f"{name}_findings.csv",
+        folder / f"{name}.json",
+    ]
+    folder.mkdir(parents=True, exist_ok=True)
+    write_volume(paths[0], anomaly.scores, anomaly.volume)
+    write_volume(paths[1], labels, anomaly.volume)
+    write_findings_csv(paths[2], findings)
+    model = anomaly.model
+    report = {
+        "case": name,
+        "scan": None if anomaly.volume.path is None else str(anomaly.volume.path),
+        "notice": RESEARCH_USE,
+        "model": model.summary(),
+        "backbone": model.backbone_key,
+        "versions": model.versions,
+        "false_positive_rate": false_positive_rate,
+        "threshold": model.calibration.threshold(false_positive_rate),
+        "findings": [dataclasses.asdict(finding) for finding in findings],
+        "seconds": anomaly.seconds,
+        **(extra or {}),
+    }
+    temporary = paths[3].with_name(f".{paths[3].name}.partial")
+    temporary.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    temporary.replace(paths[3])
+    return paths

@@ -1,0 +1,213 @@
+"""The threshold, as a rate of false positives on healthy tissue."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyqtgraph as pg
+from numpy.typing import NDArray
+from qtpy.QtCore import QSize, Qt, QTimer, Signal
+from qtpy.QtGui import QPainter
+from qtpy.QtWidgets import (
+    QHBoxLayout,
+    QLabel,
+    QSizePolicy,
+    QSlider,
+    QStyle,
+    QStyleOptionSlider,
+    QVBoxLayout,
+    QWidget,
+)
+
+if TYPE_CHECKING:
+    from qtpy.QtGui import QPaintEvent
+
+    from napari_dino_uad.core.calibration import Calibration
+
+__all__ = ["HIGHEST_RATE", "LOWEST_RATE", "ThresholdControl", "format_rate", "score_histogram"]
+
+HIGHEST_RATE, LOWEST_RATE = 0.1, 1e-4
+_DEFAULT_RATE = 0.01
+_STEPS = 300
+_MARKS = (0.1, 0.05, 0.01, 0.001, 0.0001)
+_REST_MS = 150
+_BINS = 96
+
+_HEALTHY = (110, 160, 220)
+_SCAN = (240, 150, 60)
+
+
+def format_rate(rate: float) -> str:
+    """Write a rate in percent with two significant digits."""
+    percent = 100 * rate
+    digits = max(0, 1 - math.floor(math.log10(percent))) if percent > 0 else 0
+    return f"{percent:.{digits}f} %"
+
+
+def score_histogram(scores: NDArray[np.float32], edges: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the share of scores in each bin; the outer bins take what lies beyond."""
+    counts, _ = np.histogram(np.clip(scores, edges[0], edges[-1]), edges)
+    return counts / max(1, counts.sum())
+
+
+class _Marks(QWidget):
+    """Labels under the slider, each below the position it names."""
+
+    def __init__(self, slider: QSlider) -> None:
+        super().__init__()
+        self._slider = slider
+        self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
+
+    def sizeHint(self) -> QSize:
+        return QSize(200, self.fontMetrics().height() + 2)
+
+    def paintEvent(self, event: QPaintEvent) -> None:
+        painter = QPainter(self)
+        painter.setPen(self.palette().color(self.foregroundRole()))
+        option = QStyleOptionSlider()
+        self._slider.initStyleOption(option)
+        handle = self._slider.style().pixelMetric(
+            QStyle.PixelMetric.PM_SliderLength, option, self._slider
+        )
+        room = self.width() - handle
+        for rate in _MARKS:
+            text = f"{100 * rate:g} %"
+            width = self.fontMetrics().horizontalAdvance(text)
+            centre = handle / 2 + room * _to_step(rate) / _STEPS
+            left = min(max(0.0, centre - width / 2), self.width() - width)
+            painter.drawText(int(left), self.fontMetrics().ascent(), text)
+
+
+def _to_step(rate: float) -> int:
+    span = math.log(HIGHEST_RATE / LOWEST_RATE)
+    return round(_STEPS * math.log(HIGHEST_RATE / rate) / span)
+
+
+def _to_rate(step: int) -> float:
+    return HIGHEST_RATE * (LOWEST_RATE / HIGHEST_RATE) ** (step / _STEPS)
+
+
+class ThresholdControl(QWidget):
+    """A slider in healthy false positives over the histograms of healthy and present scores.
+
+    Signals
+    -------
+    dragged : float
+        The rate, at every movement.
+    rested : float
+        The rate, once it has not moved for a moment.
+    """
+
+    dragged = Signal(float)
+    rested = Signal(float)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._calibration: Calibration | None = None
+        self._text = QLabel()
+        self._score = QLabel()
+        self._score.setAlignment(Qt.AlignmentFlag.AlignRight)
+        self._plot = pg.PlotWidget(background=None)
+        self._plot.setFixedHeight(84)
+        self._plot.setMenuEnabled(False)
+        self._plot.setMouseEnabled(x=False, y=False)
+        self._plot.hideButtons()
+        self._plot.hideAxis("left")
+        self._plot.getAxis("bottom").setStyle(tickTextOffset=2)
+        self._plot.setToolTip(
+            "How often each anomaly score occurs (logarithmic): blue in the healthy scans the "
+            "model was calibrated on, orange in this scan. Drag the line to move the threshold."
+        )
+        self._curves = {
+            name: self._plot.plot(stepMode="center", fillLevel=0, pen=colour, brush=(*colour, 90))
+            for name, colour in (("healthy", _HEALTHY), ("scan", _SCAN))
+        }
+        self._line = pg.InfiniteLine(angle=90, movable=True, pen=pg.mkPen((235, 235, 235), width=2))
+        self._plot.addItem(self._line)
+        self._line.sigPositionChanged.connect(self._on_line)
+        self.slider = QSlider(Qt.Orientation.Horizontal)
+        self.slider.setRange(0, _STEPS)
+        self.slider.setPageStep(25)
+        self.slider.setToolTip(
+            "How much healthy tissue may light up by mistake. Further right fewer false alarms, "
+            "but fainter findings are missed."
+        )
+        self.slider.valueChanged.connect(self._on_slider)
+        self._rest = QTimer(self)
+        self._rest.setSingleShot(True)
+        self._rest.setInterval(_REST_MS)
+        self._rest.timeout.connect(lambda: self.rested.emit(self.rate))
+        head = QHBoxLayout()
+        head.addWidget(self._text)
+        head.addWidget(self._score)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.setSpacing(2)
+        layout.addLayout(head)
+        layout.addWidget(self._plot)
+        layout.addWidget(self.slider)
+        layout.addWidget(_Marks(self.slider))
+        self.slider.setValue(_to_step(_DEFAULT_RATE))
+        self._show_text()
+        self.setEnabled(False)
+
+    @property
+    def rate(self) -> float:
+        """The false-positive rate chosen."""
+        return _to_rate(self.slider.value())
+
+    @rate.setter
+    def rate(self, value: float) -> None:
+        self.slider.setValue(_to_step(min(max(value, LOWEST_RATE), HIGHEST_RATE)))
+
+    @property
+    def threshold(self) -> float:
+        """The score at the chosen rate; only with a calibration."""
+        if self._calibration is None:
+            raise RuntimeError("a threshold needs a calibration")
+        return self._calibration.threshold(self.rate)
+
+    def set_calibration(self, calibration: Calibration) -> NDArray[np.float64]:
+        """Take the scale of a model; return the edges of the histogram's bins."""
+        self._calibration = calibration
+        low = calibration.threshold(0.99)
+        top = calibration.threshold(LOWEST_RATE)
+        edges = np.linspace(low, low + 1.35 * (top - low), _BINS + 1)
+        rates = np.exp(np.interp(edges, calibration.scores, np.log(calibration.rates)))
+        self._draw("healthy", edges, -np.diff(rates))
+        self._curves["scan"].setData([0, 1], [0])
+        self._plot.setXRange(edges[0], edges[-1], padding=0)
+        self.setEnabled(True)
+        self._show_text()
+        return edges
+
+    def show_scan(self, edges: NDArray[np.float64], shares: NDArray[np.float64]) -> None:
+        """Draw the scores of the scan in hand, as shares in bins."""
+        self._draw("scan", edges, shares)
+
+    def _draw(self, name: str, edges: NDArray[np.float64], shares: NDArray[np.float64]) -> None:
+        # Five decades: below that a bin holds a handful of pixels.
+        height = np.clip(np.log10(np.maximum(shares, 1e-12)) + 5, 0, None)
+        self._curves[name].setData(edges, height)
+
+    def _show_text(self) -> None:
+        self._text.setText(f"Healthy false positives: {format_rate(self.rate)}")
+        if self._calibration is None:
+            self._score.setText("")
+            return
+        self._score.setText(f"score {self.threshold:.3f}")
+        self._line.blockSignals(True)
+        self._line.setValue(self.threshold)
+        self._line.blockSignals(False)
+
+    def _on_slider(self) -> None:
+        self._show_text()
+        self.dragged.emit(self.rate)
+        self._rest.start()
+
+    def _on_line(self) -> None:
+        if self._calibration is not None:
+            self.rate = float(self._calibration.false_positive_rate(self._line.value()))
+            self._show_text()
