@@ -1,0 +1,249 @@
+"""`detect`: scans and a model give maps, findings and a report for each case."""
+
+from __future__ import annotations
+
+import math
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from napari_dino_uad.cli.fit import load_on
+from napari_dino_uad.cli.options import Device, Model, Pattern, Scans, Weights, path_of
+from napari_dino_uad.cli.resume import (
+    Request,
+    image_paths,
+    is_finished,
+    report_path,
+    unique_case_names,
+)
+from napari_dino_uad.cli.terminal import (
+    BAD_INPUT,
+    ProgressBars,
+    new_table,
+    note,
+    output,
+    progress_bars,
+    sentence,
+    writable_folder,
+)
+from napari_dino_uad.core.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+    from rich.table import Table
+
+    from napari_dino_uad.core.backbones import Backbone
+    from napari_dino_uad.core.detect import AnomalyMap
+    from napari_dino_uad.core.findings import Finding
+    from napari_dino_uad.core.model import FittedModel
+    from napari_dino_uad.core.progress import Progress
+
+__all__ = ["register"]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("detect")(_detect)
+
+
+def _detect(
+    scans: Scans,
+    model: Model,
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder for results.")],
+    fpr: Annotated[float, typer.Option(help="Share of healthy pixels above the threshold.")] = 0.05,
+    min_volume_ml: Annotated[
+        float, typer.Option(help="Findings smaller than this are dropped.")
+    ] = 0.1,
+    pattern: Pattern = None,
+    weights: Weights = None,
+    device: Device = "auto",
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Make results again that are there already.")
+    ] = False,
+) -> None:
+    """Find what is abnormal in scans.
+
+    Writes CASE_anomaly.nii.gz, CASE_findings.nii.gz (both on the scan's own grid),
+    CASE_findings.csv and CASE.json. A case whose results are there, from the same model and
+    options, is skipped, so a stopped run goes on where it was. Research use only.
+    """
+    from napari_dino_uad.core.cohort import find_cases
+
+    if not (math.isfinite(min_volume_ml) and min_volume_ml >= 0):
+        raise InputError(f"A minimum size is 0 ml or more, but {min_volume_ml} came.")
+    found = dict.fromkeys(path_of(case).resolve() for case in find_cases(scans, pattern))
+    names = unique_case_names(list(found))
+    cases = dict(zip(names, found, strict=True))
+    _refuse_own_results(cases, out)
+    if not model.is_file():
+        raise InputError(f"There is no model file at {model}.")
+
+    from napari_dino_uad.core.model_file import load_model
+
+    fitted = load_model(model)
+    _check_rate(fitted, fpr)
+    writable_folder(out)
+    request = Request.of(model, fpr, min_volume_ml)
+    bad: dict[Path, str] = {}
+    todo = dict(cases) if overwrite else _unfinished(cases, out, request, bad)
+    skipped = len(cases) - len(todo) - len(bad)
+    if skipped:
+        note(f"{skipped} of {len(cases)} cases are done already; --overwrite makes them again.")
+    if todo:
+        _detect_all(todo, fitted, weights, device, request, out, model, bad)
+    from napari_dino_uad.core.results import RESEARCH_USE
+
+    output().print(f"Results in {out}. {RESEARCH_USE}", soft_wrap=True)
+    if bad:
+        for path, reason in bad.items():
+            note(f"Error: {path}: {reason}")
+        note(f"{len(bad)} of {len(cases)} scans have no result.")
+        raise typer.Exit(BAD_INPUT)
+
+
+def _unfinished(
+    cases: dict[str, Path], out: Path, request: Request, bad: dict[Path, str]
+) -> dict[str, Path]:
+    todo = {}
+    for name, scan in cases.items():
+        try:
+            if not is_finished(out, name, scan, request):
+                todo[name] = scan
+        except InputError as error:
+            bad[scan] = sentence(error)
+    return todo
+
+
+def _detect_all(
+    todo: dict[str, Path],
+    model: FittedModel,
+    weights: Path | None,
+    device: str,
+    request: Request,
+    out: Path,
+    model_path: Path,
+    bad: dict[Path, str],
+) -> None:
+    """Detect in every scan and print a table; what cannot be used goes into `bad`."""
+    from napari_dino_uad.core.results import write_results
+
+    backbone = load_on(device, model.backbone_key, weights)
+    model.check_backbone(backbone)
+    columns = ("findings", "volume ml", "largest ml", "peak score", "p", "seconds")
+    table = new_table("case ", *columns)
+    with progress_bars() as bars:
+        for number, (name, path) in enumerate(todo.items()):
+            started = time.perf_counter()
+            shown = _Overall(bars, number, len(todo), name)
+            try:
+                anomaly, labels, findings, seconds = _detect_one(
+                    path, model, backbone, request, shown
+                )
+            except (InputError, OSError, RuntimeError, MemoryError) as error:
+                # What one scan brought about says nothing of the others.
+                bad[path] = sentence(error)
+                continue
+            # A full disk, on the other hand, would meet every case to come. The report promises
+            # that the files beside it belong together, so an old one goes first.
+            report_path(out, name).unlink(missing_ok=True)
+            extra = {
+                **request.entries(path),
+                "model_file": str(model_path.resolve()),
+                "backbone_sha256": model.backbone_sha256,
+                "fitted_with": model.versions,
+                "versions": {library: version(library) for library in model.versions},
+                "seconds": {step: round(value, 3) for step, value in seconds.items()},
+            }
+            write_results(out, anomaly, labels, findings, request.false_positive_rate, name, extra)
+            _add_row(table, name, findings, time.perf_counter() - started)
+    if table.row_count:
+        output().print(table)
+
+
+class _Overall:
+    """Turns the progress of one case into that of the whole run, so that one bar shows both."""
+
+    def __init__(self, bars: ProgressBars, number: int, count: int, name: str) -> None:
+        self._bars, self._number, self._count, self._name = bars, number, count, name
+
+    def __call__(self, progress: Progress) -> None:
+        """Show a progress of this case."""
+        from napari_dino_uad.core.progress import Progress
+
+        # Thousandths of a case, of which the preparation of a scan takes none.
+        part = 1000 * progress.done // max(1, progress.total)
+        self._bars(
+            Progress("Detecting", 1000 * self._number + part, 1000 * self._count, self._name)
+        )
+
+
+def _detect_one(
+    path: Path,
+    model: FittedModel,
+    backbone: Backbone,
+    request: Request,
+    shown: _Overall,
+) -> tuple[AnomalyMap, NDArray[np.uint8], list[Finding], dict[str, float]]:
+    from napari_dino_uad.core.detect import detect
+    from napari_dino_uad.core.findings import find_findings
+    from napari_dino_uad.core.progress import drain
+    from napari_dino_uad.core.volume import read_volume
+
+    clock = time.perf_counter()
+    volume = read_volume(path)
+    reading = time.perf_counter() - clock
+    anomaly = drain(detect(volume, model, backbone=backbone), shown)
+    clock = time.perf_counter()
+    labels, findings = find_findings(
+        anomaly.scores,
+        volume,
+        model.calibration.threshold(request.false_positive_rate),
+        model.calibration,
+        foreground=anomaly.foreground,
+        minimum_volume_ml=request.minimum_volume_ml,
+    )
+    finding = time.perf_counter() - clock
+    return anomaly, labels, findings, {"reading": reading, **anomaly.seconds, "findings": finding}
+
+
+def _add_row(table: Table, name: str, findings: Sequence[Finding], seconds: float) -> None:
+    volumes = [finding.volume_ml for finding in findings]
+    cells = ["0", "0", "", "", ""]
+    if findings:
+        hottest = max(findings, key=lambda finding: finding.peak_score)
+        cells = [
+            str(len(findings)),
+            f"{sum(volumes):.2f}",
+            f"{max(volumes):.2f}",
+            f"{hottest.peak_score:.4g}",
+            f"{hottest.p_value:.1g}",
+        ]
+    table.add_row(name, *cells, f"{seconds:.1f}")
+
+
+def _refuse_own_results(cases: dict[str, Path], out: Path) -> None:
+    """Refuse to take the maps of an earlier run, in the folder of the scans, for scans."""
+    images = {image.resolve() for name in cases for image in image_paths(out, name)}
+    own = [path for path in cases.values() if path in images]
+    if own:
+        raise InputError(
+            f"{own[0]} is a result of an earlier run, not a scan; give --pattern for the names "
+            "of the scans, or another folder for the results."
+        )
+
+
+def _check_rate(model: FittedModel, fpr: float) -> None:
+    """Refuse an impossible rate and say when one is finer than the calibration."""
+    model.calibration.threshold(fpr)
+    finest = float(model.calibration.rates.min())
+    if fpr < finest:
+        note(
+            f"Note: this model's {model.calibration.pixels} healthy pixels tell rates down to "
+            f"{finest:.1g}; the threshold of that rate is used for {fpr:g}."
+        )

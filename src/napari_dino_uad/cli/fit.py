@@ -1,0 +1,190 @@
+"""`fit`: healthy scans give a model file."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperCommand
+
+from napari_dino_uad.cli.options import (
+    Device,
+    MaskPattern,
+    Pattern,
+    Scans,
+    Weights,
+    parse_settings,
+    parse_window,
+    path_of,
+)
+from napari_dino_uad.cli.terminal import note, output, progress_bars, writable_file
+from napari_dino_uad.core.errors import InputError
+
+if TYPE_CHECKING:
+    from napari_dino_uad.core.backbones import Backbone
+    from napari_dino_uad.core.cohort import Case
+
+__all__ = ["load_on", "register"]
+
+
+class _ManyValidScans(TyperCommand):
+    """A command in which `--valid` takes all that follows it up to the next option.
+
+    So does a shell's `--valid folder/*.nii.gz`; taking the first alone would quietly put the
+    others among the scans to learn from.
+    """
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Write the option before each of its values."""
+        spread: list[str] = []
+        taking = False
+        for place, arg in enumerate(args):
+            if arg == "--valid":
+                taking = True
+                if place + 1 == len(args) or args[place + 1].startswith("-"):
+                    spread.append(arg)
+            elif arg.startswith("-"):
+                taking = False
+                spread.append(arg)
+            else:
+                spread += ["--valid", arg] if taking else [arg]
+        return super().parse_args(ctx, spread)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("fit", cls=_ManyValidScans)(_fit)
+
+
+def load_on(device: str, key: str, weights: Path | None, sha256: str | None = None) -> Backbone:
+    """Load a backbone onto a device and tell the user what runs where.
+
+    Parameters
+    ----------
+    device : str
+        What the user asked for.
+    key : str
+        The backbone.
+    weights : Path or None
+        A file of weights.
+    sha256 : str, optional
+        Checksum that the weights must have, those a model was fitted on.
+
+    Raises
+    ------
+    InputError
+        If the device is not there, or the weights are missing or others.
+    """
+    from napari_dino_uad.core.backbones import backbone_spec, load_backbone
+    from napari_dino_uad.core.device import choose_device
+
+    spec = backbone_spec(key)
+    chosen = choose_device(device)
+    source = f", weights of {weights}" if weights else ""
+    note(f"Backbone {spec.key} ({spec.licence}{source}) on {chosen}")
+    return load_backbone(key, weights).to(chosen)
+
+
+def _fit(
+    scans: Scans,
+    out: Annotated[
+        Path, typer.Option("--out", "-o", metavar="MODEL", help="The .safetensors file to write.")
+    ],
+    method: Annotated[str, typer.Option(help="Kind of model.")] = "dpmm",
+    backbone: Annotated[
+        str, typer.Option(metavar="KEY", help="A key that the command backbones lists.")
+    ] = "efficientnet-lite0",
+    weights: Weights = None,
+    plane: Annotated[
+        str, typer.Option(metavar="axial|coronal|sagittal", help="Plane to cut slices in.")
+    ] = "axial",
+    valid: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="SCANS...",
+            help="Other healthy scans, to choose the epoch and calibrate thresholds with; all "
+            "paths up to the next option. Without it a fifth of SCANS is held out.",
+        ),
+    ] = None,
+    pattern: Pattern = None,
+    mask_pattern: MaskPattern = None,
+    input_size: Annotated[
+        int | None,
+        typer.Option(metavar="PIXELS", help="Shorter edge of the backbone's input."),
+    ] = None,
+    window: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CENTRE,WIDTH",
+            help="Fixed intensity window, or brain, stroke, lung, abdomen or bone for CT. "
+            "Without it every scan is scaled to its own brightest tissue.",
+        ),
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="A setting of the method, as components=250."
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same model.")] = 0,
+    device: Device = "auto",
+) -> None:
+    """Fit a model of what is normal on healthy scans.
+
+    With --mask-pattern the slices with lesions, and those within 2 of them, are left out.
+    """
+    from napari_dino_uad.core.backbones import backbone_spec
+    from napari_dino_uad.core.cohort import find_cases
+    from napari_dino_uad.core.slices import Preprocessing
+
+    started = time.perf_counter()
+    spec = backbone_spec(backbone)
+    preprocessing = Preprocessing(
+        plane=plane,  # type: ignore[arg-type]  # it refuses any other text itself
+        input_size=spec.input_size if input_size is None else input_size,
+        window=parse_window(window),
+    )
+    writable_file(out, ".safetensors")
+    cases = find_cases(scans, pattern, mask_pattern)
+    held_out = find_cases(valid, pattern, mask_pattern) if valid else None
+    _refuse_shared(cases, held_out or [])
+    options = parse_settings(method, settings or [])
+    loaded = load_on(device, backbone, weights)
+
+    from napari_dino_uad.core.fit import fit
+    from napari_dino_uad.core.model_file import save_model
+    from napari_dino_uad.core.progress import drain
+
+    with progress_bars() as bars:
+        model = drain(
+            fit(
+                cases,
+                valid=held_out,
+                method=method,
+                settings=options,
+                backbone=loaded,
+                preprocessing=preprocessing,
+                seed=seed,
+            ),
+            bars,
+        )
+    save_model(model, out)
+    console = output()
+    console.print(model.summary(), soft_wrap=True)
+    console.print(
+        f"{out}: {out.stat().st_size / 1e6:.2f} MB, {time.perf_counter() - started:.0f} s",
+        soft_wrap=True,
+    )
+
+
+def _refuse_shared(cases: list[Case], held_out: list[Case]) -> None:
+    """Refuse to validate on a scan that the model learns from: thresholds would come too low."""
+    learned = {path_of(case).resolve() for case in cases}
+    shared = [case.name for case in held_out if path_of(case).resolve() in learned]
+    if shared:
+        raise InputError(
+            f"{len(shared)} of the {len(held_out)} validation scans, such as {shared[0]}, are "
+            "among the scans to fit on too; give others to validate on."
+        )

@@ -1,0 +1,142 @@
+"""Which results of a run over many scans are there already, and what each case is called."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from napari_dino_uad.core.errors import InputError
+from napari_dino_uad.core.volume import case_name
+
+__all__ = ["Request", "image_paths", "is_finished", "report_path", "unique_case_names"]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What was asked for: results of the same request need not be made again.
+
+    Attributes
+    ----------
+    model_sha256 : str
+        Checksum of the model's file.
+    false_positive_rate : float
+        Share of healthy pixels above the threshold.
+    minimum_volume_ml : float
+        Smaller findings are dropped.
+    """
+
+    model_sha256: str
+    false_positive_rate: float
+    minimum_volume_ml: float
+
+    @classmethod
+    def of(cls, model: Path, false_positive_rate: float, minimum_volume_ml: float) -> Request:
+        """Make a request of a model file and options."""
+        with model.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        return cls(digest, false_positive_rate, minimum_volume_ml)
+
+    def entries(self, scan: Path) -> dict[str, Any]:
+        """Return what a report must say for its case to count as done."""
+        return {**asdict(self), "scan": str(scan.resolve()), "scan_fingerprint": fingerprint(scan)}
+
+
+def fingerprint(scan: Path) -> str:
+    """Tell a scan from a changed one by the names, sizes and times of its files."""
+    files = [scan] if scan.is_file() else sorted(file for file in scan.iterdir() if file.is_file())
+    digest = hashlib.sha256()
+    for file in files:
+        status = file.stat()
+        digest.update(f"{file.name}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+    return digest.hexdigest()
+
+
+def report_path(folder: Path, case: str) -> Path:
+    """Return the report of a case; it is written last, so the other files are whole then."""
+    return folder / f"{case}.json"
+
+
+def image_paths(folder: Path, case: str) -> tuple[Path, Path]:
+    """Return the anomaly map and the findings of a case."""
+    return folder / f"{case}_anomaly.nii.gz", folder / f"{case}_findings.nii.gz"
+
+
+def is_finished(folder: Path, case: str, scan: Path, request: Request) -> bool:
+    """Say whether a case's results are there, whole, and of the same request.
+
+    Raises
+    ------
+    InputError
+        If the results there are those of another scan with the same name.
+    """
+    report = report_path(folder, case)
+    if not report.is_file():
+        return False
+    wanted = request.entries(scan)
+    try:
+        found = json.loads(report.read_text(encoding="utf-8"))
+        found = {name: found[name] for name in wanted}
+    except (ValueError, KeyError, TypeError):
+        # Not a report of this command: it promises nothing of what lies there.
+        return False
+    if found["scan"] != wanted["scan"]:
+        raise InputError(
+            f"{report} is the result of another scan, {found['scan']}; choose another folder for "
+            "the results, or give --overwrite."
+        )
+    others = (*image_paths(folder, case), folder / f"{case}_findings.csv")
+    return found == wanted and all(path.is_file() for path in others)
+
+
+def unique_case_names(scans: Sequence[Path]) -> list[str]:
+    """Name the cases of a run so that no two results share a file.
+
+    Scans of one name in different folders get as many folder names before theirs as tell them
+    apart: ``anna/t1.nii`` and ``ben/t1.nii`` become ``anna_t1`` and ``ben_t1``.
+
+    Parameters
+    ----------
+    scans : sequence of Path
+        Files or folders.
+
+    Returns
+    -------
+    list of str
+        In the order of `scans`.
+
+    Raises
+    ------
+    InputError
+        If two scans in one folder differ in their ending alone.
+    """
+    resolved = [scan.resolve() for scan in scans]
+    names = [case_name(scan) for scan in resolved]
+    deepest = max((len(scan.parts) for scan in resolved), default=0)
+    for depth in range(1, deepest):
+        for index in _clashes(names):
+            folders = resolved[index].parts[1:-1][-depth:]
+            names[index] = "_".join([*folders, case_name(resolved[index])])
+    clashes = _clashes(names)
+    if clashes:
+        first, second = (resolved[index] for index in clashes[:2])
+        raise InputError(
+            f"The results of {first} and {second} would have the same name; rename one of them, "
+            "or detect them into two folders."
+        )
+    return names
+
+
+def _clashes(names: Sequence[str]) -> list[int]:
+    """Return the indices of names that occur twice, whatever the case of their letters.
+
+    The indices of one name follow each other.
+    """
+    places = defaultdict(list)
+    for index, name in enumerate(names):
+        places[name.casefold()].append(index)
+    return [index for where in places.values() if len(where) > 1 for index in where]

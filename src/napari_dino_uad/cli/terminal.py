@@ -1,0 +1,223 @@
+"""What the user sees in the terminal: results, progress with time left, errors as a sentence.
+
+Results go to the standard output, everything else to the standard error, so that a script can
+read the one and a person the other.
+"""
+
+from __future__ import annotations
+
+import errno
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+from typer.core import TyperGroup
+
+from napari_dino_uad.core.errors import InputError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress as RichProgress
+    from rich.progress import TaskID
+    from rich.table import Table
+
+    from napari_dino_uad.core.progress import Progress
+
+__all__ = [
+    "BAD_INPUT",
+    "INTERRUPTED",
+    "ProgressBars",
+    "SentenceGroup",
+    "new_table",
+    "note",
+    "output",
+    "progress_bars",
+    "sentence",
+    "writable_file",
+    "writable_folder",
+]
+
+BAD_INPUT = 2
+INTERRUPTED = 130
+
+# Width of a table in a pipe or file, where no column should be squeezed.
+_PIPE_COLUMNS = 200
+
+
+class SentenceGroup(TyperGroup):
+    """Commands whose expected errors end in one sentence and an exit code, not in a traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command."""
+        try:
+            return super().invoke(ctx)
+        except (InputError, OSError) as error:
+            if isinstance(error, OSError) and error.errno == errno.EPIPE:
+                # The reader of our output has gone, as `head` does; typer ends quietly.
+                raise
+            typer.echo(f"Error: {sentence(error)}", err=True)
+            raise typer.Exit(BAD_INPUT) from error
+        except KeyboardInterrupt as error:
+            typer.echo("Stopped. Files finished so far are whole.", err=True)
+            raise typer.Exit(INTERRUPTED) from error
+
+
+def sentence(error: BaseException) -> str:
+    """Say in one line what went wrong."""
+    if isinstance(error, InputError):
+        return " ".join(str(error).split())
+    if isinstance(error, OSError) and error.strerror:
+        where = f"{error.filename}: " if error.filename else ""
+        advice = {
+            errno.ENOSPC: "free some space on the disk",
+            errno.EDQUOT: "free some space on the disk",
+            errno.EACCES: "choose another place or change its permissions",
+            errno.EPERM: "choose another place or change its permissions",
+            errno.EROFS: "choose another place",
+        }.get(error.errno or 0, "check the path and the disk")
+        return f"{where}{error.strerror}; {advice}."
+    first_line = (str(error).strip().splitlines() or [""])[0]
+    return f"{type(error).__name__}: {first_line}"
+
+
+def note(text: str) -> None:
+    """Tell the user something beside the results."""
+    typer.echo(text, err=True)
+
+
+def output() -> Console:
+    """Return the console for results, on the standard output."""
+    from rich.console import Console
+
+    # Asked for at every call, because a test or a caller may replace the stream.
+    width = None if sys.stdout.isatty() else _PIPE_COLUMNS
+    return Console(width=width, highlight=False, markup=False)
+
+
+def new_table(*columns: str, title: str | None = None) -> Table:
+    """Make a table with plain lines; columns whose name ends in a space hold text, not numbers."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
+    for column in columns:
+        text = column.endswith(" ")
+        table.add_column(column.rstrip(), justify="left" if text else "right", overflow="fold")
+    return table
+
+
+class ProgressBars:
+    """Draws one bar for each step of a pipeline, with the time left.
+
+    Call it with every `Progress`. Where the standard error is no terminal, each step is
+    announced in a line instead.
+    """
+
+    def __init__(self, bars: RichProgress | None) -> None:
+        self._bars = bars
+        self._step: str | None = None
+        self._task: TaskID | None = None
+
+    def __call__(self, progress: Progress) -> None:
+        """Show a progress."""
+        new = progress.step != self._step
+        if self._bars is None:
+            if new:
+                note(progress.step)
+                self._step = progress.step
+            return
+        if new:
+            self.finish()
+            self._step = progress.step
+            self._task = self._bars.add_task(
+                progress.step, total=progress.total or None, detail=progress.detail
+            )
+        assert self._task is not None
+        self._bars.update(
+            self._task,
+            completed=progress.done,
+            total=progress.total or None,
+            detail=progress.detail,
+        )
+
+    def finish(self) -> None:
+        """Fill the bar of the step in hand, which is over."""
+        if self._bars is None or self._task is None:
+            return
+        total = self._bars.tasks[self._bars.task_ids.index(self._task)].total
+        self._bars.update(self._task, completed=total or 1, total=total or 1, detail="")
+        self._task = None
+
+
+@contextmanager
+def progress_bars() -> Iterator[ProgressBars]:
+    """Show progress bars on the standard error while a pipeline runs."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        TaskProgressColumn,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    console = Console(stderr=True, highlight=False)
+    if not console.is_terminal:
+        yield ProgressBars(None)
+        return
+    with Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=24),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(compact=True),
+        TextColumn("{task.fields[detail]}", markup=False),
+        console=console,
+        speed_estimate_period=60,
+    ) as bars:
+        shown = ProgressBars(bars)
+        yield shown
+        shown.finish()
+
+
+def writable_folder(folder: Path) -> Path:
+    """Make a folder and see that files can be written there, before long work begins.
+
+    Raises
+    ------
+    InputError
+        If it is a file.
+    OSError
+        If it cannot be made or written to.
+    """
+    import tempfile
+
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is a file; expected a folder for the results.")
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder):
+        pass
+    return folder
+
+
+def writable_file(path: Path, suffix: str) -> Path:
+    """See that a file can be written later, before long work begins.
+
+    Raises
+    ------
+    InputError
+        If its ending is another or it is a folder.
+    OSError
+        If its folder cannot be made or written to.
+    """
+    if path.suffix != suffix:
+        raise InputError(f"The file must end in {suffix}, but {path.name} came.")
+    if path.is_dir():
+        raise InputError(f"{path} is a folder; expected the name of a file.")
+    writable_folder(path.parent)
+    return path
