@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from magicgui.widgets import ComboBox
-from napari.layers import Image, Labels
+from napari.layers import Image
 from numpy.typing import NDArray
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import (
@@ -18,31 +18,21 @@ from qtpy.QtWidgets import (
     QDoubleSpinBox,
     QFileDialog,
     QFormLayout,
-    QFrame,
     QHBoxLayout,
     QLabel,
-    QProgressBar,
     QPushButton,
-    QScrollArea,
-    QVBoxLayout,
-    QWidget,
 )
 
 from napari_dino_uad.core.progress import Inner, Progress
 from napari_dino_uad.core.results import RESEARCH_USE
-from napari_dino_uad.widgets.layers import (
-    METADATA,
-    cut_colormap,
-    is_ours,
-    layer_geometry,
-    replace_layer,
-    slice_index,
-    volume_reader,
-)
+from napari_dino_uad.widgets.controls import DockWidget, RunControl, rule, small_label
+from napari_dino_uad.widgets.heat import HeatView
+from napari_dino_uad.widgets.layers import is_ours, slice_index, volume_reader
 from napari_dino_uad.widgets.session import session
 from napari_dino_uad.widgets.settings import recall, remember
 from napari_dino_uad.widgets.threshold import (
     HIGHEST_RATE,
+    LOWEST_RATE,
     ThresholdControl,
     format_rate,
     score_histogram,
@@ -57,10 +47,11 @@ if TYPE_CHECKING:
     from napari_dino_uad.core.model import FittedModel
     from napari_dino_uad.core.volume import Volume
 
-__all__ = ["ANOMALY", "FINDINGS", "DetectWidget"]
+__all__ = ["DetectWidget"]
 
-ANOMALY, FINDINGS = "anomaly", "findings"
-_COLOURS = "inferno"
+_SAVE_TOOLTIP = (
+    "Write the anomaly map and the findings on the grid of the scan's own file, with a CSV table."
+)
 
 
 @dataclass(frozen=True)
@@ -77,29 +68,35 @@ class _Detection:
     """A finished detection with what its display needs."""
 
     anomaly: AnomalyMap
-    array: NDArray[np.float32]
     histogram: NDArray[np.float64]
     seconds: float
 
 
-class DetectWidget(QWidget):
+class DetectWidget(DockWidget):
     """Find where a scan departs from healthy.
 
     Parameters
     ----------
     napari_viewer : Viewer
         The viewer the widget is docked in.
+
+    Attributes
+    ----------
+    detection : AnomalyMap or None
+        The finished map on screen.
+    findings : list of Finding
+        What lies above the threshold.
     """
 
     def __init__(self, napari_viewer: Viewer) -> None:
         super().__init__()
         self._viewer = napari_viewer
-        self._job = Job(self)
-        self._findings_job = Job(self)
-        self._loading = Job(self)
-        self._saving = Job(self)
+        self.job = Job(self)
+        self.findings_job = Job(self)
+        self.loading = Job(self)
+        self.saving = Job(self)
         self._scan_layer: Image | None = None
-        self._canvas: NDArray[np.float32] | None = None
+        self._heat: HeatView | None = None
         self._limits = (0.0, 1.0)
         self._edges: NDArray[np.float64] | None = None
         self.detection: AnomalyMap | None = None
@@ -107,9 +104,9 @@ class DetectWidget(QWidget):
         self._build()
         self._connect()
         self._refresh_models()
-        self._update_state()
         # torch, timm and the backbone take seconds to load: do it while the user looks around.
-        self._loading.start(self._warm_up())
+        self.loading.start(_loader(None))
+        self._update_state()
 
     # Building -----------------------------------------------------------------------------
 
@@ -120,7 +117,6 @@ class DetectWidget(QWidget):
                 for layer in self._viewer.layers
                 if isinstance(layer, Image) and not is_ours(layer)
             ],
-            nullable=False,
         )
         self.scan.native.setToolTip("The image to look at: any open 2D or 3D grey image.")
         self.model = ComboBox(choices=lambda _: list(session().models))
@@ -136,24 +132,13 @@ class DetectWidget(QWidget):
         form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
         form.addRow("Scan", self.scan.native)
         form.addRow("Model", model_row)
-        self._model_text = _small_label()
-        self._run = QPushButton("Detect")
-        self._run.setToolTip("Compute the heatmap, the slice on screen first (Ctrl+Shift+D).")
-        self._cancel = QPushButton("Cancel")
-        self._cancel.setToolTip("Stop; the slices that are done stay on screen.")
-        run_row = QHBoxLayout()
-        run_row.addWidget(self._run, 2)
-        run_row.addWidget(self._cancel, 1)
-        self._bar = QProgressBar()
-        self._bar.setTextVisible(False)
-        self._bar.setFixedHeight(8)
-        self._status = _small_label()
-        self._banner = QLabel()
-        self._banner.setWordWrap(True)
-        self._banner.setStyleSheet(
-            "background: #7a4b00; color: white; padding: 6px; border-radius: 4px;"
+        self._model_text = small_label()
+        self.run = RunControl(
+            self.job,
+            "Detect",
+            "Compute the heatmap, the slice on screen first (Ctrl+Shift+D).",
+            "Stop; the slices that are done stay on screen.",
         )
-        self._banner.hide()
         self.threshold = ThresholdControl()
         self.minimum_volume = QDoubleSpinBox()
         self.minimum_volume.setRange(0, 100)
@@ -174,45 +159,22 @@ class DetectWidget(QWidget):
         size_row.addWidget(self.tissue_only)
         self._summary = QLabel()
         self._summary.setWordWrap(True)
-        self._cursor = _small_label()
+        self._cursor = small_label()
         self._save = QPushButton("Save map and findings…")
-        self._save.setToolTip(
-            "Write the anomaly map and the findings on the grid of the scan's own file, with a "
-            "CSV table."
-        )
-        notice = _small_label()
-        notice.setText(RESEARCH_USE)
+        notice = small_label(RESEARCH_USE)
         notice.setAlignment(Qt.AlignmentFlag.AlignCenter)
-
-        inner = QWidget()
-        layout = QVBoxLayout(inner)
-        layout.addLayout(form)
-        layout.addWidget(self._model_text)
-        layout.addLayout(run_row)
-        layout.addWidget(self._bar)
-        layout.addWidget(self._status)
-        layout.addWidget(self._banner)
-        layout.addWidget(_rule())
-        layout.addWidget(self.threshold)
-        layout.addLayout(size_row)
-        layout.addWidget(self._summary)
-        layout.addWidget(self._cursor)
-        layout.addWidget(self._save)
-        layout.addStretch()
-        layout.addWidget(notice)
-        area = QScrollArea()
-        area.setWidgetResizable(True)
-        area.setFrameShape(QFrame.Shape.NoFrame)
-        area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        area.setWidget(inner)
-        outer = QVBoxLayout(self)
-        outer.setContentsMargins(0, 0, 0, 0)
-        outer.addWidget(area)
-        self.setMinimumWidth(300)
+        self.content.addLayout(form)
+        for widget in (self._model_text, self.run, rule(), self.threshold):
+            self.content.addWidget(widget)
+        self.content.addLayout(size_row)
+        for widget in (self._summary, self._cursor, self._save):
+            self.content.addWidget(widget)
+        self.content.addStretch()
+        self.content.addWidget(notice)
 
     def _connect(self) -> None:
-        self._run.clicked.connect(self.detect)
-        self._cancel.clicked.connect(self.cancel)
+        self.run.start.clicked.connect(self.detect)
+        self.run.cancel.clicked.connect(self.cancel)
         self._load.clicked.connect(self._choose_model_file)
         self._save.clicked.connect(self._choose_folder)
         self.model.changed.connect(self._on_model)
@@ -222,17 +184,15 @@ class DetectWidget(QWidget):
         self.threshold.rested.connect(self._find)
         self.minimum_volume.valueChanged.connect(self._find)
         self.tissue_only.toggled.connect(self._on_tissue)
-        self._job.progressed.connect(self._on_progress)
-        self._job.succeeded.connect(self._on_detected)
-        self._job.failed.connect(self._show_error)
-        self._job.stopped.connect(self._update_state)
-        self._findings_job.succeeded.connect(self._on_findings)
-        self._findings_job.failed.connect(self._show_error)
-        self._loading.succeeded.connect(self._on_loaded)
-        self._loading.failed.connect(self._show_error)
-        self._loading.stopped.connect(self._update_state)
-        self._saving.succeeded.connect(self._say)
-        self._saving.failed.connect(self._show_error)
+        self.job.progressed.connect(self._on_progress)
+        self.job.succeeded.connect(self._on_detected)
+        self.findings_job.succeeded.connect(self._on_findings)
+        self.loading.succeeded.connect(self._on_loaded)
+        self.saving.succeeded.connect(self.run.say)
+        for job in (self.findings_job, self.loading, self.saving):
+            job.failed.connect(self.run.complain)
+        for job in (self.job, self.loading):
+            job.stopped.connect(self._update_state)
         for event in ("inserted", "removed", "reordered"):
             getattr(self._viewer.layers.events, event).connect(self._on_layers)
         self._viewer.mouse_move_callbacks.append(self._on_mouse)
@@ -240,32 +200,10 @@ class DetectWidget(QWidget):
 
     # Models -------------------------------------------------------------------------------
 
-    def _warm_up(self, path: Path | None = None) -> Callable[[], Generator[Progress, None, Any]]:
-        """Make a pipeline that loads a model file, if any, and its backbone."""
-
-        def pipeline() -> Generator[Progress, None, Any]:
-            from napari_dino_uad.core import detect as _detect  # noqa: F401 - imports torch
-            from napari_dino_uad.core.backbones import DEFAULT_BACKBONE
-            from napari_dino_uad.core.model_file import load_model
-
-            yield Progress("Loading", 0, 1)
-            model = load_model(path) if path else None
-            if model is None:
-                session().backbone(DEFAULT_BACKBONE)
-                return None
-            try:
-                model.check_backbone(session().backbone(model.backbone_key))
-                missing = ""
-            except ValueError as error:
-                missing = str(error)
-            return path, model, missing
-
-        return pipeline
-
     def load_model(self, path: Path | str) -> None:
         """Load a model file, in the background."""
-        self._say(f"Loading {Path(path).name}…")
-        self._loading.start(self._warm_up(Path(path)))
+        self.run.say(f"Loading {Path(path).name}…")
+        self.loading.start(_loader(Path(path)))
 
     def _choose_model_file(self) -> None:
         path, _ = QFileDialog.getOpenFileName(
@@ -275,13 +213,14 @@ class DetectWidget(QWidget):
             remember("model folder", str(Path(path).parent))
             self.load_model(path)
 
-    def _on_loaded(self, result: Any) -> None:
+    def _on_loaded(self, result: tuple[str, FittedModel, str] | None) -> None:
         if result is None:
-            self._say("")
             return
-        path, model, missing = result
-        self._say(missing)
-        self.model.value = session().add_model(path.stem, model)
+        name, model, problem = result
+        self.run.say("")
+        session().add_model(name, model)
+        if problem:
+            self.run.complain(problem)
 
     def _on_model_added(self, name: str) -> None:
         self._refresh_models()
@@ -295,9 +234,10 @@ class DetectWidget(QWidget):
         model = self._chosen_model()
         if model is not None:
             self._edges = self.threshold.set_calibration(model.calibration)
+            # One colour scale for all scans of a model: the slider's range.
             self._limits = (
                 model.calibration.threshold(HIGHEST_RATE),
-                float(self._edges[-1]),
+                model.calibration.threshold(LOWEST_RATE),
             )
         self._model_text.setText(model.summary() if model else "")
         self._update_state()
@@ -318,116 +258,63 @@ class DetectWidget(QWidget):
         try:
             read = volume_reader(layer)
         except ValueError as error:
-            self._show_error(str(error))
+            self.run.complain(str(error))
             return
         axis = plane_axis(model.preprocessing.plane)
-        first = slice_index(self._viewer, layer, axis + layer.ndim - 3) if layer.ndim == 3 else 0
-        self._findings_job.cancel()
-        self._scan_layer, self.detection, self._canvas = layer, None, None
-        self.findings = []
-        self._banner.hide()
-        self._summary.setText("")
-        low, edges = self._limits[0], self._edges
-        tissue_only = self.tissue_only.isChecked()
+        first = slice_index(self._viewer, layer, axis) if layer.ndim == 3 else 0
+        self._forget()
+        self._scan_layer = layer
+        low, tissue_only, edges = self._limits[0], self.tissue_only.isChecked(), self._edges
 
         def pipeline() -> Generator[Progress, None, _Detection]:
             return (yield from _detect_for_display(read, model, first, low, tissue_only, edges))
 
-        self._job.start(pipeline)
+        self.job.start(pipeline)
         self._update_state()
 
     def cancel(self, *_: Any) -> None:
         """Stop detecting; what is on screen stays."""
-        if self._job.cancel():
-            self._say("Cancelled. The slices that were done stay on screen.")
+        if self.job.cancel():
+            self.run.say("Cancelled. The slices that were done stay on screen.")
+
+    def _forget(self) -> None:
+        """Let go of the last detection."""
+        self.job.cancel()
+        self.findings_job.cancel()
+        self._scan_layer = self._heat = self.detection = None
+        self.findings = []
+        self._summary.setText("")
 
     def _on_progress(self, progress: Progress) -> None:
-        self._bar.setRange(0, max(progress.total, 0))
-        self._bar.setValue(progress.done)
-        left = self._job.seconds_left(progress)
-        text = f"{progress.step} {progress.detail}: {progress.done} of {progress.total}"
-        self._say(text + (f", {left:.0f} s left" if left and left > 2 else ""))
         canvas = progress.result
         if not isinstance(canvas, _Canvas) or self._scan_layer is None:
             return
-        if self._canvas is None:
-            self._canvas = canvas.array
-            self._show_heat()
-        elif ANOMALY in self._viewer.layers and self._on_screen(canvas):
-            self._viewer.layers[ANOMALY].refresh(thumbnail=False, extent=False)
-
-    def _on_screen(self, canvas: _Canvas) -> bool:
-        """Say whether any of the new slices can be seen now."""
-        layer = self._viewer.layers[ANOMALY]
-        displayed = self._viewer.dims.displayed
-        axis = canvas.axis + layer.ndim - 3
-        if axis < 0 or axis + self._viewer.dims.ndim - layer.ndim in displayed:
-            return True
-        return slice_index(self._viewer, layer, axis) in canvas.indices
-
-    def _show_heat(self) -> None:
-        """Lay the heatmap over the scan."""
-        layer, array = self._scan_layer, self._canvas
-        if layer is None or array is None:
-            return
-        replace_layer(
-            self._viewer,
-            ANOMALY,
-            "add_image",
-            array.reshape(layer.data.shape),
-            contrast_limits=self._limits,
-            colormap=cut_colormap(self._limits, self.threshold.threshold, _COLOURS),
-            interpolation2d="linear",
-            blending="translucent",
-            metadata={METADATA: {"role": "anomaly", **_volume_entry(layer)}},
-            **layer_geometry(layer),
-        )
+        if self._heat is None:
+            self._heat = HeatView(self._viewer, self._scan_layer, canvas.array, self._limits)
+            self._heat.show(self.threshold.threshold)
+        else:
+            self._heat.refresh(canvas.indices, canvas.axis)
 
     def _on_detected(self, detection: _Detection) -> None:
         self.detection = detection.anomaly
-        self._canvas = detection.array
-        if ANOMALY in self._viewer.layers:
-            self._viewer.layers[ANOMALY].refresh()
-        else:
-            self._show_heat()
+        if self._heat is not None:
+            self._heat.refresh()
         if self._edges is not None:
             self.threshold.show_scan(self._edges, detection.histogram)
-        seconds = detection.seconds
-        self._bar.setRange(0, 1)
-        self._bar.setValue(1)
-        self._say(f"{len(detection.anomaly.scan)} slices in {seconds:.1f} s")
+        self.run.say(f"{len(detection.anomaly.scan)} slices in {detection.seconds:.1f} s")
         self._find()
 
     # Threshold and findings ---------------------------------------------------------------
 
-    def _on_drag(self, rate: float) -> None:
-        threshold = self.threshold.threshold
-        if ANOMALY in self._viewer.layers:
-            self._viewer.layers[ANOMALY].colormap = cut_colormap(self._limits, threshold, _COLOURS)
-        if self._canvas is None or FINDINGS not in self._viewer.layers:
-            return
-        # Only what is on screen now; the whole follows when the drag rests.
-        layer = self._viewer.layers[FINDINGS]
-        hidden = [
-            axis
-            for axis in range(layer.ndim)
-            if axis + self._viewer.dims.ndim - layer.ndim not in self._viewer.dims.displayed
-        ]
-        where: list[Any] = [slice(None)] * layer.ndim
-        for axis in hidden:
-            where[axis] = slice_index(self._viewer, layer, axis)
-        if len(hidden) == layer.ndim - 2:
-            labels = layer.data[tuple(where)]
-            heat = self._canvas.reshape(layer.data.shape)[tuple(where)]
-            layer.data[tuple(where)] = np.where(heat > threshold, np.maximum(labels, 1), 0)
-            layer.refresh(thumbnail=False, extent=False)
+    def _on_drag(self, _: float) -> None:
+        if self._heat is not None:
+            self._heat.cut(self.threshold.threshold)
 
     def _on_tissue(self, *_: Any) -> None:
-        if self.detection is None or self._canvas is None:
+        if self.detection is None or self._heat is None:
             return
-        _fill(self._canvas, self.detection, self._limits[0], self.tissue_only.isChecked())
-        if ANOMALY in self._viewer.layers:
-            self._viewer.layers[ANOMALY].refresh()
+        _fill(self._heat.array, self.detection, self._limits[0], self.tissue_only.isChecked())
+        self._heat.refresh()
         self._find()
 
     def _find(self, *_: Any) -> None:
@@ -452,28 +339,12 @@ class DetectWidget(QWidget):
                 minimum_volume_ml=minimum,
             )
 
-        self._findings_job.start(pipeline)
+        self.findings_job.start(pipeline)
 
     def _on_findings(self, result: tuple[NDArray[np.uint8], list[Finding]]) -> None:
         labels, self.findings = result
-        layer = self._scan_layer
-        if layer is None:
-            return
-        shaped = labels.reshape(layer.data.shape)
-        existing = self._viewer.layers[FINDINGS] if FINDINGS in self._viewer.layers else None
-        if isinstance(existing, Labels) and existing.data.shape == shaped.shape:
-            existing.data = shaped
-        else:
-            made = replace_layer(
-                self._viewer,
-                FINDINGS,
-                "add_labels",
-                shaped,
-                opacity=0.9,
-                metadata={METADATA: {"role": "findings", **_volume_entry(layer)}},
-                **layer_geometry(layer),
-            )
-            made.contour = 1
+        if self._heat is not None:
+            self._heat.show_findings(labels)
         self._summary.setText(self._describe_findings())
         self._update_state()
 
@@ -484,33 +355,36 @@ class DetectWidget(QWidget):
         total = sum(finding.volume_ml for finding in self.findings)
         first = self.findings[0]
         right, anterior, superior = first.centroid_ras_mm
-        count = f"{len(self.findings)} finding{'s' if len(self.findings) > 1 else ''}"
+        many = len(self.findings) > 1
+        head = f"<b>{len(self.findings)} finding{'s' if many else ''}, {total:.1f} ml</b>"
+        largest = f"Largest: {first.volume_ml:.1f} ml, slices" if many else "Slices"
         return (
-            f"<b>{count}, {total:.1f} ml</b> in all. The largest: {first.volume_ml:.1f} ml, "
-            f"slices {first.first_slice} to {first.last_slice}, centre R {right:.0f} "
-            f"A {anterior:.0f} S {superior:.0f} mm."
+            f"{head}. {largest} {first.first_slice} to {first.last_slice}, centre "
+            f"R&nbsp;{right:.0f} A&nbsp;{anterior:.0f} S&nbsp;{superior:.0f}&nbsp;mm."
         )
 
     # Cursor, saving, state ----------------------------------------------------------------
 
     def _on_mouse(self, viewer: Viewer, event: Any) -> None:
+        """Say what lies under the cursor."""
+        self._cursor.setText(self._describe(viewer.cursor.position))
+
+    def _describe(self, world: tuple[float, ...]) -> str:
         anomaly, layer = self.detection, self._scan_layer
-        if anomaly is None or layer is None or layer not in viewer.layers:
-            self._cursor.setText("")
-            return
-        position = layer.world_to_data(viewer.cursor.position[-layer.ndim :])
+        if anomaly is None or layer is None:
+            return ""
+        position = layer.world_to_data(world[-layer.ndim :])
         index = tuple(round(float(value)) for value in position)
         if any(not 0 <= i < n for i, n in zip(index, layer.data.shape, strict=True)):
-            self._cursor.setText("")
-            return
+            return ""
         voxel = (0,) * (3 - len(index)) + index
         right, anterior, superior = anomaly.volume.to_ras_mm(voxel)
         text = f"R {right:.0f}  A {anterior:.0f}  S {superior:.0f} mm"
-        if anomaly.foreground[voxel]:
-            score = float(anomaly.scores[voxel])
-            rate = float(anomaly.model.calibration.false_positive_rate(score))
-            text += f"   score {score:.3f}, healthy {format_rate(rate)}"
-        self._cursor.setText(text)
+        if not anomaly.foreground[voxel]:
+            return f"{text}   background"
+        score = float(anomaly.scores[voxel])
+        rate = float(anomaly.model.calibration.false_positive_rate(score))
+        return f"{text}   score {score:.3f}: {format_rate(rate)} of healthy tissue is above"
 
     def _choose_folder(self) -> None:
         folder = QFileDialog.getExistingDirectory(
@@ -522,68 +396,68 @@ class DetectWidget(QWidget):
 
     def save(self, folder: Path) -> None:
         """Write the map, the findings and their table into a folder, in the background."""
-        anomaly, findings = self.detection, self.findings
-        if anomaly is None or FINDINGS not in self._viewer.layers:
+        anomaly, findings, rate = self.detection, self.findings, self.threshold.rate
+        labels = self._heat.findings() if self._heat is not None else None
+        if anomaly is None or labels is None:
             return
-        labels = np.asarray(self._viewer.layers[FINDINGS].data).reshape(anomaly.volume.shape)
-        rate = self.threshold.rate
-        self._say("Saving…")
+        self.run.say("Saving…")
 
         def pipeline() -> Generator[Progress, None, str]:
             from napari_dino_uad.core.results import write_results
 
             yield Progress("Saving", 0, 1)
-            written = write_results(folder, anomaly, labels, findings, rate)
+            shaped = labels.reshape(anomaly.volume.shape)
+            written = write_results(folder, anomaly, shaped, findings, rate)
             return f"Saved {', '.join(path.name for path in written)}."
 
-        self._saving.start(pipeline)
+        self.saving.start(pipeline)
 
     def _on_layers(self, *_: Any) -> None:
         self.scan.reset_choices()
         if self._scan_layer is not None and self._scan_layer not in self._viewer.layers:
             # The scan is gone, and with it what its map lies on.
-            self._job.cancel()
-            self._findings_job.cancel()
-            self._scan_layer = self.detection = self._canvas = None
-            self._summary.setText("")
+            self._forget()
         self._update_state()
 
     def _update_state(self, *_: Any) -> None:
         """Enable what can be used now, and say why the rest cannot."""
-        running = self._job.running
         reason = ""
         if self.scan.value is None:
             reason = "Open a scan first: drag a file or folder into the window."
         elif self._chosen_model() is None:
             reason = "No model yet: fit one in the Fit widget, or load a model file."
-        self._run.setEnabled(not reason and not running)
-        self._cancel.setEnabled(running)
-        self._bar.setVisible(running)
-        self._save.setEnabled(self.detection is not None and not running)
-        self._save.setToolTip(
-            self._save.toolTip() if self.detection else "Detect first: there is no map to save yet."
-        )
-        if reason and not self._loading.running:
-            self._say(reason)
-        elif self._status.text().startswith(("Open a scan", "No model yet")):
-            self._say("")
-
-    def _say(self, text: str) -> None:
-        self._status.setStyleSheet("")
-        self._status.setText(text)
-        self._status.setVisible(bool(text))
-
-    def _show_error(self, text: str) -> None:
-        self._say(text)
-        self._status.setStyleSheet("color: #ff7b6b;")
+        self.run.allow(reason)
+        self._save.setEnabled(self.detection is not None and not self.job.running)
+        self._save.setToolTip(_SAVE_TOOLTIP if self.detection else "Detect first: no map yet.")
 
     def closeEvent(self, event: Any) -> None:
-        """Stop what runs when the dock is closed."""
-        for job in (self._job, self._findings_job, self._loading, self._saving):
-            job.cancel()
+        """Stop what runs, and let go of the viewer."""
         if self._on_mouse in self._viewer.mouse_move_callbacks:
             self._viewer.mouse_move_callbacks.remove(self._on_mouse)
         super().closeEvent(event)
+
+
+def _loader(path: Path | None) -> Callable[[], Generator[Progress, None, Any]]:
+    """Make a pipeline that loads a model file, if any, and its backbone."""
+
+    def pipeline() -> Generator[Progress, None, tuple[str, FittedModel, str] | None]:
+        from napari_dino_uad.core import detect as _detect  # noqa: F401 - imports torch
+        from napari_dino_uad.core.backbones import DEFAULT_BACKBONE
+        from napari_dino_uad.core.errors import InputError
+        from napari_dino_uad.core.model_file import load_model
+
+        yield Progress("Loading", 0, 1)
+        if path is None:
+            session().backbone(DEFAULT_BACKBONE)
+            return None
+        model = load_model(path)
+        try:
+            model.check_backbone(session().backbone(model.backbone_key))
+        except InputError as error:
+            return path.stem, model, str(error)
+        return path.stem, model, ""
+
+    return pipeline
 
 
 def _detect_for_display(
@@ -619,32 +493,11 @@ def _detect_for_display(
     _fill(array, anomaly, low, tissue_only)
     tissue = anomaly.scores[anomaly.foreground]
     histogram = score_histogram(tissue, edges) if edges is not None else np.zeros(1)
-    return _Detection(anomaly, array, histogram, time.perf_counter() - started)
+    return _Detection(anomaly, histogram, time.perf_counter() - started)
 
 
 def _fill(array: NDArray[np.float32], anomaly: AnomalyMap, low: float, tissue_only: bool) -> None:
     """Write the whole map into the array on screen."""
-    array[...] = (
-        np.where(anomaly.foreground, anomaly.scores, low) if tissue_only else anomaly.scores
-    )
-
-
-def _volume_entry(layer: Image) -> dict[str, Any]:
-    volume = layer.metadata.get(METADATA, {}).get("volume")
-    return {} if volume is None else {"volume": volume}
-
-
-def _small_label() -> QLabel:
-    label = QLabel()
-    label.setWordWrap(True)
-    font = label.font()
-    font.setPointSizeF(max(7.0, font.pointSizeF() * 0.9))
-    label.setFont(font)
-    return label
-
-
-def _rule() -> QFrame:
-    line = QFrame()
-    line.setFrameShape(QFrame.Shape.HLine)
-    line.setFrameShadow(QFrame.Shadow.Sunken)
-    return line
+    scores = anomaly.scores
+    masked = np.where(anomaly.foreground, scores, low) if tissue_only else scores
+    array[...] = masked.reshape(array.shape)

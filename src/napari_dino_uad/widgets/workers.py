@@ -118,7 +118,8 @@ class Job(QObject):
         super().__init__(parent)
         self._worker: GeneratorWorker | None = None
         self._generation = 0
-        self._started = 0.0
+        self._step = ""
+        self._step_began = (0.0, 0)
 
     @property
     def running(self) -> bool:
@@ -137,7 +138,7 @@ class Job(QObject):
         self.cancel()
         self._generation += 1
         generation = self._generation
-        self._started = time.monotonic()
+        self._step = ""
 
         def run() -> Generator[Progress, None, Any]:
             _import_torch()
@@ -164,13 +165,16 @@ class Job(QObject):
         self.stopped.emit()
         return True
 
-    def seconds_left(self, progress: Progress, since: float | None = None) -> float | None:
-        """Estimate the seconds left in a step from its pace so far."""
-        started = self._started if since is None else since
-        if progress.total <= 0 or progress.done <= 0:
+    def seconds_left(self, progress: Progress) -> float | None:
+        """Estimate the seconds left in the present step from its pace so far."""
+        now = time.monotonic()
+        if progress.step != self._step:
+            self._step, self._step_began = progress.step, (now, progress.done)
+        began, first = self._step_began
+        done = progress.done - first
+        if progress.total <= 0 or done <= 0:
             return None
-        elapsed = time.monotonic() - started
-        return elapsed * (progress.total - progress.done) / progress.done
+        return (now - began) * (progress.total - progress.done) / done
 
     def _end(self, value: Any, error: BaseException | None) -> None:
         self._worker = None

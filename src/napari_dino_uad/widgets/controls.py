@@ -1,0 +1,158 @@
+"""Small pieces that several widgets are built of."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from qtpy.QtCore import QSize, Qt
+from qtpy.QtWidgets import (
+    QFrame,
+    QHBoxLayout,
+    QLabel,
+    QProgressBar,
+    QPushButton,
+    QScrollArea,
+    QVBoxLayout,
+    QWidget,
+)
+
+from napari_dino_uad.core.progress import Progress
+from napari_dino_uad.widgets.workers import Job
+
+__all__ = ["DockWidget", "RunControl", "rule", "small_label"]
+
+
+def small_label(text: str = "") -> QLabel:
+    """Make a label for a side remark."""
+    label = QLabel(text)
+    label.setWordWrap(True)
+    font = label.font()
+    font.setPointSizeF(max(7.0, font.pointSizeF() * 0.9))
+    label.setFont(font)
+    return label
+
+
+def rule() -> QFrame:
+    """Make a thin line between groups."""
+    line = QFrame()
+    line.setFrameShape(QFrame.Shape.HLine)
+    line.setFrameShadow(QFrame.Shadow.Sunken)
+    return line
+
+
+class DockWidget(QWidget):
+    """A dock of a fixed narrow width whose content scrolls where the window is low.
+
+    Subclasses add their controls to `content`, a vertical layout.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        inner = QWidget()
+        self.content = QVBoxLayout(inner)
+        area = QScrollArea()
+        area.setWidgetResizable(True)
+        area.setFrameShape(QFrame.Shape.NoFrame)
+        area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        area.setWidget(inner)
+        outer = QVBoxLayout(self)
+        outer.setContentsMargins(0, 0, 0, 0)
+        outer.addWidget(area)
+        self.setMinimumWidth(300)
+
+    def sizeHint(self) -> QSize:
+        """Narrow enough to leave the image the room."""
+        return QSize(350, 640)
+
+    def closeEvent(self, event: Any) -> None:
+        """Stop what runs when the dock is closed."""
+        for job in self.findChildren(Job):
+            job.cancel()
+        super().closeEvent(event)
+
+
+class RunControl(QWidget):
+    """A button that starts a job, one that cancels it, its progress, and a line of text.
+
+    Parameters
+    ----------
+    job : Job
+        What it watches.
+    text, tooltip : str
+        Of the button that starts.
+    cancel_tooltip : str
+        What cancelling keeps.
+    """
+
+    def __init__(self, job: Job, text: str, tooltip: str, cancel_tooltip: str) -> None:
+        super().__init__()
+        self._job = job
+        self.start = QPushButton(text)
+        self.start.setToolTip(tooltip)
+        self.cancel = QPushButton("Cancel")
+        self.cancel.setToolTip(cancel_tooltip)
+        row = QHBoxLayout()
+        row.addWidget(self.start, 2)
+        row.addWidget(self.cancel, 1)
+        self._bar = QProgressBar()
+        self._bar.setTextVisible(False)
+        self._bar.setFixedHeight(8)
+        self._status = small_label()
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addLayout(row)
+        layout.addWidget(self._bar)
+        layout.addWidget(self._status)
+        job.progressed.connect(self._on_progress)
+        job.failed.connect(self.complain)
+        self.allow("")
+
+    def allow(self, reason: str) -> None:
+        """Enable what can be used now; a reason keeps the button off and is shown.
+
+        Parameters
+        ----------
+        reason : str
+            Why the job cannot start, or nothing.
+        """
+        running = self._job.running
+        self.start.setEnabled(not reason and not running)
+        self.cancel.setEnabled(running)
+        self._bar.setVisible(running)
+        if running:
+            return
+        if reason:
+            self.say(reason)
+            self._status.setProperty("reason", True)
+        elif self._status.property("reason"):
+            self.say("")
+
+    @property
+    def text(self) -> str:
+        """The line of text."""
+        return self._status.text()
+
+    def say(self, text: str) -> None:
+        """Show a line of text."""
+        self._status.setProperty("reason", False)
+        self._status.setStyleSheet("")
+        self._status.setText(text)
+        self._status.setVisible(bool(text))
+
+    def complain(self, text: str) -> None:
+        """Show what went wrong."""
+        self.say(text)
+        # Readable on napari's dark and on its light background.
+        self._status.setStyleSheet("color: #e8604c; font-weight: bold;")
+
+    def _on_progress(self, progress: Progress) -> None:
+        self._bar.setRange(0, max(progress.total, 0))
+        self._bar.setValue(progress.done)
+        text = progress.step if not progress.detail else f"{progress.step}: {progress.detail}"
+        if progress.total > 1:
+            text += f", {progress.done} of {progress.total}"
+        left = self._job.seconds_left(progress)
+        if left is not None and left > 2:
+            minutes, seconds = divmod(round(left), 60)
+            text += f", {f'{minutes} min ' if minutes else ''}{seconds} s left"
+        self.say(text)
