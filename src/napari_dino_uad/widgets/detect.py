@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import time
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
@@ -52,6 +54,10 @@ __all__ = ["DetectWidget"]
 _SAVE_TOOLTIP = (
     "Write the anomaly map and the findings on the grid of the scan's own file, with a CSV table."
 )
+
+# What napari imports when the first labels layer is made, for half a second in which the window
+# would not answer.
+_LABELS_NEED = ("pandas", "scipy.linalg", "skimage.color.colorconv")
 
 
 @dataclass(frozen=True)
@@ -146,6 +152,7 @@ class DetectWidget(DockWidget):
         self.minimum_volume.setSingleStep(0.05)
         self.minimum_volume.setValue(0.1)
         self.minimum_volume.setSuffix(" ml")
+        self.minimum_volume.setMinimumWidth(96)
         self.minimum_volume.setToolTip("Smaller findings are not shown.")
         self.tissue_only = QCheckBox("Tissue only")
         self.tissue_only.setChecked(True)
@@ -447,6 +454,10 @@ def _loader(path: Path | None) -> Callable[[], Generator[Progress, None, Any]]:
         from napari_dino_uad.core.model_file import load_model
 
         yield Progress("Loading", 0, 1)
+        for module in _LABELS_NEED:
+            with contextlib.suppress(ImportError):
+                importlib.import_module(module)
+            yield Progress("Loading", 0, 1)
         if path is None:
             session().backbone(DEFAULT_BACKBONE)
             return None

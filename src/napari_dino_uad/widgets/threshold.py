@@ -73,7 +73,9 @@ class _Marks(QWidget):
         )
         room = self.width() - handle
         for rate in _MARKS:
-            text = f"{100 * rate:g} %"
+            text = (
+                f"{100 * rate:g}" if rate not in (HIGHEST_RATE, LOWEST_RATE) else format_rate(rate)
+            )
             width = self.fontMetrics().horizontalAdvance(text)
             centre = handle / 2 + room * _to_step(rate) / _STEPS
             left = min(max(0.0, centre - width / 2), self.width() - width)

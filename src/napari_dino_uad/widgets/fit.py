@@ -1,0 +1,547 @@
+"""The Fit widget: healthy scans give a model of what is normal."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Generator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyqtgraph as pg
+from magicgui.widgets import ComboBox
+from napari.layers import Image, Labels
+from qtpy.QtCore import QTimer
+from qtpy.QtWidgets import (
+    QDoubleSpinBox,
+    QFileDialog,
+    QFormLayout,
+    QHBoxLayout,
+    QLabel,
+    QLineEdit,
+    QListWidget,
+    QPushButton,
+    QSizePolicy,
+    QSpinBox,
+    QVBoxLayout,
+    QWidget,
+)
+from superqt import QCollapsible
+
+from napari_dino_uad.core.progress import Progress
+from napari_dino_uad.core.results import RESEARCH_USE
+from napari_dino_uad.widgets.controls import DockWidget, RunControl, rule, small_label
+from napari_dino_uad.widgets.layers import is_ours, volume_reader
+from napari_dino_uad.widgets.session import session
+from napari_dino_uad.widgets.settings import recall, remember
+from napari_dino_uad.widgets.settings_form import SettingsForm
+from napari_dino_uad.widgets.workers import Job
+
+if TYPE_CHECKING:
+    from napari.viewer import Viewer
+
+    from napari_dino_uad.core.cohort import Case
+    from napari_dino_uad.core.model import FittedModel
+
+__all__ = ["FitWidget"]
+
+_BLUE = (110, 160, 220)
+_WINDOW_AUTO = "auto (MR)"
+_FILES = "Scans (*.nii *.nii.gz *.nrrd *.nhdr *.mha *.mhd *.dcm *.png *.tif *.tiff)"
+
+
+class FitWidget(DockWidget):
+    """Fit a model on healthy scans.
+
+    Parameters
+    ----------
+    napari_viewer : Viewer
+        The viewer the widget is docked in.
+
+    Attributes
+    ----------
+    fitted : FittedModel or None
+        The last model.
+    """
+
+    def __init__(self, napari_viewer: Viewer) -> None:
+        super().__init__()
+        self._viewer = napari_viewer
+        self.job = Job(self)
+        self.looking = Job(self)
+        self.loading = Job(self)
+        self.saving = Job(self)
+        self.cases: list[Case] = []
+        self.fitted: FittedModel | None = None
+        self._form: SettingsForm | None = None
+        self._configs: dict[str, Any] = {}
+        self._build()
+        self._connect()
+        # The methods' settings live beside torch, which takes seconds to import.
+        self.loading.start(_load_settings)
+        self._update_state()
+
+    # Building -----------------------------------------------------------------------------
+
+    def _build(self) -> None:
+        self.paths = QListWidget()
+        self.paths.setFixedHeight(74)
+        self.paths.setToolTip("Healthy scans, or scans whose lesions have masks.")
+        files, folder = QPushButton("Files…"), QPushButton("Folder…")
+        layers, remove = QPushButton("Open layers"), QPushButton("Remove")
+        for button, text in (
+            (files, "Add scan files."),
+            (folder, "Add a folder: its scans, or one scan if it holds DICOM or PNG slices."),
+            (layers, "Add the image layers that are open here; a labels layer named like a scan "
+                     "with ' mask' after it is its lesion mask."),
+            (remove, "Take the selected line off the list."),
+        ):  # fmt: skip
+            button.setToolTip(text)
+        self._buttons = {"files": files, "folder": folder, "layers": layers, "remove": remove}
+        row = QHBoxLayout()
+        for button in self._buttons.values():
+            row.addWidget(button)
+        self.pattern = QLineEdit()
+        self.pattern.setPlaceholderText("all scans; or *_flair.nii.gz")
+        self.pattern.setToolTip("Which files of a folder are scans; * is the name of the case.")
+        self.mask_pattern = QLineEdit()
+        self.mask_pattern.setPlaceholderText("none; or *_lesion.nii.gz")
+        self.mask_pattern.setToolTip(
+            "Lesion masks beside the scans; * is the name of the case. Slices with lesions, and "
+            "those within 2 of them, are left out."
+        )
+        self.held_out = QLineEdit()
+        self.held_out.setPlaceholderText("a fifth of the scans")
+        self.held_out.setToolTip(
+            "A folder of other healthy scans, on which thresholds are calibrated."
+        )
+        choose = QPushButton("…")
+        choose.setFixedWidth(32)
+        choose.setToolTip("Choose the folder.")
+        choose.clicked.connect(self._choose_held_out)
+        held = QHBoxLayout()
+        held.addWidget(self.held_out)
+        held.addWidget(choose)
+        self._found = small_label("No scans yet.")
+
+        self.backbone = ComboBox(choices=_backbone_choices())
+        self.backbone.native.setToolTip("The network that describes each patch of a slice.")
+        self.backbone.native.setMinimumWidth(60)
+        self.weights = QLineEdit()
+        self.weights.setPlaceholderText("from the installation or its hub")
+        self.weights.setToolTip(
+            "A file of weights (official .pth, or timm .pth or .safetensors), for machines "
+            "without a network."
+        )
+        browse = QPushButton("…")
+        browse.setFixedWidth(32)
+        browse.setToolTip("Choose the file.")
+        browse.clicked.connect(self._choose_weights)
+        weights = QHBoxLayout()
+        weights.addWidget(self.weights)
+        weights.addWidget(browse)
+        self._backbone_text = small_label()
+        self.method = ComboBox(choices=["dpmm"])
+        self.method.native.setToolTip("What learns the healthy patches.")
+        self.plane = ComboBox(choices=["axial", "coronal", "sagittal"])
+        self.plane.native.setToolTip("The plane in which slices are cut.")
+
+        self._fold = QCollapsible("Advanced")
+        self._advanced = QWidget()
+        self.input_size = QSpinBox()
+        self.input_size.setRange(64, 1024)
+        self.input_size.setSingleStep(32)
+        self.input_size.setToolTip(
+            "Shorter edge of a slice as the backbone sees it, in pixels: larger shows smaller "
+            "things and takes longer."
+        )
+        self.window_level = ComboBox(choices=_window_choices())
+        self.window_level.native.setToolTip("Intensities: automatic for MR, a fixed window for CT.")
+        self.smoothing = QDoubleSpinBox()
+        self.smoothing.setRange(0, 50)
+        self.smoothing.setSuffix(" mm")
+        self.smoothing.setToolTip(
+            "Width of the Gaussian that smooths the map in all directions. It is part of the "
+            "model, because the thresholds are calibrated with it."
+        )
+        self.seed = QSpinBox()
+        self.seed.setRange(0, 2**31 - 1)
+        self.seed.setToolTip("The same seed gives the same model.")
+        advanced = QFormLayout()
+        advanced.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
+        advanced.addRow("Input size", self.input_size)
+        advanced.addRow("Window", self.window_level.native)
+        advanced.addRow("Smoothing", self.smoothing)
+        advanced.addRow("Seed", self.seed)
+        self._advanced_layout = QVBoxLayout(self._advanced)
+        self._advanced_layout.setContentsMargins(0, 0, 0, 0)
+        self._advanced_layout.addLayout(advanced)
+        self._fold.addWidget(self._advanced)
+
+        self.run = RunControl(
+            self.job,
+            "Fit",
+            "Learn what is normal from these scans.",
+            "Stop; features computed so far are kept where the cache is on.",
+        )
+        self._result = QLabel()
+        self._result.setWordWrap(True)
+        self._plot = pg.PlotWidget(background=None)
+        self._plot.setFixedHeight(120)
+        self._plot.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
+        self._plot.setMenuEnabled(False)
+        self._plot.setMouseEnabled(x=False, y=False)
+        self._plot.hideButtons()
+        self._plot.hide()
+        self._save = QPushButton("Save model…")
+        self._load = QPushButton("Load model…")
+        self._load.setToolTip("Read a model file and say what it is.")
+        files_row = QHBoxLayout()
+        files_row.addWidget(self._save)
+        files_row.addWidget(self._load)
+
+        scans = QFormLayout()
+        scans.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
+        scans.addRow("Pattern", self.pattern)
+        scans.addRow("Mask pattern", self.mask_pattern)
+        scans.addRow("Held out", held)
+        model = QFormLayout()
+        model.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
+        model.addRow("Model", self.method.native)
+        model.addRow("Plane", self.plane.native)
+        model.addRow("Backbone", self.backbone.native)
+        model.addRow("Weights", weights)
+        self.content.addWidget(QLabel("<b>Healthy scans</b>"))
+        self.content.addWidget(self.paths)
+        self.content.addLayout(row)
+        self.content.addLayout(scans)
+        self.content.addWidget(self._found)
+        self.content.addWidget(rule())
+        self.content.addLayout(model)
+        for widget in (self._backbone_text, self._fold, self.run, self._result, self._plot):
+            self.content.addWidget(widget)
+        self.content.addLayout(files_row)
+        self.content.addStretch()
+        self.content.addWidget(small_label(RESEARCH_USE))
+        self._on_backbone()
+
+    def _connect(self) -> None:
+        self._buttons["files"].clicked.connect(self._add_files)
+        self._buttons["folder"].clicked.connect(self._add_folder)
+        self._buttons["layers"].clicked.connect(self._add_layers)
+        self._buttons["remove"].clicked.connect(self._remove)
+        self._typing = QTimer(self)
+        self._typing.setSingleShot(True)
+        self._typing.setInterval(300)
+        self._typing.timeout.connect(self._look)
+        for edit in (self.pattern, self.mask_pattern):
+            edit.textChanged.connect(self._typing.start)
+        self.backbone.changed.connect(self._on_backbone)
+        self.method.changed.connect(self._on_method)
+        self.run.start.clicked.connect(self.fit)
+        self.run.cancel.clicked.connect(self.cancel)
+        self._save.clicked.connect(self._choose_save)
+        self._load.clicked.connect(self._choose_load)
+        self.looking.succeeded.connect(self._on_found)
+        self.looking.failed.connect(self._on_not_found)
+        self.loading.succeeded.connect(self._on_loaded)
+        self.saving.succeeded.connect(self.run.say)
+        for job in (self.loading, self.saving):
+            job.failed.connect(self.run.complain)
+        self.job.succeeded.connect(self._on_fitted)
+        for job in (self.job, self.looking):
+            job.stopped.connect(self._update_state)
+
+    # Scans --------------------------------------------------------------------------------
+
+    def add(self, entries: Sequence[Path | Image]) -> None:
+        """Add files, folders or image layers to the list of healthy scans."""
+        for entry in entries:
+            text = f"layer: {entry.name}" if isinstance(entry, Image) else str(entry)
+            if not self.paths.findItems(text, _exactly()):
+                self.paths.addItem(text)
+        self._look()
+
+    def _add_files(self) -> None:
+        names, _ = QFileDialog.getOpenFileNames(self, "Healthy scans", recall("scans"), _FILES)
+        if names:
+            remember("scans", str(Path(names[0]).parent))
+            self.add([Path(name) for name in names])
+
+    def _add_folder(self) -> None:
+        name = QFileDialog.getExistingDirectory(self, "A folder of healthy scans", recall("scans"))
+        if name:
+            remember("scans", name)
+            self.add([Path(name)])
+
+    def _add_layers(self) -> None:
+        self.add(
+            [
+                layer
+                for layer in self._viewer.layers
+                if isinstance(layer, Image) and not is_ours(layer)
+            ]
+        )
+
+    def _remove(self) -> None:
+        for item in self.paths.selectedItems():
+            self.paths.takeItem(self.paths.row(item))
+        self._look()
+
+    def _choose_held_out(self) -> None:
+        name = QFileDialog.getExistingDirectory(self, "Other healthy scans", recall("scans"))
+        if name:
+            self.held_out.setText(name)
+
+    def _entries(self) -> tuple[list[Path], list[tuple[Any, Any]]]:
+        """Split the list into paths, and (reader, mask) pairs of layers."""
+        texts = [self.paths.item(row).text() for row in range(self.paths.count())]
+        layers = []
+        for text in texts:
+            name = text.removeprefix("layer: ")
+            if text.startswith("layer: ") and name in self._viewer.layers:
+                mask_name = f"{name} mask"
+                mask = self._viewer.layers[mask_name] if mask_name in self._viewer.layers else None
+                data = np.asarray(mask.data) if isinstance(mask, Labels) else None
+                layers.append((volume_reader(self._viewer.layers[name]), data))
+        return [Path(text) for text in texts if not text.startswith("layer: ")], layers
+
+    def _look(self) -> None:
+        """Find the cases the list stands for, in the background: folders may be far away."""
+        try:
+            paths, layers = self._entries()
+        except ValueError as error:
+            self._on_not_found(str(error))
+            return
+        pattern, mask_pattern = _text(self.pattern), _text(self.mask_pattern)
+
+        def pipeline() -> Generator[Progress, None, list[Case]]:
+            from napari_dino_uad.core.cohort import Case, find_cases
+
+            yield Progress("Looking", 0, 1)
+            cases = [Case(read(), mask) for read, mask in layers]
+            return cases + (find_cases(paths, pattern, mask_pattern) if paths else [])
+
+        self.looking.start(pipeline)
+        self._update_state()
+
+    def _on_found(self, cases: list[Case]) -> None:
+        self.cases = cases
+        masked = sum(case.mask is not None for case in cases)
+        noun = "scan" if len(cases) == 1 else "scans"
+        text = f"{len(cases)} {noun}" + (f", {masked} with a lesion mask" if masked else "")
+        self._found.setText(text + "." if cases else "No scans yet.")
+        self._update_state()
+
+    def _on_not_found(self, text: str) -> None:
+        self.cases = []
+        self._found.setText(text)
+        self._update_state()
+
+    # Backbone, method, settings -----------------------------------------------------------
+
+    def _on_backbone(self, *_: Any) -> None:
+        from napari_dino_uad.core.backbones import backbone_spec
+
+        spec = backbone_spec(self.backbone.value)
+        here = "here already" if spec.embedded else f"a download of {spec.download_mb:.0f} MB"
+        self._backbone_text.setText(
+            f"{spec.dimension} channels, a patch every {spec.stride} pixels. Licence: "
+            f"{spec.licence}; {here}."
+        )
+        self.input_size.setValue(spec.input_size)
+        self.weights.setEnabled(not spec.embedded)
+
+    def _choose_weights(self) -> None:
+        name, _ = QFileDialog.getOpenFileName(
+            self, "Weights", recall("weights"), "Weights (*.pth *.pt *.safetensors)"
+        )
+        if name:
+            remember("weights", str(Path(name).parent))
+            self.weights.setText(name)
+
+    def _on_loaded(self, result: Any) -> None:
+        if isinstance(result, tuple):
+            name, model = result
+            session().add_model(name, model)
+            self._show_model(model, f"Loaded {name}.")
+            return
+        self._configs, self._smoothing = result["configs"], result["smoothing"]
+        self.smoothing.setValue(self._smoothing)
+        self.method.choices = list(self._configs)
+        self._on_method()
+        self._update_state()
+
+    def _on_method(self, *_: Any) -> None:
+        if self.method.value not in self._configs:
+            return
+        if self._form is not None:
+            self._advanced_layout.removeWidget(self._form)
+            self._form.deleteLater()
+        self._form = SettingsForm(self._configs[self.method.value], hidden=("seed",))
+        self._advanced_layout.addWidget(self._form)
+
+    # Fitting ------------------------------------------------------------------------------
+
+    def fit(self, *_: Any) -> None:
+        """Fit with the present choices."""
+        if self._form is None or not self.cases:
+            self._update_state()
+            return
+        try:
+            settings = self._form.changed()
+        except ValueError as error:
+            self.run.complain(str(error))
+            return
+        cases, method, seed = list(self.cases), self.method.value, self.seed.value()
+        key, smoothing = self.backbone.value, self.smoothing.value()
+        weights = Path(self.weights.text()) if _text(self.weights) else None
+        held_out = _text(self.held_out)
+        pattern, mask_pattern = _text(self.pattern), _text(self.mask_pattern)
+        plane, size, window = self.plane.value, self.input_size.value(), self.window_level.value
+        self._result.setText("")
+        self._plot.hide()
+
+        def pipeline() -> Generator[Progress, None, FittedModel]:
+            from napari_dino_uad.core.cohort import find_cases
+            from napari_dino_uad.core.fit import fit
+            from napari_dino_uad.core.slices import CT_WINDOWS, Preprocessing
+
+            yield Progress("Loading the backbone", 0, 1, key)
+            backbone = session().backbone(key, weights)
+            valid = find_cases([held_out], pattern, mask_pattern) if held_out else None
+            return (
+                yield from fit(
+                    cases,
+                    valid=valid,
+                    method=method,
+                    settings=settings,
+                    backbone=backbone,
+                    preprocessing=Preprocessing(
+                        plane=plane, input_size=size, window=CT_WINDOWS.get(window)
+                    ),
+                    smoothing_mm=smoothing,
+                    seed=seed,
+                )
+            )
+
+        self.job.start(pipeline)
+        self._update_state()
+
+    def cancel(self, *_: Any) -> None:
+        """Stop fitting."""
+        if self.job.cancel():
+            self.run.say("Cancelled.")
+
+    def _on_fitted(self, model: FittedModel) -> None:
+        self.run.say("Fitted. Detect can use it now; save it to keep it.")
+        name = session().add_model(f"{model.normative.method} (unsaved)", model)
+        self._show_model(model, f"{name}.")
+
+    def _show_model(self, model: FittedModel, head: str) -> None:
+        self.fitted = model
+        self._result.setText(f"<b>{head}</b> {model.summary()}")
+        history = getattr(model.normative, "history_", [])
+        self._plot.clear()
+        if len(history) > 1:
+            epochs = np.arange(1, len(history) + 1)
+            self._plot.plot(epochs, history, pen=_BLUE, symbol="o", symbolSize=4)
+            self._plot.setLabel("bottom", "epoch")
+            self._plot.setTitle("validation loss", size="8pt")
+        else:
+            calibration = model.calibration
+            edges = np.linspace(calibration.threshold(0.99), calibration.threshold(1e-4), 97)
+            rates = np.exp(np.interp(edges, calibration.scores, np.log(calibration.rates)))
+            shares = -np.diff(rates)
+            self._plot.plot(edges, shares, stepMode="center", fillLevel=0, brush=(*_BLUE, 90))
+            self._plot.setLabel("bottom", "healthy scores")
+        self._plot.show()
+        self._update_state()
+
+    # Files --------------------------------------------------------------------------------
+
+    def _choose_save(self) -> None:
+        name, _ = QFileDialog.getSaveFileName(
+            self, "Save the model", recall("model folder"), "Models (*.safetensors)"
+        )
+        if name:
+            remember("model folder", str(Path(name).parent))
+            self.save(Path(name).with_suffix(".safetensors"))
+
+    def save(self, path: Path) -> None:
+        """Write the last model to a file, in the background."""
+        model = self.fitted
+        if model is None:
+            return
+
+        def pipeline() -> Generator[Progress, None, str]:
+            from napari_dino_uad.core.model_file import save_model
+
+            yield Progress("Saving", 0, 1)
+            save_model(model, path)
+            return f"Saved {path.name}, {path.stat().st_size / 1e6:.1f} MB."
+
+        self.saving.start(pipeline)
+
+    def _choose_load(self) -> None:
+        name, _ = QFileDialog.getOpenFileName(
+            self, "Load a model", recall("model folder"), "Models (*.safetensors)"
+        )
+        if name:
+            remember("model folder", str(Path(name).parent))
+            self.load(Path(name))
+
+    def load(self, path: Path) -> None:
+        """Read a model file, in the background."""
+
+        def pipeline() -> Generator[Progress, None, tuple[str, FittedModel]]:
+            from napari_dino_uad.core.model_file import load_model
+
+            yield Progress("Loading", 0, 1)
+            return path.stem, load_model(path)
+
+        self.loading.start(pipeline)
+
+    def _update_state(self, *_: Any) -> None:
+        reason = ""
+        if not self.cases:
+            reason = "Choose healthy scans first."
+        elif self._form is None:
+            reason = "Loading…"
+        self.run.allow("" if self.looking.running else reason)
+        self._save.setEnabled(self.fitted is not None)
+        self._save.setToolTip(
+            "Write the model to a .safetensors file." if self.fitted else "Fit a model first."
+        )
+
+
+def _load_settings() -> Generator[Progress, None, dict[str, Any]]:
+    from napari_dino_uad.core.fit import METHODS, SMOOTHING_MM, new_normative
+
+    yield Progress("Loading", 0, 1)
+    configs = {
+        method: dataclasses.replace(new_normative(method, 0, {}).settings) for method in METHODS
+    }
+    return {"configs": configs, "smoothing": SMOOTHING_MM}
+
+
+def _backbone_choices() -> list[str]:
+    from napari_dino_uad.core.backbones import BACKBONES
+
+    return list(BACKBONES)
+
+
+def _window_choices() -> list[str]:
+    from napari_dino_uad.core.slices import CT_WINDOWS
+
+    return [_WINDOW_AUTO, *CT_WINDOWS]
+
+
+def _text(edit: QLineEdit) -> str | None:
+    return edit.text().strip() or None
+
+
+def _exactly() -> Any:
+    from qtpy.QtCore import Qt
+
+    return Qt.MatchFlag.MatchExactly
