@@ -160,7 +160,7 @@ def detect(
     *,
     backbone: Backbone | None = None,
     first_slice: int | None = None,
-    batch: int = 8,
+    batch: int = 2,
 ) -> Generator[Progress, None, AnomalyMap]:
     """Score a scan, the slice on screen first.
 

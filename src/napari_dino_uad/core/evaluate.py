@@ -50,7 +50,7 @@ def evaluate(
     model: FittedModel,
     *,
     backbone: Backbone | None = None,
-    batch: int = 8,
+    batch: int = 2,
 ) -> Generator[Progress, None, Evaluation]:
     """Score scans with lesion masks and compare, over foreground pixels.
 

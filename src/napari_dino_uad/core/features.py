@@ -47,7 +47,7 @@ def extract_features(
     grid: PatchGrid,
     backbone: Backbone,
     order: Sequence[int],
-    batch: int = 8,
+    batch: int = 2,
     first_batch: int | None = None,
 ) -> Iterator[tuple[list[int], NDArray[np.float16]]]:
     """Compute the embeddings of some slices, batch by batch.

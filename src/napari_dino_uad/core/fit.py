@@ -63,7 +63,7 @@ def fit(
     context: Context | None = None,
     smoothing_mm: float = SMOOTHING_MM,
     seed: int = 0,
-    batch: int = 8,
+    batch: int = 2,
 ) -> Generator[Progress, None, FittedModel]:
     """Fit a model on healthy scans.
 
