@@ -2,15 +2,25 @@
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
+# The widget tests run a second time on this binding, in an environment of its own.
+VENV6 := .venv-pyqt6
+BIN6 := $(VENV6)/bin
 APT := xvfb xauth libgl1-mesa-dri libegl1 libxkbcommon-x11-0 libxcb-icccm4 libxcb-image0 \
 	libxcb-keysyms1 libxcb-randr0 libxcb-render-util0 libxcb-xinerama0 libxcb-shape0 \
 	libxcb-cursor0 libdbus-1-3
+XVFB := xvfb-run -a -s "-screen 0 1400x900x24"
+WIDGET_TESTS := tests/widgets tests/test_reader_writer.py
 
-.PHONY: test lint bench system clean
+.PHONY: demo test lint bench screenshots system clean
 
 $(VENV)/.ready: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[pyqt5,dev]'
+	touch $@
+
+$(VENV6)/.ready: pyproject.toml constraints.txt
+	test -x $(BIN6)/python || $(PYTHON) -m venv $(VENV6)
+	$(BIN6)/python -m pip install -q -c constraints.txt -e '.[pyqt6,test]'
 	touch $@
 
 system:
@@ -24,11 +34,26 @@ system:
 		fi; \
 	fi
 
-test: system $(VENV)/.ready
-	xvfb-run -a env QT_API=pyqt5 $(BIN)/python -m pytest
+# With a display a window opens; without one, the same under Xvfb writes demo.png.
+demo: system $(VENV)/.ready
+	@if [ -n "$$DISPLAY$$WAYLAND_DISPLAY" ]; then \
+		QT_API=pyqt5 $(BIN)/napari-dino-uad demo; \
+	else \
+		QT_API=pyqt5 $(XVFB) $(BIN)/napari-dino-uad demo --screenshot demo.png; \
+	fi
+
+test: system $(VENV)/.ready $(VENV6)/.ready
+	QT_API=pyqt5 $(XVFB) $(BIN)/python -m pytest
+	QT_API=pyqt6 $(XVFB) $(BIN6)/python -m pytest $(WIDGET_TESTS)
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
+bench: $(VENV)/.ready
+	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+screenshots: system $(VENV)/.ready
+	QT_API=pyqt5 $(XVFB) $(BIN)/python scripts/screenshots.py
+
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) $(VENV6)

@@ -1,0 +1,155 @@
+"""The demo: fit on synthetic healthy heads, and find the lesions of another one in napari."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from napari_dino_uad.core.errors import InputError
+from napari_dino_uad.core.progress import Progress
+
+if TYPE_CHECKING:
+    from napari.viewer import Viewer
+
+    from napari_dino_uad.core.model import FittedModel
+    from napari_dino_uad.core.phantom import Phantom
+    from napari_dino_uad.widgets.detect import DetectWidget
+
+__all__ = ["fit_phantoms", "open_window", "run"]
+
+_HEALTHY = 8
+# Seeds far from the cohort's, so that the head with lesions is none of those the model knows.
+_ILL_SEED = 1000
+_LESIONS = 3
+# Enough for eight heads, and quick.
+_COMPONENTS = 150
+_EPOCHS = 6
+_WAIT_S = 300
+
+
+def fit_phantoms() -> Generator[Progress, None, tuple[FittedModel, Phantom]]:
+    """Make a synthetic cohort, fit a model on it, and make a head with lesions.
+
+    Yields
+    ------
+    Progress
+        After every head and every batch.
+
+    Returns
+    -------
+    tuple of (FittedModel, Phantom)
+    """
+    from napari_dino_uad.core.cohort import Case
+    from napari_dino_uad.core.fit import fit
+    from napari_dino_uad.core.phantom import make_phantom
+
+    cases = []
+    for number in range(_HEALTHY):
+        yield Progress("Making synthetic heads", number, _HEALTHY + 1)
+        cases.append(Case(make_phantom(number).volume))
+    yield Progress("Making synthetic heads", _HEALTHY, _HEALTHY + 1)
+    ill = make_phantom(_ILL_SEED, lesions=_LESIONS)
+    settings = {"components": _COMPONENTS, "epochs": _EPOCHS}
+    model = yield from fit(cases, method="dpmm", settings=settings)
+    return model, ill
+
+
+def open_window(model: FittedModel, ill: Phantom) -> tuple[Viewer, DetectWidget]:
+    """Open napari on a head with lesions, with the Detect widget at work on it."""
+    import napari
+    from napari.layers import Layer
+    from qtpy.QtCore import QTimer
+
+    from napari_dino_uad.layer_data import volume_layer
+    from napari_dino_uad.widgets.detect import DetectWidget
+    from napari_dino_uad.widgets.session import session
+
+    viewer = napari.Viewer(title="napari-dino-uad demo")
+    viewer.add_layer(Layer.create(*volume_layer(ill.volume)))
+    viewer.dims.set_point(0, _middle_of_lesions(ill))
+    _, widget = viewer.window.add_plugin_dock_widget("napari-dino-uad", "Detect")
+    assert isinstance(widget, DetectWidget)
+    session().add_model("healthy phantoms", model)
+    QTimer.singleShot(0, widget.detect)
+    return viewer, widget
+
+
+def _middle_of_lesions(ill: Phantom) -> float:
+    """Return the position in mm of the slice with the most lesion."""
+    index = int(ill.lesion.sum(axis=(1, 2)).argmax())
+    return ill.volume.origin_mm[0] + index * ill.volume.spacing_mm[0]
+
+
+def run(
+    screenshot: Path | None = None, on_progress: Callable[[Progress], None] | None = None
+) -> None:
+    """Run the demo.
+
+    Parameters
+    ----------
+    screenshot : Path, optional
+        Write a picture of the window there once the map is done, and close.
+    on_progress : callable, optional
+        Called with every `Progress` of making the cohort and fitting.
+
+    Raises
+    ------
+    InputError
+        If nilearn or a Qt binding is not installed, or no window can be opened.
+    """
+    from napari_dino_uad.core.progress import drain
+
+    _check_window()
+    model, ill = drain(fit_phantoms(), on_progress)
+
+    import napari
+
+    viewer, widget = open_window(model, ill)
+    if screenshot is None:
+        napari.run()
+        return
+    from qtpy.QtCore import QTimer
+    from qtpy.QtWidgets import QApplication
+
+    failed: list[str] = []
+    application = QApplication.instance()
+    assert application is not None
+
+    def take() -> None:
+        viewer.screenshot(str(screenshot), canvas_only=False, flash=False)
+        application.quit()
+
+    def fail(reason: str) -> None:
+        failed.append(reason)
+        application.quit()
+
+    # A moment later the canvas has drawn what the widget has just set.
+    widget.findings_job.succeeded.connect(lambda _: QTimer.singleShot(500, take))
+    widget.job.failed.connect(fail)
+    widget.findings_job.failed.connect(fail)
+    QTimer.singleShot(_WAIT_S * 1000, lambda: fail(f"no map after {_WAIT_S} seconds"))
+    viewer.window.resize(1300, 860)
+    application.exec_()
+    viewer.close()
+    if failed:
+        raise InputError(f"The demo did not come to an end: {failed[0]}")
+
+
+def _check_window() -> None:
+    """Say what is missing before minutes are spent."""
+    import os
+    import sys
+
+    try:
+        import qtpy  # noqa: F401
+    except ImportError as error:
+        raise InputError(
+            "No Qt binding is installed; install one with: pip install 'napari-dino-uad[pyqt5]'."
+        ) from error
+    headless = not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+    if sys.platform.startswith("linux") and headless:
+        raise InputError(
+            "There is no display to open a window on; run it under Xvfb: xvfb-run -a "
+            "napari-dino-uad demo --screenshot demo.png."
+        )
