@@ -141,7 +141,7 @@ class ThresholdControl(QWidget):
         self._rest = QTimer(self)
         self._rest.setSingleShot(True)
         self._rest.setInterval(_REST_MS)
-        self._rest.timeout.connect(lambda: self.rested.emit(self.rate))
+        self._rest.timeout.connect(self._on_rest)
         head = QHBoxLayout()
         head.addWidget(self._text)
         head.addWidget(self._score)
@@ -210,6 +210,9 @@ class ThresholdControl(QWidget):
         self._show_text()
         self.dragged.emit(self.rate)
         self._rest.start()
+
+    def _on_rest(self) -> None:
+        self.rested.emit(self.rate)
 
     def _on_line(self) -> None:
         if self._calibration is not None:

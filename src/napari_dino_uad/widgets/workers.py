@@ -7,6 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Generator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +33,16 @@ def gui_threads() -> int:
     return max(1, (os.cpu_count() or 2) - 1)
 
 
-class PipelineError(Exception):
-    """Carries a RuntimeError of a pipeline out of a worker.
+@dataclass(frozen=True)
+class _Failure:
+    """An error on its way out of a worker, as a value.
 
-    napari's generator worker takes a bare RuntimeError for a deleted Qt object and ends without
-    a word, but torch raises RuntimeError for everything.
+    Raised in a worker it would go wrong twice: napari takes a RuntimeError, which torch raises
+    for everything, for a deleted Qt object and ends without a word; and it shows any other
+    error with its traceback, beside the sentence in the widget.
     """
+
+    error: Exception
 
 
 def describe_error(error: BaseException) -> str:
@@ -46,8 +51,6 @@ def describe_error(error: BaseException) -> str:
     What the user can mend is an `InputError` and says so itself. Anything else is ours: the log
     gets the traceback, the user a sentence.
     """
-    if isinstance(error, PipelineError) and error.__cause__ is not None:
-        error = error.__cause__
     if isinstance(error, InputError):
         return str(error)
     if isinstance(error, MemoryError):
@@ -141,17 +144,16 @@ class Job(QObject):
         self._step = ""
 
         def run() -> Generator[Progress, None, Any]:
-            _import_torch()
             try:
+                _import_torch()
                 return (yield from pipeline())
-            except RuntimeError as error:
-                raise PipelineError(str(error)) from error
+            except Exception as error:  # noqa: BLE001 - whatever it is, the user hears of it
+                return _Failure(error)
 
         worker = create_worker(run)
         current: Callable[[], bool] = lambda: generation == self._generation  # noqa: E731
         worker.yielded.connect(lambda value: current() and self.progressed.emit(value))
-        worker.returned.connect(lambda value: current() and self._end(value, None))
-        worker.errored.connect(lambda error: current() and self._end(None, error))
+        worker.returned.connect(lambda value: current() and self._end(value))
         self._worker = worker
         worker.start()
 
@@ -176,10 +178,10 @@ class Job(QObject):
             return None
         return (now - began) * (progress.total - progress.done) / done
 
-    def _end(self, value: Any, error: BaseException | None) -> None:
+    def _end(self, value: Any) -> None:
         self._worker = None
-        if error is None:
-            self.succeeded.emit(value)
+        if isinstance(value, _Failure):
+            self.failed.emit(describe_error(value.error))
         else:
-            self.failed.emit(describe_error(error))
+            self.succeeded.emit(value)
         self.stopped.emit()

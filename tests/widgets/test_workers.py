@@ -1,0 +1,103 @@
+"""Jobs: cancelling, stale answers, errors that reach the user."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from napari_dino_uad.core.errors import InputError
+from napari_dino_uad.core.progress import Progress
+from napari_dino_uad.widgets.workers import Job, describe_error
+
+
+@pytest.fixture
+def job(qtbot):
+    made = Job()
+    yield made
+    made.cancel()
+
+
+def _steps(count, seconds=0.01, result="done"):
+    def pipeline():
+        for step in range(count):
+            time.sleep(seconds)
+            yield Progress("Working", step, count)
+        return result
+
+    return pipeline
+
+
+def test_progress_and_result_arrive(qtbot, job):
+    seen = []
+    job.progressed.connect(seen.append)
+    with qtbot.waitSignal(job.succeeded, timeout=20_000) as answer:
+        job.start(_steps(5))
+    assert answer.args == ["done"]
+    assert [progress.done for progress in seen] == [0, 1, 2, 3, 4]
+    assert not job.running
+
+
+def test_cancel_frees_the_widget_and_stops_the_thread(qtbot, job):
+    with qtbot.waitSignal(job.progressed, timeout=20_000):
+        job.start(_steps(10_000))
+    worker = job._worker
+    finished = []
+    worker.finished.connect(lambda: finished.append(time.perf_counter()))
+    answers = []
+    job.succeeded.connect(answers.append)
+    pressed = time.perf_counter()
+    assert job.cancel()
+    assert not job.running
+    qtbot.waitUntil(lambda: bool(finished), timeout=5000)
+    assert finished[0] - pressed < 1.0
+    assert answers == []
+    assert not job.cancel()
+
+
+def test_answer_of_a_superseded_run_is_dropped(qtbot, job):
+    answers = []
+    job.succeeded.connect(answers.append)
+    job.start(_steps(3, 0.1, "old"))
+    with qtbot.waitSignal(job.succeeded, timeout=20_000):
+        job.start(_steps(3, 0.01, "new"))
+    qtbot.wait(500)
+    assert answers == ["new"]
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (InputError("Give at least two scans."), "Give at least two scans."),
+        # torch raises RuntimeError for everything; the worker must not swallow it.
+        (RuntimeError("mat1 and mat2 shapes"), "mat1 and mat2 shapes"),
+        (KeyError("lost"), "KeyError"),
+    ],
+)
+def test_errors_become_a_sentence(qtbot, job, error, text):
+    def pipeline():
+        yield Progress("Working", 0, 1)
+        raise error
+
+    with qtbot.waitSignal(job.failed, timeout=20_000) as answer:
+        job.start(pipeline)
+    assert text in answer.args[0]
+    assert not job.running
+
+
+def test_a_missing_redistributable_is_explained():
+    error = OSError("DLL load failed")
+    error.winerror = 1114
+    assert "Redistributable" in describe_error(error)
+
+
+def test_time_left_follows_the_pace_of_the_step(job, monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    assert job.seconds_left(Progress("A", 0, 10)) is None
+    now[0] += 4
+    assert job.seconds_left(Progress("A", 2, 10)) == pytest.approx(16)
+    # A new step starts its own clock.
+    assert job.seconds_left(Progress("B", 5, 10)) is None
+    now[0] += 1
+    assert job.seconds_left(Progress("B", 6, 10)) == pytest.approx(4)
