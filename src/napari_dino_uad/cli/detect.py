@@ -97,14 +97,18 @@ def _detect(
         note(f"{skipped} of {len(cases)} cases are done already; --overwrite makes them again.")
     if todo:
         _detect_all(todo, fitted, weights, device, request, out, model, bad)
-    from napari_dino_uad.core.results import RESEARCH_USE
+    if len(bad) < len(cases):
+        from napari_dino_uad.core.results import RESEARCH_USE
 
-    output().print(f"Results in {out}. {RESEARCH_USE}", soft_wrap=True)
-    if bad:
-        for path, reason in bad.items():
-            note(f"Error: {path}: {reason}")
-        note(f"{len(bad)} of {len(cases)} scans have no result.")
-        raise typer.Exit(BAD_INPUT)
+        output().print(f"Results in {out}. {RESEARCH_USE}", soft_wrap=True)
+    if not bad:
+        return
+    if len(cases) == 1:
+        raise InputError(next(iter(bad.values())))
+    for path, reason in bad.items():
+        note(f"Error: {path}: {reason}")
+    note(f"{len(bad)} of {len(cases)} scans have no result.")
+    raise typer.Exit(BAD_INPUT)
 
 
 def _unfinished(

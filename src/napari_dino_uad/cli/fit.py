@@ -46,7 +46,7 @@ class _ManyValidScans(TyperCommand):
                 if place + 1 == len(args) or args[place + 1].startswith("-"):
                     spread.append(arg)
             elif arg.startswith("-"):
-                taking = False
+                taking = arg.startswith("--valid=")
                 spread.append(arg)
             else:
                 spread += ["--valid", arg] if taking else [arg]

@@ -77,12 +77,9 @@ def _info(
     fitted = load_model(model)
     settings = fitted.normative.config()
     calibration = fitted.calibration
-    table = new_table("", " ")
-    table.show_header = False
-    table.columns[0].justify = "left"
 
     def say(name: str, value: object) -> None:
-        table.add_row(name, str(value))
+        typer.echo(f"{name:24}{value}")
 
     say("file", f"{model} ({model.stat().st_size / 1e6:.2f} MB)")
     say("method", f"{fitted.normative.method}: {fitted.normative.summary()}")
@@ -102,7 +99,6 @@ def _info(
         threshold = f"{calibration.threshold(rate):.5g}" if resolved else "too few pixels to tell"
         say(f"threshold at {100 * rate:g} % FPR", threshold)
     say("made with", ", ".join(f"{name} {number}" for name, number in fitted.versions.items()))
-    output().print(table)
 
 
 def _short(value: object) -> str:

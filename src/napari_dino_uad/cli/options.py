@@ -38,7 +38,7 @@ __all__ = [
     "path_of",
 ]
 
-Scans = Annotated[list[Path], typer.Argument(metavar="SCANS...", help="Scans: files or folders.")]
+Scans = Annotated[list[Path], typer.Argument(metavar="SCANS", help="Scans: files or folders.")]
 Model = Annotated[
     Path, typer.Option("--model", "-m", metavar="MODEL", help="A model that fit saved.")
 ]

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from napari_dino_uad.core.errors import InputError
-from napari_dino_uad.core.volume import case_name
 
 __all__ = ["Request", "image_paths", "is_finished", "report_path", "unique_case_names"]
 
@@ -114,6 +113,8 @@ def unique_case_names(scans: Sequence[Path]) -> list[str]:
     InputError
         If two scans in one folder differ in their ending alone.
     """
+    from napari_dino_uad.core.volume import case_name
+
     resolved = [scan.resolve() for scan in scans]
     names = [case_name(scan) for scan in resolved]
     deepest = max((len(scan.parts) for scan in resolved), default=0)
