@@ -7,6 +7,7 @@ here.
 from __future__ import annotations
 
 import gzip
+import math
 import struct
 import zlib
 from pathlib import Path
@@ -22,7 +23,7 @@ __all__ = ["check_contents", "check_length", "clean_values"]
 # Larger values are fill values or damage: their squares overflow single precision.
 _LARGEST = 1e18
 
-_HEADER_BYTES = 544  # A NIfTI-2 header and the mark of its extensions.
+_HEADER_BYTES = 348  # Of NIfTI-1.
 _CHUNK = 1 << 24
 
 
@@ -37,7 +38,7 @@ def check_length(path: Path) -> None:
     Raises
     ------
     InputError
-        If the file is truncated or its compression damaged.
+        If the file is truncated, its compression damaged, or it is NIfTI-2.
     """
     name = path.name.lower()
     if name.endswith((".tif", ".tiff")):
@@ -116,27 +117,28 @@ def _decompress_all(path: Path) -> None:
 
 
 def _nifti_header(path: Path) -> bytes:
-    """Read the beginning of a NIfTI file; empty where it is none."""
+    """Read the header of a NIfTI-1 file; empty where it is none."""
     try:
         with gzip.open(path) if _is_gzip(path) else path.open("rb") as file:
             header = bytes(file.read(_HEADER_BYTES))
     except (EOFError, OSError, zlib.error) as error:
         raise _damaged(path) from error
-    whole = len(header) >= 352
-    return header if whole and (header[344:347] == b"n+1" or header[4:7] == b"n+2") else b""
+    if header[4:7] == b"n+2":
+        raise InputError(
+            f"{path.name} is a NIfTI-2 file, but NIfTI-1 is expected; save it as NIfTI-1, NRRD or "
+            "MHA."
+        )
+    return header if len(header) == _HEADER_BYTES and header[344:347] == b"n+1" else b""
 
 
-def _fields(header: bytes, first: str, second: str, where: tuple[int, int]) -> tuple[Any, Any]:
-    """Unpack a field of a NIfTI-1 or NIfTI-2 header, whichever it is, in its byte order."""
-    version = 1 if header[344:347] == b"n+1" else 2
-    order = "<" if struct.unpack("<i", header[:4])[0] in (348, 540) else ">"
-    return struct.unpack_from(
-        order + (first if version == 1 else second), header, where[version - 1]
-    )
+def _field(header: bytes, form: str, start: int) -> tuple[Any, ...]:
+    """Unpack a field in the header's byte order, which its first number, 348, tells."""
+    order = "<" if struct.unpack_from("<i", header)[0] == 348 else ">"
+    return struct.unpack_from(order + form, header, start)
 
 
 def _data_start(header: bytes) -> int | None:
-    return int(_fields(header, "f", "q", (108, 168))[0]) if header else None
+    return int(_field(header, "f", 108)[0]) if header else None
 
 
 def _data_end(header: bytes) -> int | None:
@@ -144,11 +146,11 @@ def _data_end(header: bytes) -> int | None:
     start = _data_start(header)
     if start is None:
         return None
-    dimensions, *sizes = _fields(header, "8h", "8q", (40, 16))
+    dimensions, *sizes = _field(header, "8h", 40)
     if not 1 <= dimensions <= 7 or min(sizes[:dimensions]) < 1:
         return None
-    bits = _fields(header, "h", "h", (72, 14))[0]
-    return start + (int(np.prod(sizes[:dimensions], dtype=np.int64)) * int(bits) + 7) // 8
+    bits = int(_field(header, "h", 72)[0])
+    return start + (math.prod(sizes[:dimensions]) * bits + 7) // 8
 
 
 def _check_tiff(path: Path) -> None:
@@ -222,8 +224,8 @@ def clean_values(array: NDArray[Any], name: str, allow_constant: bool) -> NDArra
         )
     if not allow_constant and lowest == highest:
         raise InputError(
-            f"{name} has the value {lowest:g} in every voxel, but an image with contrast is "
-            "expected; choose another file."
+            f"{name} has the value {lowest:g}{' or NaN' if lowest == 0 else ''} in every voxel, "
+            "but an image with contrast is expected; choose another file."
         )
     # The copy is needed even of float32: the view dies with SimpleITK's image.
     return np.array(array, dtype=np.float32, order="C")

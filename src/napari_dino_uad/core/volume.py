@@ -80,8 +80,9 @@ def read_volume(
     Returns
     -------
     Volume
-        NaN became the smallest value of the scan, infinities the smallest and the largest.
-        Slices of a PNG or TIFF stack are 1 mm apart: nothing in the files says how far.
+        NaN became the smallest value of the scan, infinities the smallest and the largest; in a
+        NIfTI file SimpleITK has made all of them 0. Slices of a PNG or TIFF stack are 1 mm apart:
+        nothing in the files says how far.
 
     Raises
     ------
