@@ -354,7 +354,7 @@ def _from_file(spec: BackboneSpec, path: Path) -> torch.nn.Module:
 def _from_hub(spec: BackboneSpec) -> torch.nn.Module:
     try:
         return _create(spec, pretrained=True)
-    except Exception as error:  # noqa: BLE001 - the hub's client raises many kinds, all offline
+    except Exception as error:
         raise InputError(
             f"The weights of {spec.key} ({spec.download_mb:.0f} MB, {spec.licence}) could not be "
             f"downloaded ({type(error).__name__}); check the network, or give a file of weights "

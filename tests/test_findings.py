@@ -1,0 +1,100 @@
+"""From a map and a threshold to findings in ml and mm."""
+
+from __future__ import annotations
+
+import csv
+
+import numpy as np
+import pytest
+from napari_dino_uad.core.calibration import Calibration
+from napari_dino_uad.core.errors import InputError
+from napari_dino_uad.core.findings import find_findings, write_findings_csv
+from napari_dino_uad.core.volume import volume_from_array
+
+
+@pytest.fixture
+def calibration():
+    return Calibration.from_scores(np.random.default_rng(0).uniform(0, 1, 100_000))
+
+
+@pytest.fixture
+def scene():
+    scores = np.zeros((10, 40, 50), dtype=np.float32)
+    scores[2:4, 10:20, 10:20] = 0.95
+    scores[6:9, 30:36, 40:46] = 0.97
+    scores[7, 32, 42] = 1.5
+    scores[0, 0, 0] = 0.99
+    noise = np.random.default_rng(0).random((10, 40, 50)).astype(np.float32)
+    return scores, volume_from_array(noise, spacing_mm=(5, 1, 1), origin_mm=(-20, 3, 7))
+
+
+def test_findings_are_measured_and_ranked(scene, calibration):
+    scores, volume = scene
+    labels, findings = find_findings(scores, volume, 0.9, calibration, minimum_volume_ml=0.1)
+    assert labels.dtype == np.uint8
+    assert [finding.label for finding in findings] == [1, 2]
+    large, small = findings
+    assert large.volume_ml == pytest.approx(200 * 5 / 1000)
+    assert small.volume_ml == pytest.approx(108 * 5 / 1000)
+    assert (large.first_slice, large.last_slice) == (2, 3)
+    assert (small.first_slice, small.last_slice) == (6, 8)
+    assert small.peak_score == pytest.approx(1.5)
+    assert large.mean_score == pytest.approx(0.95)
+    assert large.p_value == pytest.approx(0.05, rel=0.1)
+    assert large.centroid_voxel == pytest.approx((2.5, 14.5, 14.5))
+    assert large.centroid_ras_mm == pytest.approx((-(7 + 14.5), -(3 + 14.5), -20 + 2.5 * 5))
+    assert (labels[2:4, 10:20, 10:20] == 1).all()
+    assert labels[0, 0, 0] == 0, "a single voxel is below the smallest size"
+
+
+def test_nothing_is_found_outside_the_foreground(scene, calibration):
+    scores, volume = scene
+    foreground = np.ones(scores.shape, dtype=bool)
+    foreground[:5] = False
+    labels, findings = find_findings(scores, volume, 0.9, calibration, foreground=foreground)
+    assert len(findings) == 1
+    assert not labels[:5].any()
+
+
+def test_diagonal_neighbours_are_one_finding(calibration):
+    scores = np.zeros((1, 8, 8), dtype=np.float32)
+    scores[0, 2, 2] = scores[0, 3, 3] = 1
+    volume = volume_from_array(np.random.default_rng(0).random((1, 8, 8)))
+    _, findings = find_findings(scores, volume, 0.5, calibration, minimum_volume_ml=0)
+    assert len(findings) == 1
+
+
+def test_more_findings_than_labels_keep_the_largest(calibration):
+    scores = np.zeros((1, 120, 120), dtype=np.float32)
+    scores[0, ::4, ::4] = 1
+    scores[0, 50:53, 50:53] = 1
+    volume = volume_from_array(np.random.default_rng(0).random((1, 120, 120)))
+    labels, findings = find_findings(scores, volume, 0.5, calibration, minimum_volume_ml=0)
+    assert len(findings) == 255
+    assert labels.max() == 255
+    assert findings[0].volume_ml > findings[-1].volume_ml
+
+
+def test_a_map_without_findings(scene, calibration):
+    scores, volume = scene
+    labels, findings = find_findings(scores, volume, 5, calibration)
+    assert findings == []
+    assert not labels.any()
+
+
+def test_a_negative_size_is_refused(scene, calibration):
+    scores, volume = scene
+    with pytest.raises(InputError, match="0 ml or more"):
+        find_findings(scores, volume, 0.9, calibration, minimum_volume_ml=-1)
+
+
+def test_table(scene, calibration, tmp_path):
+    scores, volume = scene
+    _, findings = find_findings(scores, volume, 0.9, calibration)
+    write_findings_csv(tmp_path / "a.csv", findings)
+    with (tmp_path / "a.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 2
+    assert float(rows[0]["volume_ml"]) == pytest.approx(1.0)
+    assert float(rows[0]["right_mm"]) == pytest.approx(-21.5)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.csv"]
