@@ -6,6 +6,7 @@ import csv
 
 import numpy as np
 import pytest
+
 from napari_dino_uad.core.calibration import Calibration
 from napari_dino_uad.core.errors import InputError
 from napari_dino_uad.core.findings import find_findings, write_findings_csv

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from napari_dino_uad.core.metrics import dice, max_dice, pixel_metrics
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+
 from napari_dino_uad.core.errors import InputError
 from napari_dino_uad.core.slices import (
     CT_WINDOWS,
