@@ -36,7 +36,8 @@ def test_a_series_is_sorted_by_position_not_by_name(tmp_path):
 def test_oblique_and_reversed_series(tmp_path):
     turned = rotation() @ np.diag([1, -1, -1])
     rows, columns, normal = turned.T
-    pixels = np.random.default_rng(0).integers(0, 500, (4, 6, 8)).astype(np.int16)
+    # No value twice, so that the brightest voxel is one.
+    pixels = np.random.default_rng(0).permutation(192).reshape(4, 6, 8).astype(np.int16)
     for index in range(4):
         place = normal * index * 3 + 100
         write_dicom(tmp_path / f"{index}.dcm", pixels[index], place, (*rows, *columns))
@@ -173,15 +174,11 @@ def test_window_of_several_values_or_none(tmp_path):
 def test_files_without_positions_are_sorted_by_number(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 500, (3, 6, 8))
     for index in range(3):
-        write_dicom(
-            tmp_path / f"{9 - index}.dcm",
-            pixels[index],
-            t0020_0032="",
-            t0020_0037="",
-            t0008_0016="1.2.840.10008.5.1.4.1.1.7",
-            t0008_0060="OT",
-            t0020_0013=str(index + 1),
-        )
+        path = write_dicom(tmp_path / f"{9 - index}.dcm", pixels[index], t0020_0013=str(index + 1))
+        # The writer always adds a position; under another tag nobody looks for it.
+        data = path.read_bytes()
+        assert data.count(b"\x20\x00\x32\x00DS") == 1
+        path.write_bytes(data.replace(b"\x20\x00\x32\x00DS", b"\x20\x00\x33\x00DS"))
     [series] = list_series(tmp_path)
     assert series.warning == "The files hold no positions: sorted by number, 1 mm apart"
     volume = read_volume(tmp_path)

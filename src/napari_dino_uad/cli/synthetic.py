@@ -7,12 +7,15 @@ from typing import Annotated
 
 import typer
 
+from napari_dino_uad.cli.terminal import note, progress_bars, writable_folder
+
 __all__ = ["register"]
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     app.command("demo")(_demo)
+    app.command("phantom")(_phantom)
 
 
 def _demo(
@@ -24,4 +27,33 @@ def _demo(
     """Open napari on a synthetic head with lesions and their anomaly map."""
     from napari_dino_uad.demo import run
 
-    run(screenshot=screenshot)
+    with progress_bars() as bars:
+        run(screenshot=screenshot, on_progress=bars)
+    if screenshot is not None:
+        note(f"{screenshot} written.")
+
+
+def _phantom(
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder for the heads.")],
+    count: Annotated[int, typer.Option(min=1, help="How many heads.")] = 8,
+    lesions: Annotated[int, typer.Option(min=0, help="Lesions in each head.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the first head; the others follow.")] = 0,
+) -> None:
+    """Write synthetic heads: NAME_flair.nii.gz and, with lesions, NAME_lesion.nii.gz."""
+    import numpy as np
+
+    from napari_dino_uad.core.phantom import make_phantom
+    from napari_dino_uad.core.progress import Progress
+    from napari_dino_uad.core.volume import write_volume
+
+    writable_folder(out)
+    with progress_bars() as bars:
+        for number in range(count):
+            bars(Progress("Making synthetic heads", number, count))
+            phantom = make_phantom(seed + number, lesions)
+            name = f"phantom-{seed + number:03d}"
+            write_volume(out / f"{name}_flair.nii.gz", phantom.volume.array, phantom.volume)
+            if lesions:
+                mask = phantom.lesion.astype(np.uint8)
+                write_volume(out / f"{name}_lesion.nii.gz", mask, phantom.volume)
+        bars(Progress("Making synthetic heads", count, count))

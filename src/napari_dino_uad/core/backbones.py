@@ -252,9 +252,7 @@ class Backbone:
             resampled = F.interpolate(square, size=grid, mode="bicubic", antialias=True)
         else:
             scale = ((grid[0] + 0.1) / side, (grid[1] + 0.1) / side)
-            resampled = F.interpolate(
-                square, scale_factor=scale, mode="bicubic", antialias=False
-            )
+            resampled = F.interpolate(square, scale_factor=scale, mode="bicubic", antialias=False)
         position = torch.cat([native[:, :prefix], resampled.flatten(2).transpose(1, 2)], dim=1)
         module.pos_embed = torch.nn.Parameter(position, requires_grad=False)
         module.patch_embed.grid_size = grid

@@ -76,9 +76,7 @@ class Calibration:
             raise InputError(
                 f"A false-positive rate lies in (0, 1], but {false_positive_rate} came."
             )
-        return float(
-            np.interp(-np.log(false_positive_rate), -np.log(self.rates), self.scores)
-        )
+        return float(np.interp(-np.log(false_positive_rate), -np.log(self.rates), self.scores))
 
     def false_positive_rate(self, scores: ArrayLike) -> NDArray[np.float64]:
         """Return the share of healthy pixels that exceed each score: its p-value.

@@ -106,9 +106,7 @@ class FeatureSet:
     def __len__(self) -> int:
         return sum(len(features) for features, _ in self.chunks)
 
-    def transformed(
-        self, size: int = 16
-    ) -> Iterator[tuple[torch.Tensor, NDArray[np.bool_], int]]:
+    def transformed(self, size: int = 16) -> Iterator[tuple[torch.Tensor, NDArray[np.bool_], int]]:
         """Yield (features (B, C, h, w), mask (B, h, w), scan number), in order."""
         import torch
 

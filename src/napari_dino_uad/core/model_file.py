@@ -62,9 +62,7 @@ def save_model(model: FittedModel, path: Path | str) -> None:
         for name, tensor in model.normative.tensors().items()
     }
     tensors["calibration.rates"] = torch.from_numpy(np.ascontiguousarray(model.calibration.rates))
-    tensors["calibration.scores"] = torch.from_numpy(
-        np.ascontiguousarray(model.calibration.scores)
-    )
+    tensors["calibration.scores"] = torch.from_numpy(np.ascontiguousarray(model.calibration.scores))
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem}.partial.safetensors")
     try:
@@ -107,8 +105,7 @@ def load_model(path: Path | str) -> FittedModel:
         ) from error
     if _HEADER not in metadata:
         raise InputError(
-            f"{path.name} holds tensors but no napari-dino-uad model; choose a file that Fit "
-            "saved."
+            f"{path.name} holds tensors but no napari-dino-uad model; choose a file that Fit saved."
         )
     header: dict[str, Any] = json.loads(metadata[_HEADER])
     if header["format_version"] > FORMAT_VERSION:

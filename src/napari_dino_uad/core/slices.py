@@ -100,9 +100,7 @@ class Preprocessing:
             )
         if self.window is not None:
             if self.window[1] <= 0:
-                raise InputError(
-                    f"The window width must be above 0, but {self.window[1]} came."
-                )
+                raise InputError(f"The window width must be above 0, but {self.window[1]} came.")
             object.__setattr__(self, "window", (float(self.window[0]), float(self.window[1])))
 
     def to_dict(self) -> dict[str, Any]:
@@ -297,9 +295,7 @@ class PatchGrid:
         full = F.interpolate(grid, size=self.input_shape, mode="bilinear", align_corners=False)
         full = full[..., : self.content_shape[0], : self.content_shape[1]]
         if self.content_shape != self.slice_shape:
-            full = F.interpolate(
-                full, size=self.slice_shape, mode="bilinear", align_corners=False
-            )
+            full = F.interpolate(full, size=self.slice_shape, mode="bilinear", align_corners=False)
         return np.asarray(full[:, 0].numpy())
 
     def to_grid(self, masks: NDArray[Any]) -> NDArray[np.float32]:

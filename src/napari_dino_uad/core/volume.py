@@ -23,6 +23,7 @@ from napari_dino_uad.core.dicom import (
 )
 from napari_dino_uad.core.errors import InputError
 from napari_dino_uad.core.formats import (
+    DICOM_SUFFIXES,
     IMAGE_SUFFIXES,
     VOLUME_SUFFIXES,
     WRITABLE_SUFFIXES,
@@ -180,7 +181,11 @@ def _read_folder(folder: Path, series: str | None, allow_constant: bool) -> Volu
     if stack := stack_files(folder):
         return _read_images(stack, folder, allow_constant)
     names = sorted(file.name for file in folder.iterdir() if file.name[0] != ".")
-    scans = [name for name in names if name.lower().endswith(VOLUME_SUFFIXES)]
+    scans = [
+        name
+        for name in names
+        if name.lower().endswith(VOLUME_SUFFIXES) and not name.lower().endswith(DICOM_SUFFIXES)
+    ]
     if not names:
         raise InputError(f"The folder {folder} is empty; choose one with slices, or a file.")
     if scans:

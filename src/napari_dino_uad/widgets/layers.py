@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_dino_uad.core.errors import InputError
+from napari_dino_uad.layer_data import AXIS_LABELS, METADATA, UNITS
 
 if TYPE_CHECKING:
     from napari.layers import Image, Layer
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from napari_dino_uad.core.volume import Volume
 
 __all__ = [
-    "METADATA",
     "cut_colormap",
     "is_ours",
     "layer_geometry",
@@ -26,12 +26,6 @@ __all__ = [
     "slice_index",
     "volume_reader",
 ]
-
-#: Key under which the plugin keeps its own things in a layer's metadata.
-METADATA = "napari_dino_uad"
-
-_UNITS = "mm"
-_AXES = ("S", "P", "L")
 
 # Opacity where the heat begins and where the colours end: the anatomy stays visible under both.
 _LOWEST_ALPHA, _HIGHEST_ALPHA = 0.35, 0.8
@@ -97,8 +91,8 @@ def layer_geometry(scan: Layer) -> dict[str, Any]:
         "translate": scan.translate,
         "rotate": scan.rotate,
         "shear": scan.shear,
-        "units": scan.units if str(scan.units[-1]) != "pixel" else (_UNITS,) * ndim,
-        "axis_labels": _AXES[-ndim:],
+        "units": scan.units if str(scan.units[-1]) != "pixel" else (UNITS,) * ndim,
+        "axis_labels": AXIS_LABELS[-ndim:],
     }
 
 

@@ -62,9 +62,7 @@ class NormativeModel(Protocol):
         ...
 
     @classmethod
-    def restore(
-        cls, config: dict[str, Any], tensors: dict[str, torch.Tensor]
-    ) -> NormativeModel:
+    def restore(cls, config: dict[str, Any], tensors: dict[str, torch.Tensor]) -> NormativeModel:
         """Build a fitted model from what `config` and `tensors` gave."""
         ...
 

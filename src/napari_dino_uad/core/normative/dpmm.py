@@ -77,9 +77,7 @@ class DPMMConfig:
 
     def __post_init__(self) -> None:
         if self.components < 2:
-            raise InputError(
-                f"A mixture needs at least 2 components, but {self.components} came."
-            )
+            raise InputError(f"A mixture needs at least 2 components, but {self.components} came.")
         if not 0 < self.step_size <= 1:
             raise InputError(f"The step size must lie in (0, 1], but {self.step_size} came.")
         if self.score not in SCORES:

@@ -1,0 +1,95 @@
+"""napari's way to open scans: on canonical axes, in mm, with the way back to the file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from numpy.typing import NDArray
+
+from napari_dino_uad.core.errors import InputError
+
+if TYPE_CHECKING:
+    from napari_dino_uad.core.volume import Series, Volume
+
+__all__ = ["get_reader"]
+
+LayerData = tuple[NDArray[Any], dict[str, Any], str]
+
+
+def get_reader(path: str | list[str]) -> Callable[[Any], list[LayerData]] | None:
+    """Return a function that reads a path, or None where it is no scan.
+
+    Parameters
+    ----------
+    path : str or list of str
+        A file, a folder with a DICOM series or a stack of images, or the slices of one scan.
+
+    Returns
+    -------
+    callable or None
+        Takes the path and returns layer data; raises `InputError` with one sentence where the
+        file is damaged.
+    """
+    from napari_dino_uad.core.dicom import is_dicom
+    from napari_dino_uad.core.formats import IMAGE_SUFFIXES, VOLUME_SUFFIXES
+
+    paths = [Path(one) for one in ([path] if isinstance(path, str) else path)]
+    if not paths or not all(one.exists() for one in paths):
+        return None
+    if len(paths) == 1 and paths[0].is_dir():
+        return _read if _is_scan_folder(paths[0]) else None
+    if any(one.is_dir() for one in paths):
+        return None
+    endings = (*VOLUME_SUFFIXES, *IMAGE_SUFFIXES)
+    if all(one.name.lower().endswith(endings) or is_dicom(one) for one in paths):
+        return _read
+    return None
+
+
+def _is_scan_folder(folder: Path) -> bool:
+    from napari_dino_uad.core.dicom import list_series
+    from napari_dino_uad.core.formats import stack_files
+
+    return bool(stack_files(folder) or list_series(folder))
+
+
+def _read(path: str | list[str]) -> list[LayerData]:
+    from napari_dino_uad.layer_data import volume_layer
+
+    return [
+        volume_layer(_volume([Path(one) for one in ([path] if isinstance(path, str) else path)]))
+    ]
+
+
+def _volume(paths: list[Path]) -> Volume:
+    from napari_dino_uad.core.volume import list_series, read_series, read_stack, read_volume
+
+    if len(paths) > 1:
+        return read_stack(paths)
+    path = paths[0]
+    if path.is_dir():
+        series = list_series(path)
+        if len(series) > 1:
+            chosen = _choose(path, series)
+            return read_series(chosen, path, f"{path.name} {chosen.label}")
+    return read_volume(path, allow_constant=True)
+
+
+def _choose(folder: Path, series: list[Series]) -> Series:
+    """Ask which series to open."""
+    from qtpy.QtWidgets import QApplication
+
+    if QApplication.instance() is None:
+        listed = "; ".join(f"{one.label} ({one.slices} slices)" for one in series)
+        raise InputError(
+            f"The folder {folder.name} holds {len(series)} DICOM series: {listed}; read one with "
+            "read_volume(folder, series=UID)."
+        )
+    from napari_dino_uad.widgets.series_picker import pick_series
+
+    chosen = pick_series(folder.name, series)
+    if chosen is None:
+        raise InputError(f"No series of {folder.name} was chosen; open the folder again.")
+    return chosen
