@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
 __all__ = ["fit_phantoms", "open_window", "run"]
 
-_HEALTHY = 8
+_HEALTHY = 10
 # Seeds far from the cohort's, so that the head with lesions is none of those the model knows.
 _ILL_SEED = 1000
 _LESIONS = 3
-# Enough for eight heads, and quick.
+# Enough for ten heads, and quick.
 _COMPONENTS = 150
 _EPOCHS = 6
 _WAIT_S = 300

@@ -132,7 +132,7 @@ def _atlas() -> _Atlas:
 
     # The ventricles are part of the brain, though they are neither grey nor white.
     brain = binary_fill_holes(canonical(template) > 0.05)
-    right, front, head = (int(count) for count in template.shape)
+    right, front, _ = (int(count) for count in template.shape)
     origin = (
         float(affine[2, 3]),
         -float(affine[1, 3] + affine[1, 1] * (front - 1)),

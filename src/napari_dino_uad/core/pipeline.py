@@ -1,0 +1,152 @@
+"""Overlapping the stages of long work: what comes next is made ready while this is worked on.
+
+Threads suffice: reading a file, numpy, torch and hashing all let other threads run meanwhile.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Generator, Iterable
+from typing import Any, Generic, TypeVar
+
+__all__ = ["PATIENCE_S", "in_background", "prefetch"]
+
+T = TypeVar("T")
+
+#: Seconds after which a pipeline says that it is still waiting, and so can be cancelled.
+PATIENCE_S = 0.1
+
+# A thread sees that it is to stop between two items; nothing stops it within one, such as a scan
+# being read, and nobody who cancels wants to wait for that.
+_FAREWELL_S = 0.1
+
+
+class _End:
+    """Comes after the last item, with the error that ended them, if one did."""
+
+    def __init__(self, error: BaseException | None = None) -> None:
+        self.error = error
+
+
+class _Producer(Generic[T]):
+    """A thread that walks through an iterable, never more than some items ahead."""
+
+    def __init__(self, items: Iterable[T], ahead: int) -> None:
+        self._items = items
+        self._slots = threading.Semaphore(ahead)
+        self._stopped = threading.Event()
+        self.ready: queue.SimpleQueue[T | _End] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="prefetch", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        iterator = iter(self._items)
+        try:
+            while True:
+                # Taken before the item is made, so that memory is bounded to the item.
+                self._slots.acquire()
+                if self._stopped.is_set():
+                    break
+                try:
+                    item = next(iterator)
+                except StopIteration:
+                    break
+                self.ready.put(item)
+            error = None
+        except BaseException as raised:  # noqa: BLE001  # raised again where it is waited for
+            error = raised
+        # A generator further up the chain has a thread of its own to stop.
+        close = getattr(iterator, "close", None)
+        if close is not None:
+            close()
+        self.ready.put(_End(error))
+
+    def taken(self) -> None:
+        self._slots.release()
+
+    def stop(self) -> None:
+        self._stopped.set()
+        self._slots.release()
+        self._thread.join(_FAREWELL_S)
+
+
+def prefetch(
+    items: Iterable[T], ahead: int = 1, patience_s: float | None = None
+) -> Generator[T | None, None, None]:
+    """Walk through an iterable in a thread, some items ahead of whoever takes them.
+
+    Parameters
+    ----------
+    items : iterable
+        Lazily made things, none of them None. If it is a generator it is closed in the end.
+    ahead : int
+        How many items at most are made, or being made, and not taken yet.
+    patience_s : float, optional
+        Yield None whenever nothing came for so many seconds, so that the taker can be cancelled.
+
+    Yields
+    ------
+    object or None
+        The items in order. An error raised while one was made is raised in its place.
+
+    Notes
+    -----
+    Closing this generator, or an error in it, stops the thread at the item in hand.
+    """
+    producer = _Producer(items, ahead)
+    try:
+        while True:
+            try:
+                item = producer.ready.get(timeout=patience_s)
+            except queue.Empty:
+                yield None
+                continue
+            if isinstance(item, _End):
+                if item.error is not None:
+                    raise item.error
+                return
+            yield item
+            # Let go of it before the next is waited for: a scan is hundreds of megabytes.
+            del item
+            producer.taken()
+    finally:
+        producer.stop()
+
+
+def in_background(*calls: Callable[[], Any]) -> Generator[None, None, list[Any]]:
+    """Run functions side by side in threads.
+
+    Parameters
+    ----------
+    *calls : callable
+        Functions without parameters.
+
+    Yields
+    ------
+    None
+        Every tenth of a second while they run.
+
+    Returns
+    -------
+    list
+        What each returned, in order. The first error in that order is raised.
+    """
+
+    def run(call: Callable[[], Any]) -> Generator[tuple[Any], None, None]:
+        yield (call(),)
+
+    running = [prefetch(run(call), patience_s=PATIENCE_S) for call in calls]
+    values = []
+    try:
+        # A generator begins with its first step, and all must have begun before one is awaited.
+        firsts = [next(one) for one in running]
+        for one, item in zip(running, firsts, strict=True):
+            while item is None:
+                yield None
+                item = next(one)
+            values.append(item[0])
+    finally:
+        for one in running:
+            one.close()
+    return values

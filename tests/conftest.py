@@ -1,0 +1,47 @@
+"""What many tests start from: synthetic heads, and a model fitted on them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from napari_dino_uad import Case, drain, fit, write_volume
+from napari_dino_uad.core.model import FittedModel
+from napari_dino_uad.core.phantom import Phantom, make_phantom
+
+_HEALTHY = 4
+
+
+@pytest.fixture(scope="session")
+def healthy() -> list[Phantom]:
+    """Healthy heads."""
+    return [make_phantom(seed) for seed in range(_HEALTHY)]
+
+
+@pytest.fixture(scope="session")
+def ill() -> Phantom:
+    """A head that is none of the healthy ones, with lesions."""
+    return make_phantom(1000, lesions=3)
+
+
+@pytest.fixture(scope="session")
+def model(healthy) -> FittedModel:
+    """A small mixture fitted on the healthy heads."""
+    cases = [Case(head.volume) for head in healthy]
+    return drain(fit(cases, settings={"components": 60, "epochs": 3, "max_patches": 20_000}))
+
+
+@pytest.fixture(scope="session")
+def heads(tmp_path_factory, healthy, ill) -> Path:
+    """A folder of scans: `healthy/*_flair.nii.gz`, `ill/*_flair.nii.gz` and `*_lesion.nii.gz`."""
+    folder = tmp_path_factory.mktemp("heads")
+    for number, head in enumerate(healthy):
+        path = folder / "healthy" / f"h{number}_flair.nii.gz"
+        path.parent.mkdir(exist_ok=True)
+        write_volume(path, head.volume.array, head.volume)
+    (folder / "ill").mkdir()
+    write_volume(folder / "ill" / "p_flair.nii.gz", ill.volume.array, ill.volume)
+    write_volume(folder / "ill" / "p_lesion.nii.gz", ill.lesion.astype(np.uint8), ill.volume)
+    return folder

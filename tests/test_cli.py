@@ -1,0 +1,192 @@
+"""The command line as its users type it."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from safetensors.numpy import save_file
+from typer.testing import CliRunner
+
+from napari_dino_uad import save_model
+from napari_dino_uad.cli import app
+
+SETTINGS = ["--set", "components=40", "--set", "epochs=2", "--set", "max_patches=8000"]
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, [str(one) for one in arguments])
+
+
+def refused(*arguments) -> str:
+    """Run what must fail with one sentence and the exit code 2; return the sentence."""
+    result = run(*arguments)
+    assert result.exit_code == 2, result.output
+    assert "Traceback" not in result.output
+    sentences = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
+    assert len(sentences) == 1
+    assert sentences[0].endswith(".")
+    return sentences[0]
+
+
+@pytest.fixture(scope="module")
+def model_file(tmp_path_factory, model):
+    path = tmp_path_factory.mktemp("model") / "model.safetensors"
+    save_model(model, path)
+    return path
+
+
+def test_fit_writes_a_model_and_info_tells_of_it(heads, tmp_path):
+    out = tmp_path / "deep" / "model.safetensors"
+    result = run("fit", heads / "healthy", "--pattern", "*_flair.nii.gz", "--out", out, *SETTINGS)
+    assert result.exit_code == 0, result.output
+    assert out.is_file()
+    assert not list(out.parent.glob(".*"))
+    told = run("info", out).output
+    assert "efficientnet-lite0" in told
+    assert "threshold at 5 % FPR" in told
+
+
+def test_detect_writes_on_the_grid_of_the_file(heads, model_file, tmp_path):
+    scan = heads / "ill" / "p_flair.nii.gz"
+    result = run("detect", scan, "--model", model_file, "--out", tmp_path, "--fpr", "0.01")
+    assert result.exit_code == 0, result.output
+    before = sitk.ReadImage(str(scan))
+    for kind in ("anomaly", "findings"):
+        after = sitk.ReadImage(str(tmp_path / f"p_flair_{kind}.nii.gz"))
+        assert after.GetSize() == before.GetSize()
+        for get in ("GetOrigin", "GetSpacing", "GetDirection"):
+            np.testing.assert_allclose(getattr(after, get)(), getattr(before, get)(), atol=1e-6)
+    report = json.loads((tmp_path / "p_flair.json").read_text())
+    with (tmp_path / "p_flair_findings.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == len(report["findings"]) > 0
+    labels = sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "p_flair_findings.nii.gz")))
+    assert labels.max() == len(rows)
+    assert "Research use only" in report["notice"]
+
+
+def test_a_finished_case_is_not_done_again(heads, model_file, tmp_path):
+    arguments = ("detect", heads / "ill" / "p_flair.nii.gz", "-m", model_file, "-o", tmp_path)
+    assert run(*arguments).exit_code == 0
+    stamp = (tmp_path / "p_flair.json").stat().st_mtime_ns
+    assert run(*arguments).exit_code == 0
+    assert (tmp_path / "p_flair.json").stat().st_mtime_ns == stamp
+    assert run(*arguments, "--overwrite").exit_code == 0
+    assert (tmp_path / "p_flair.json").stat().st_mtime_ns != stamp
+
+
+def test_evaluate_writes_metrics(heads, model_file, tmp_path):
+    result = run(
+        "evaluate", heads / "ill", "--model", model_file, "--pattern", "*_flair.nii.gz",
+        "--mask-pattern", "*_lesion.nii.gz", "--out", tmp_path,
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert metrics["pixel"]["auroc"] > 0.97
+    assert metrics["pixel"]["dice_at_fpr"]["0.05"] > 0
+    assert {"reading", "backbone", "model", "rest"} <= set(metrics["seconds"])
+    with (tmp_path / "cases.csv").open(newline="") as file:
+        assert len(list(csv.DictReader(file))) == metrics["cases"] == 1
+
+
+def test_phantom_writes_scans_and_masks(tmp_path):
+    result = run("phantom", "--out", tmp_path, "--count", 1, "--lesions", 2, "--seed", 7)
+    assert result.exit_code == 0, result.output
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["phantom-007_flair.nii.gz", "phantom-007_lesion.nii.gz"]
+
+
+def test_backbones_are_listed_with_their_licences():
+    told = run("backbones").output
+    assert "efficientnet-lite0 (default)" in told
+    assert "DINOv3 License" in told
+
+
+def bad_scans(folder):
+    """Write every kind of bad scan; yield (path, what the sentence says)."""
+    rng = np.random.default_rng(0)
+
+    def write(name, image, **options):
+        sitk.WriteImage(image, str(folder / name), **options)
+        return folder / name
+
+    grey = sitk.GetImageFromArray(rng.random((6, 40, 40)).astype(np.float32))
+    (folder / "text.nii.gz").write_text("not an image")
+    yield folder / "text.nii.gz", "text.nii.gz"
+    (folder / "empty.nii").write_bytes(b"")
+    yield folder / "empty.nii", "empty"
+    whole = write("whole.nii.gz", grey, useCompression=True)
+    (folder / "cut.nii.gz").write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    yield folder / "cut.nii.gz", "cut.nii.gz"
+    four = sitk.JoinSeries([grey, grey])
+    yield write("four.nii.gz", four), "four"
+    colour = sitk.GetImageFromArray(
+        rng.integers(0, 255, (6, 40, 40, 3)).astype(np.uint8), isVector=True
+    )
+    yield write("colour.nii.gz", colour), "colour"
+    nothing = sitk.GetImageFromArray(np.full((6, 40, 40), np.nan, np.float32))
+    yield write("nan.nrrd", nothing), "nan"
+    constant = sitk.GetImageFromArray(np.full((6, 40, 40), 5, np.float32))
+    yield write("constant.nii.gz", constant), "constant"
+    yield folder / "missing", "missing"
+
+
+def test_bad_scans_get_one_sentence_each(model_file, tmp_path):
+    for path, words in bad_scans(tmp_path):
+        told = refused("detect", path, "--model", model_file, "--out", tmp_path / "out")
+        assert words in told.lower(), told
+        if path.exists():
+            refused("fit", path, path, "--out", tmp_path / "model.safetensors")
+    assert not (tmp_path / "model.safetensors").exists()
+
+
+def test_one_slice_is_a_scan(model_file, heads, tmp_path):
+    image = sitk.ReadImage(str(heads / "ill" / "p_flair.nii.gz"))[:, :, 14:15]
+    sitk.WriteImage(image, str(tmp_path / "one.nii.gz"))
+    result = run("detect", tmp_path / "one.nii.gz", "-m", model_file, "-o", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    after = sitk.ReadImage(str(tmp_path / "out" / "one_anomaly.nii.gz"))
+    assert after.GetSize() == image.GetSize()
+
+
+def test_bad_models_get_one_sentence_each(heads, tmp_path, model_file):
+    scan = heads / "ill" / "p_flair.nii.gz"
+
+    def told(path):
+        return refused("detect", scan, "--model", path, "--out", tmp_path / "out")
+
+    text = tmp_path / "text.safetensors"
+    text.write_text("no model")
+    assert "damaged or no safetensors file" in told(text)
+    foreign = tmp_path / "foreign.safetensors"
+    save_file({"a": np.zeros(3)}, foreign)
+    assert "no napari-dino-uad model" in told(foreign)
+    cut = tmp_path / "cut.safetensors"
+    cut.write_bytes(model_file.read_bytes()[:-100])
+    assert "damaged" in told(cut)
+    assert "no model file" in told(tmp_path / "missing.safetensors")
+
+
+def test_masks_that_do_not_fit(heads, model_file, tmp_path):
+    arguments = ["--model", model_file, "--out", tmp_path, "--pattern", "*_flair.nii.gz"]
+    told = refused("evaluate", heads / "ill", *arguments, "--mask-pattern", "*_truth.nii.gz")
+    assert "*_truth.nii.gz" in told or "p_truth.nii.gz" in told
+    scan = sitk.ReadImage(str(heads / "ill" / "p_flair.nii.gz"))
+    sitk.WriteImage(scan, str(tmp_path / "q_flair.nii.gz"))
+    sitk.WriteImage(scan[:, :, :5] > 0, str(tmp_path / "q_lesion.nii.gz"))
+    told = refused("evaluate", tmp_path, *arguments, "--mask-pattern", "*_lesion.nii.gz")
+    assert "shape" in told
+
+
+def test_bad_options(heads, tmp_path):
+    scans = heads / "healthy"
+    out = tmp_path / "model.safetensors"
+    assert "There is no method" in refused("fit", scans, "--out", out, "--method", "magic")
+    assert "There is no backbone" in refused("fit", scans, "--out", out, "--backbone", "dino9")
+    assert ".safetensors" in refused("fit", scans, "--out", tmp_path / "model.pt")
+    assert "The plane" in refused("fit", scans, "--out", out, "--plane", "oblique")
+    assert "no setting" in refused("fit", scans, "--out", out, "--set", "colour=red")

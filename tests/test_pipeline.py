@@ -1,0 +1,164 @@
+"""fit and detect from end to end, on synthetic heads."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from napari_dino_uad import Case, detect, drain, evaluate, fit, load_model, save_model
+from napari_dino_uad.core.detect import SliceMaps
+from napari_dino_uad.core.errors import InputError
+from napari_dino_uad.core.findings import find_findings
+from napari_dino_uad.core.metrics import pixel_metrics
+from napari_dino_uad.core.slices import Preprocessing
+from napari_dino_uad.core.volume import volume_from_array
+
+SMALL = {"components": 40, "epochs": 2, "max_patches": 8000}
+
+
+@pytest.fixture(scope="module")
+def anomaly(model, ill):
+    return drain(detect(ill.volume, model))
+
+
+def test_lesions_are_found(anomaly, ill):
+    inside = anomaly.foreground
+    metrics = pixel_metrics(ill.lesion[inside], anomaly.scores[inside], {})
+    assert metrics["auroc"] > 0.97
+    assert metrics["average_precision"] > 0.4
+    assert anomaly.scores.shape == ill.volume.shape
+
+
+def test_the_slice_on_screen_comes_first_and_then_its_neighbours(model, ill):
+    order = []
+    for progress in detect(ill.volume, model, first_slice=5):
+        if isinstance(progress.result, SliceMaps):
+            order += progress.result.indices
+            if len(order) >= 5:
+                break
+    assert order[0] == 5
+    assert set(order[1:3]) == {4, 6}
+
+
+def test_a_slice_shown_first_is_the_slice_of_the_whole_map_before_its_neighbours(model, ill):
+    steps = [one.result for one in detect(ill.volume, model, first_slice=5) if one.result]
+    assert sorted(index for step in steps for index in step.indices) == list(range(28))
+    for step in steps:
+        assert step.maps.shape == (len(step.indices), *step.grid.shape)
+        assert np.isfinite(step.maps).all()
+
+
+def test_a_seed_gives_the_same_model_and_map(healthy, ill):
+    cases = [Case(head.volume) for head in healthy[:3]]
+    first, second = (drain(fit(cases, settings=SMALL, seed=3)) for _ in range(2))
+    for name, tensor in first.normative.tensors().items():
+        assert np.array_equal(tensor.numpy(), second.normative.tensors()[name].numpy()), name
+    maps = [drain(detect(ill.volume, one)).scores for one in (first, second)]
+    assert np.array_equal(*maps)
+
+
+def test_a_model_is_the_same_from_its_file(model, anomaly, ill, tmp_path):
+    save_model(model, tmp_path / "model.safetensors")
+    again = load_model(tmp_path / "model.safetensors")
+    assert again.summary() == model.summary()
+    assert again.preprocessing == model.preprocessing
+    np.testing.assert_array_equal(again.calibration.scores, model.calibration.scores)
+    scores = drain(detect(ill.volume, again)).scores
+    np.testing.assert_allclose(scores, anomaly.scores, rtol=2e-3, atol=2e-3)
+
+
+def test_closing_stops_at_once(healthy):
+    pipeline = fit([Case(head.volume) for head in healthy], settings=SMALL)
+    for progress in pipeline:
+        if progress.step == "Reading healthy scans" and progress.done == 1:
+            break
+    pipeline.close()
+    with pytest.raises(StopIteration):
+        next(pipeline)
+
+
+def test_thresholds_mean_what_they_say_on_the_validation_scans(model, healthy):
+    # The head that seed 0 holds out of four.
+    rng = np.random.default_rng(0).permutation(4)[0]
+    anomaly = drain(detect(healthy[rng].volume, model))
+    threshold = model.calibration.threshold(0.05)
+    share = (anomaly.scores[anomaly.foreground] > threshold).mean()
+    assert 0.03 < share < 0.07
+
+
+def test_findings_are_the_lesions(anomaly, ill, model):
+    labels, findings = find_findings(anomaly, 0.005, 0.5)
+    assert findings
+    hit = sum(bool(ill.lesion[labels == finding.number].any()) for finding in findings)
+    assert hit >= 2
+    assert labels.dtype == np.uint8
+    for finding in findings:
+        voxel_ml = 5 * 1 * 1 / 1000
+        assert finding.volume_ml == pytest.approx((labels == finding.number).sum() * voxel_ml)
+
+
+def test_another_plane(healthy, ill):
+    preprocessing = Preprocessing(plane="coronal", input_size=128)
+    cases = [Case(head.volume) for head in healthy[:2]]
+    model = drain(fit(cases, settings=SMALL, preprocessing=preprocessing))
+    anomaly = drain(detect(ill.volume, model))
+    assert anomaly.scores.shape == ill.volume.shape
+    inside = anomaly.foreground
+    assert pixel_metrics(ill.lesion[inside], anomaly.scores[inside], {})["auroc"] > 0.8
+
+
+def test_two_dimensional_images(healthy):
+    images = [
+        volume_from_array(head.volume.array[12:13], (1, 1, 1), name=f"i{number}")
+        for number, head in enumerate(healthy)
+    ]
+    model = drain(fit([Case(image) for image in images], settings=SMALL))
+    anomaly = drain(detect(images[0], model))
+    assert anomaly.scores.shape == images[0].shape
+
+
+def test_lesion_slices_are_left_out_of_the_fit(healthy, ill):
+    cases = [Case(ill.volume, ill.lesion), Case(healthy[0].volume)]
+    model = drain(fit(cases, valid=[Case(healthy[1].volume)], settings=SMALL))
+    without = drain(fit([Case(ill.volume), cases[1]], valid=[Case(healthy[1].volume)],
+                        settings=SMALL))  # fmt: skip
+    near = np.flatnonzero(ill.lesion.any(axis=(1, 2)))
+    assert model.cohort["slices"] < without.cohort["slices"]
+    assert without.cohort["slices"] - model.cohort["slices"] >= len(near)
+
+
+def test_evaluation_counts_and_separates(model, ill):
+    evaluation = drain(evaluate([Case(ill.volume, ill.lesion)], model))
+    pixel = evaluation.metrics["pixel"]
+    assert pixel["auroc"] > 0.97
+    assert 0 < pixel["max_dice"] <= 1
+    assert set(pixel["dice_at_fpr"]) == {"0.1", "0.05", "0.01"}
+    assert evaluation.metrics["lesion_pixels"] == int(ill.lesion.sum())
+    assert evaluation.cases[0]["case"] == ill.volume.name
+
+
+def test_a_model_refuses_another_backbone(model):
+    other = dataclasses.replace(model, backbone_sha256="0" * 64)
+    with pytest.raises(InputError, match="fitted on other weights"):
+        other.load_backbone()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"method": "dream"}, "no method 'dream'"),
+        ({"settings": {"components": 1}}, "at least 2 components"),
+    ],
+)
+def test_bad_settings_are_refused_before_work_begins(healthy, arguments, message):
+    with pytest.raises(InputError, match=message):
+        next(fit([Case(head.volume) for head in healthy], **arguments))
+
+
+def test_one_scan_is_too_few(healthy):
+    with pytest.raises(InputError, match="at least two scans"):
+        drain(fit([Case(healthy[0].volume)]))
+    with pytest.raises(InputError, match="none came"):
+        drain(fit([]))

@@ -1,0 +1,167 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from napari.components import ViewerModel
+from napari.layers import Image, Labels
+
+from napari_dino_uad.core.errors import InputError
+from napari_dino_uad.layer_data import METADATA
+from napari_dino_uad.reader import get_reader
+from napari_dino_uad.sample_data import healthy_phantom, phantom_with_lesions
+from napari_dino_uad.writer import write_image, write_labels
+from scan_files import random_image, real_scan, rotation, write_series
+
+
+def open_scan(path):
+    reader = get_reader(str(path) if not isinstance(path, list) else [str(one) for one in path])
+    assert reader is not None
+    [(data, keywords, kind)] = reader(path if isinstance(path, list) else str(path))
+    assert kind == "image"
+    return Image(data, **keywords)
+
+
+@pytest.fixture
+def oblique(tmp_path):
+    image = random_image()
+    image.SetDirection(rotation().ravel().tolist())
+    path = tmp_path / "scan.nii.gz"
+    sitk.WriteImage(image, str(path))
+    return path
+
+
+def test_a_scan_opens_in_mm_on_canonical_axes(oblique):
+    layer = open_scan(oblique)
+    assert layer.name == "scan"
+    assert [str(unit) for unit in layer.units] == ["millimeter"] * 3
+    assert layer.axis_labels == ("S", "P", "L")
+    volume = layer.metadata[METADATA]["volume"]
+    np.testing.assert_allclose(layer.scale, volume.spacing_mm)
+    assert np.array_equal(layer.data, volume.array)
+    # napari shows no rotation in 2D, so the layer must have none.
+    assert np.array_equal(layer.rotate, np.eye(3))
+
+
+@pytest.mark.parametrize("suffix", [".nii.gz", ".nrrd", ".mha"])
+def test_what_is_saved_lies_on_the_grid_of_the_file(oblique, tmp_path, suffix):
+    layer = open_scan(oblique)
+    target = str(tmp_path / f"out{suffix}")
+    assert write_image(target, *layer.as_layer_data_tuple()[:2]) == [target]
+    before, after = sitk.ReadImage(str(oblique)), sitk.ReadImage(target)
+    assert np.array_equal(sitk.GetArrayFromImage(before), sitk.GetArrayFromImage(after))
+    np.testing.assert_allclose(before.GetDirection(), after.GetDirection(), atol=1e-6)
+    np.testing.assert_allclose(before.GetOrigin(), after.GetOrigin(), atol=1e-5)
+
+
+def test_labels_keep_their_numbers_and_a_small_type(oblique, tmp_path):
+    scan = open_scan(oblique)
+    data = np.zeros(scan.data.shape, dtype=np.int64)
+    data[1, 2, 3] = 7
+    labels = Labels(data, metadata=scan.metadata)
+    target = str(tmp_path / "labels.nii.gz")
+    write_labels(target, *labels.as_layer_data_tuple()[:2])
+    image = sitk.ReadImage(target)
+    assert image.GetPixelID() == sitk.sitkUInt8
+    assert sorted(np.unique(sitk.GetArrayFromImage(image))) == [0, 7]
+    assert np.array_equal(open_scan(target).data, data)
+
+
+def test_a_layer_of_another_plugin_keeps_its_scale(tmp_path):
+    layer = Image(np.random.default_rng(0).random((4, 5, 6)), scale=(3, 1, 2), translate=(7, 8, 9))
+    target = str(tmp_path / "out.mha")
+    write_image(target, *layer.as_layer_data_tuple()[:2])
+    again = open_scan(target)
+    np.testing.assert_allclose(again.data, layer.data, rtol=1e-6)
+    np.testing.assert_allclose(again.scale, layer.scale)
+    np.testing.assert_allclose(again.translate, layer.translate)
+
+
+def test_too_many_dimensions_are_refused(tmp_path):
+    layer = Image(np.zeros((2, 2, 2, 2)))
+    with pytest.raises(InputError, match="2 or 3 dimensions, but this layer has 4"):
+        write_image(str(tmp_path / "out.mha"), *layer.as_layer_data_tuple()[:2])
+
+
+def test_a_dicom_folder_and_a_selection_of_its_files(tmp_path):
+    pixels = write_series(tmp_path / "scan")
+    assert np.array_equal(open_scan(tmp_path / "scan").data, pixels)
+    files = sorted((tmp_path / "scan").iterdir())
+    assert np.array_equal(open_scan(files).data, pixels)
+    layer = open_scan(tmp_path / "scan")
+    assert tuple(layer.contrast_limits) == (-100.0, 700.0)
+
+
+def test_several_series_without_a_window_are_listed(tmp_path):
+    write_series(tmp_path, uid="1.2.1")
+    write_series(tmp_path, places=range(0, 9, 3), uid="1.2.2")
+    from qtpy.QtWidgets import QApplication
+
+    if QApplication.instance() is not None:
+        pytest.skip("a window is open, which would ask")
+    with pytest.raises(InputError, match=r"2 DICOM series: FLAIR \(5 slices\)"):
+        get_reader(str(tmp_path))(str(tmp_path))
+
+
+def test_the_picker_shows_the_series_and_gives_the_chosen_one(tmp_path, qtbot, monkeypatch):
+    from napari_dino_uad.widgets.series_picker import SeriesPicker
+
+    pixels = write_series(tmp_path, uid="1.2.1")
+    write_series(tmp_path, places=[0, 3, 12], uid="1.2.2")
+
+    def choose_second(picker):
+        qtbot.addWidget(picker)
+        texts = [picker.table.item(1, column).text() for column in range(6)]
+        assert texts[:5] == ["FLAIR", "MR", "3", "6.00 x 0.75 x 0.50", "2024-01-02"]
+        assert picker.chosen.slices == len(pixels)
+        picker.table.selectRow(1)
+        return 1
+
+    monkeypatch.setattr(SeriesPicker, "exec", choose_second)
+    assert open_scan(tmp_path).data.shape == (3, 6, 8)
+    monkeypatch.setattr(SeriesPicker, "exec", lambda picker: 0)
+    with pytest.raises(InputError, match="No series"):
+        get_reader(str(tmp_path))(str(tmp_path))
+
+
+def test_what_is_no_scan_is_left_to_others(tmp_path):
+    (tmp_path / "notes.txt").write_text("no scan")
+    (tmp_path / "empty").mkdir()
+    assert get_reader(str(tmp_path / "notes.txt")) is None
+    assert get_reader(str(tmp_path / "empty")) is None
+    assert get_reader(str(tmp_path / "missing.nii")) is None
+    assert get_reader([]) is None
+
+
+def test_a_damaged_file_says_so(tmp_path):
+    (tmp_path / "scan.nii.gz").write_bytes(b"nothing of the kind")
+    with pytest.raises(InputError):
+        get_reader(str(tmp_path / "scan.nii.gz"))(str(tmp_path / "scan.nii.gz"))
+
+
+def test_sample_data_open_in_a_viewer():
+    viewer = ViewerModel()
+    for layers in (healthy_phantom(), phantom_with_lesions()):
+        for data, keywords, kind in layers:
+            viewer.add_layer((Image if kind == "image" else Labels)(data, **keywords))
+    assert [layer.name for layer in viewer.layers] == [
+        "phantom-000",
+        "phantom-1000_lesions",
+        "phantom-1000_lesions truth",
+    ]
+    assert viewer.layers[2].data.dtype == np.uint8
+    assert viewer.layers[2].data.any()
+
+
+def test_a_real_oblique_scan_goes_there_and_back(tmp_path):
+    path = next(iter(sorted(real_scan("glioma").glob("*native*.nii.gz"))), None)
+    if path is None:
+        pytest.skip("the native FLAIR is absent")
+    layer = open_scan(path)
+    target = str(tmp_path / "again.nii.gz")
+    write_image(target, *layer.as_layer_data_tuple()[:2])
+    before, after = sitk.ReadImage(str(path)), sitk.ReadImage(target)
+    np.testing.assert_allclose(
+        sitk.GetArrayFromImage(before).astype(np.float32), sitk.GetArrayFromImage(after)
+    )
+    np.testing.assert_allclose(before.GetDirection(), after.GetDirection(), atol=1e-6)
