@@ -42,7 +42,7 @@ def test_a_head_differs_from_its_healthy_self_in_the_lesions_alone():
     changed = np.abs(well.volume.array - sick.volume.array) > 20
     away = distance_transform_edt(~sick.lesion, sampling=sick.volume.spacing_mm)
     # Soft edges reach a little beyond the mask, into the next thick slice.
-    assert away[changed].max() < 12
+    assert away[changed].max() < 15
     assert changed[sick.lesion].mean() > 0.95
 
 

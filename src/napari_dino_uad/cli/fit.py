@@ -21,6 +21,7 @@ from napari_dino_uad.cli.options import (
 )
 from napari_dino_uad.cli.terminal import note, output, progress_bars, writable_file
 from napari_dino_uad.core.errors import InputError
+from napari_dino_uad.core.normative.methods import METHODS
 
 if TYPE_CHECKING:
     from napari_dino_uad.core.backbones import Backbone
@@ -92,7 +93,7 @@ def _fit(
     out: Annotated[
         Path, typer.Option("--out", "-o", metavar="MODEL", help="The .safetensors file to write.")
     ],
-    method: Annotated[str, typer.Option(help="Kind of model.")] = "dpmm",
+    method: Annotated[str, typer.Option(metavar="|".join(METHODS), help="Kind of model.")] = "dpmm",
     backbone: Annotated[
         str, typer.Option(metavar="KEY", help="A key that the command backbones lists.")
     ] = "efficientnet-lite0",

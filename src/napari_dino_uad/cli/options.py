@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
-from importlib import import_module
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import (
@@ -59,9 +58,6 @@ Weights = Annotated[
     typer.Option(metavar="FILE", help="A file of the backbone's weights, instead of its hub."),
 ]
 Device = Annotated[str, typer.Option(metavar="auto|cpu|cuda|mps", help="Where the backbone runs.")]
-
-# The class of settings of each method, by name because it must not be imported for --help.
-_SETTINGS = {"dpmm": ("napari_dino_uad.core.normative.dpmm", "DPMMConfig")}
 
 # Given by options of their own.
 _NOT_SETTINGS = frozenset({"seed"})
@@ -124,12 +120,12 @@ def parse_settings(method: str, assignments: Sequence[str]) -> dict[str, Any]:
     InputError
         If the method or a key is unknown, or a value is of another type.
     """
-    if method not in _SETTINGS:
-        raise InputError(f"There is no method {method!r}; choose one of {', '.join(_SETTINGS)}.")
+    from napari_dino_uad.core.normative.methods import find_method
+
+    kind_of = find_method(method)
     if not assignments:
         return {}
-    module, name = _SETTINGS[method]
-    kind = getattr(import_module(module), name)
+    kind = kind_of.config_class()
     hints = get_type_hints(kind)
     known = [field.name for field in dataclasses.fields(kind) if field.name not in _NOT_SETTINGS]
     settings = {}
@@ -161,6 +157,11 @@ def _parse_value(key: str, text: str, kind: Any) -> Any:
         elif choice is bool:
             if text.lower() in ("true", "false"):
                 return text.lower() == "true"
+        elif get_origin(choice) is tuple:
+            try:
+                return tuple(get_args(choice)[0](part) for part in text.split(","))
+            except ValueError:
+                continue
         elif choice in (int, float, str):
             try:
                 return choice(text)
@@ -173,6 +174,8 @@ def _parse_value(key: str, text: str, kind: Any) -> Any:
 def _describe(kind: Any) -> str:
     if get_origin(kind) is Literal:
         return " or ".join(map(str, get_args(kind)))
+    if get_origin(kind) is tuple:
+        return "whole numbers with commas between" if get_args(kind)[0] is int else "numbers"
     names = {
         int: "a whole number", float: "a number", bool: "true or false", NoneType: "none",
         str: "a text",

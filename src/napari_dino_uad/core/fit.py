@@ -6,7 +6,7 @@ import dataclasses
 import datetime
 from collections.abc import Generator, Sequence
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,37 +19,17 @@ from napari_dino_uad.core.errors import InputError
 from napari_dino_uad.core.features import PATCH_FOREGROUND, FeatureSet, extract_features
 from napari_dino_uad.core.model import FittedModel
 from napari_dino_uad.core.normative.context import Context
+from napari_dino_uad.core.normative.methods import new_normative
 from napari_dino_uad.core.progress import Inner, Progress
 from napari_dino_uad.core.slices import Preprocessing, prepare
 
-if TYPE_CHECKING:
-    from napari_dino_uad.core.normative.base import NormativeModel
-
-__all__ = ["METHODS", "SMOOTHING_MM", "fit"]
-
-#: Kinds of models that can be fitted.
-METHODS = ("dpmm",)
+__all__ = ["SMOOTHING_MM", "fit"]
 
 #: Default width of the Gaussian that smooths score maps.
 SMOOTHING_MM = 5.0
 
 # Share of the scans held out for calibration where no validation scans are given.
 _HELD_OUT = 0.2
-
-
-def new_normative(method: str, seed: int, settings: dict[str, Any]) -> NormativeModel:
-    """Build an unfitted model.
-
-    Raises
-    ------
-    InputError
-        If the method is unknown; the message lists the choices.
-    """
-    from napari_dino_uad.core.normative.dpmm import DPMM, DPMMConfig
-
-    if method == "dpmm":
-        return DPMM(DPMMConfig(seed=seed, **settings))
-    raise InputError(f"There is no method {method!r}; choose one of {', '.join(METHODS)}.")
 
 
 def fit(
@@ -76,7 +56,7 @@ def fit(
         Other healthy scans, to choose the epoch and calibrate thresholds with. Without them a
         fifth of `cases` is held out, chosen by `seed`.
     method : str
-        One of `METHODS`.
+        A key of `napari_dino_uad.core.normative.methods.METHODS`.
     settings : dict, optional
         Settings of the method, such as ``{"components": 250}``.
     backbone : Backbone, optional

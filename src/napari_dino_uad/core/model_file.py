@@ -16,6 +16,7 @@ from napari_dino_uad.core.calibration import Calibration
 from napari_dino_uad.core.errors import InputError
 from napari_dino_uad.core.model import FittedModel
 from napari_dino_uad.core.normative.context import Context
+from napari_dino_uad.core.normative.methods import METHODS
 from napari_dino_uad.core.slices import Preprocessing
 
 __all__ = ["FORMAT_VERSION", "load_model", "save_model"]
@@ -131,13 +132,10 @@ def load_model(path: Path | str) -> FittedModel:
 
 
 def _restore(method: str, config: dict[str, Any], tensors: dict[str, Any], name: str) -> Any:
-    from napari_dino_uad.core.normative.dpmm import DPMM
-
-    classes = {DPMM.method: DPMM}
-    if method not in classes:
+    if method not in METHODS:
         raise InputError(
             f"{name} holds a model of the unknown kind {method!r}; update napari-dino-uad."
         )
     prefix = "normative."
     own = {key[len(prefix) :]: value for key, value in tensors.items() if key.startswith(prefix)}
-    return classes[method].restore(config, own)
+    return METHODS[method].model_class().restore(config, own)

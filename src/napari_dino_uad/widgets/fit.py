@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -516,12 +515,11 @@ class FitWidget(DockWidget):
 
 
 def _load_settings() -> Generator[Progress, None, dict[str, Any]]:
-    from napari_dino_uad.core.fit import METHODS, SMOOTHING_MM, new_normative
+    from napari_dino_uad.core.fit import SMOOTHING_MM
+    from napari_dino_uad.core.normative.methods import METHODS
 
     yield Progress("Loading", 0, 1)
-    configs = {
-        method: dataclasses.replace(new_normative(method, 0, {}).settings) for method in METHODS
-    }
+    configs = {key: method.config_class()() for key, method in METHODS.items()}
     return {"configs": configs, "smoothing": SMOOTHING_MM}
 
 

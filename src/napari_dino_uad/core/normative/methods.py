@@ -1,0 +1,112 @@
+"""The table of methods: every kind of model that can be fitted, by the name users type."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from napari_dino_uad.core.errors import InputError
+
+if TYPE_CHECKING:
+    from napari_dino_uad.core.normative.base import NormativeModel
+
+__all__ = ["METHODS", "Method", "find_method", "new_normative"]
+
+
+@dataclass(frozen=True)
+class Method:
+    """One kind of model.
+
+    Its classes are given by name: importing them imports torch, which listing them must not.
+
+    Attributes
+    ----------
+    key : str
+        The name users type.
+    title : str
+        The name users read.
+    module, model, config : str
+        Where the class of models and that of their settings are, and their names.
+    """
+
+    key: str
+    title: str
+    module: str
+    model: str
+    config: str
+
+    def model_class(self) -> type[NormativeModel]:
+        """Import the class of models."""
+        kind: type[NormativeModel] = getattr(import_module(self._path), self.model)
+        return kind
+
+    def config_class(self) -> type[Any]:
+        """Import the dataclass of settings."""
+        kind: type[Any] = getattr(import_module(self._path), self.config)
+        return kind
+
+    @property
+    def _path(self) -> str:
+        return f"napari_dino_uad.core.normative.{self.module}"
+
+
+_TABLE = (
+    Method("dpmm", "Dirichlet process mixture (DPMM)", "dpmm", "DPMM", "DPMMConfig"),
+    Method(
+        "ar",
+        "Autoregressive network (AR)",
+        "autoregressive",
+        "Autoregressive",
+        "AutoregressiveConfig",
+    ),
+)
+
+#: Every method by key.
+METHODS: dict[str, Method] = {method.key: method for method in _TABLE}
+
+
+def find_method(key: str) -> Method:
+    """Look a method up.
+
+    Raises
+    ------
+    InputError
+        If there is no such method; the message lists the choices.
+    """
+    try:
+        return METHODS[key]
+    except KeyError as error:
+        raise InputError(
+            f"There is no method {key!r}; choose one of {', '.join(METHODS)}."
+        ) from error
+
+
+def new_normative(key: str, seed: int, settings: dict[str, Any]) -> NormativeModel:
+    """Build an unfitted model.
+
+    Parameters
+    ----------
+    key : str
+        A key of `METHODS`.
+    seed : int
+        Makes the fit repeatable.
+    settings : dict
+        Fields of the method's settings.
+
+    Raises
+    ------
+    InputError
+        If the method or a setting is unknown, or a value is out of range.
+    """
+    method = find_method(key)
+    config = method.config_class()
+    unknown = settings.keys() - config.__dataclass_fields__.keys()
+    if unknown:
+        raise InputError(
+            f"The method {key} has no setting {sorted(unknown)[0]!r}; it has "
+            f"{', '.join(config.__dataclass_fields__)}."
+        )
+    build: Any = method.model_class()
+    model: NormativeModel = build(config(seed=seed, **settings))
+    return model
