@@ -28,7 +28,8 @@ def test_lesions_are_found(anomaly, ill):
     inside = anomaly.foreground
     metrics = pixel_metrics(ill.lesion[inside], anomaly.scores[inside], {})
     assert metrics["auroc"] > 0.93
-    assert metrics["average_precision"] > 0.4
+    # Chance would be the lesions' share of the tissue.
+    assert metrics["average_precision"] > 15 * ill.lesion[inside].mean()
     assert anomaly.scores.shape == ill.volume.shape
 
 
