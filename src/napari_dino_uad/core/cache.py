@@ -1,0 +1,446 @@
+"""Embeddings on disk, so that a scan meets a backbone once.
+
+An entry holds the embeddings of one scan by one backbone under one preprocessing, and is named
+after the content of all three. It is a folder:
+
+- ``entry.json``: what the name stands for and the shape; its time of change is its last use;
+- ``features.f16``: (slices, C, h, w) in half precision, written slice by slice in any order;
+- ``checksums.bin``: 16 bytes for each slice, written after it; zeros where it is missing;
+- ``complete``: an empty file, made when the last slice is there.
+
+A slice counts only if its checksum holds. So whatever a killed process, a full disk or another
+hand left behind is computed again, and two processes may fill one entry together.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import weakref
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_dino_uad.core.errors import InputError
+
+__all__ = [
+    "DEFAULT_LIMIT_GB",
+    "CacheEntry",
+    "CacheKey",
+    "CacheUsage",
+    "FeatureCache",
+    "content_digest",
+    "open_cache",
+]
+
+#: Size above which the entries not used for longest are removed.
+DEFAULT_LIMIT_GB = 20.0
+
+#: Environment variables: a folder or "off", and the size limit in GB.
+FOLDER_VARIABLE = "NAPARI_DINO_UAD_CACHE"
+LIMIT_VARIABLE = "NAPARI_DINO_UAD_CACHE_GB"
+
+# Counts up whenever the same scan, backbone and preprocessing would give other embeddings or
+# another layout on disk; older entries are then never asked for and age away.
+_FEATURE_VERSION = 1
+
+_CHECKSUM_BYTES = 16
+_MISSING = bytes(_CHECKSUM_BYTES)
+_LOCK_TIMEOUT_S = 60.0
+
+# What this process holds open is not evicted: a fit may be reading it for hours.
+_in_use: weakref.WeakSet[CacheEntry] = weakref.WeakSet()
+
+
+def content_digest(array: NDArray[Any], spacing_mm: Sequence[float]) -> str:
+    """Name a scan after its content, whatever file it lies in.
+
+    Parameters
+    ----------
+    array : ndarray, (S, P, L)
+        Voxel values.
+    spacing_mm : sequence of float
+        Along the axes of `array`.
+
+    Returns
+    -------
+    str
+        SHA-256 in hexadecimal digits.
+    """
+    spacing = [float(value) for value in spacing_mm]
+    digest = hashlib.sha256(json.dumps([array.dtype.str, array.shape, spacing]).encode())
+    # By slices, because a view that runs another way would have to be copied as a whole.
+    for plane in array:
+        digest.update(np.ascontiguousarray(plane).data)
+    return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class CacheKey:
+    """What embeddings depend on.
+
+    Attributes
+    ----------
+    scan : str
+        From `content_digest`.
+    backbone : str
+        Checksum of the weights, engine and precision.
+    preprocessing : str
+        Its settings as JSON.
+    """
+
+    scan: str
+    backbone: str
+    preprocessing: str
+
+    @property
+    def digest(self) -> str:
+        """Name of the entry."""
+        parts = [_FEATURE_VERSION, self.scan, self.backbone, self.preprocessing]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:40]
+
+
+class CacheEntry:
+    """The embeddings of one scan, as far as they are known.
+
+    Made by `FeatureCache.entry`.
+
+    Attributes
+    ----------
+    folder : Path
+        Where it lies.
+    shape : tuple of int
+        (slices, C, h, w).
+    """
+
+    def __init__(self, cache: FeatureCache, folder: Path, shape: tuple[int, ...]) -> None:
+        self._cache = cache
+        self.folder = folder
+        self.shape = shape
+        self._slice_bytes = 2 * int(np.prod(shape[1:]))
+        _in_use.add(self)
+
+    def known(self) -> NDArray[np.bool_]:
+        """Say which slices claim to be there, (slices,) of bool; `read` tells whether they are."""
+        stored = np.frombuffer((self.folder / "checksums.bin").read_bytes(), dtype=np.uint8)
+        return np.asarray(stored.reshape(-1, _CHECKSUM_BYTES).any(axis=1))
+
+    @property
+    def complete(self) -> bool:
+        """Whether every slice was written."""
+        return (self.folder / "complete").exists()
+
+    def read(self, indices: Sequence[int]) -> NDArray[np.float16] | None:
+        """Read slices and check them.
+
+        Parameters
+        ----------
+        indices : sequence of int
+            Slice numbers.
+
+        Returns
+        -------
+        ndarray of float16, (B, C, h, w), or None
+            None if a slice is missing or does not have its checksum.
+        """
+        out = np.empty((len(indices), *self.shape[1:]), dtype=np.float16)
+        try:
+            # Read, not mapped: what is mapped counts as memory of the process.
+            with (
+                (self.folder / "features.f16").open("rb") as features,
+                (self.folder / "checksums.bin").open("rb") as checksums,
+            ):
+                for place, index in enumerate(indices):
+                    checksums.seek(index * _CHECKSUM_BYTES)
+                    expected = checksums.read(_CHECKSUM_BYTES)
+                    if expected in (_MISSING, b""):
+                        return None
+                    features.seek(index * self._slice_bytes)
+                    view = memoryview(out[place]).cast("B")
+                    if features.readinto(view) != self._slice_bytes:
+                        return None
+                    if self._checksum(index, view) != expected:
+                        return None
+        except FileNotFoundError:
+            return None
+        return out
+
+    def write(self, indices: Sequence[int], features: NDArray[np.float16]) -> None:
+        """Keep slices that were computed.
+
+        Parameters
+        ----------
+        indices : sequence of int
+            Slice numbers.
+        features : ndarray of float16, (B, C, h, w)
+            Their embeddings.
+
+        Raises
+        ------
+        InputError
+            If the disk is full or the folder cannot be written to.
+        """
+        features = np.ascontiguousarray(features, dtype=np.float16)
+        views = [memoryview(part).cast("B") for part in features]
+        sums = [self._checksum(*pair) for pair in zip(indices, views, strict=True)]
+        with self._cache.locked():
+            try:
+                with (
+                    (self.folder / "features.f16").open("r+b") as file,
+                    (self.folder / "checksums.bin").open("r+b") as table,
+                ):
+                    for index, view in zip(indices, views, strict=True):
+                        file.seek(index * self._slice_bytes)
+                        file.write(view)
+                    file.flush()
+                    for index, checksum in zip(indices, sums, strict=True):
+                        table.seek(index * _CHECKSUM_BYTES)
+                        table.write(checksum)
+            except FileNotFoundError:
+                # Another process cleared the cache; whoever asks next starts the entry anew.
+                return
+            if self.known().all():
+                (self.folder / "complete").touch()
+
+    def array(self) -> NDArray[np.float16]:
+        """Map the embeddings into memory, (slices, C, h, w).
+
+        What `read` has not confirmed must not be used.
+        """
+        return np.memmap(self.folder / "features.f16", np.float16, "r", shape=self.shape)
+
+    def _checksum(self, index: int, view: memoryview) -> bytes:
+        # The entry's name and the slice's number are in it, so that no slice passes for another.
+        digest = hashlib.sha256(f"{self.folder.name} {index} ".encode())
+        digest.update(view)
+        return digest.digest()[:_CHECKSUM_BYTES]
+
+
+@dataclass(frozen=True)
+class CacheUsage:
+    """How full the cache is.
+
+    Attributes
+    ----------
+    entries, complete : int
+        Scans in it, and those of which every slice is there.
+    size_bytes, limit_bytes : int
+        What it takes and may take on disk.
+    """
+
+    entries: int
+    complete: int
+    size_bytes: int
+    limit_bytes: int
+
+
+class FeatureCache:
+    """A folder of embeddings with a size limit, which several processes may share.
+
+    Parameters
+    ----------
+    folder : Path
+        Made when first needed.
+    limit_gb : float
+        Size in GB (1e9 bytes) above which the entries not used for longest are removed.
+        Entries in use stay, even if they alone are larger.
+
+    Raises
+    ------
+    InputError
+        If the limit is not above 0.
+    """
+
+    def __init__(self, folder: Path, limit_gb: float = DEFAULT_LIMIT_GB) -> None:
+        if not 0 < limit_gb < float("inf"):
+            raise InputError(f"The cache's limit is above 0 GB, but {limit_gb} came.")
+        self.folder = folder
+        self.limit_bytes = int(limit_gb * 1e9)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes from changing the cache for a moment.
+
+        Raises
+        ------
+        InputError
+            If the folder cannot be written to, the disk is full or the lock never comes free.
+        """
+        from filelock import FileLock
+
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with FileLock(self.folder / ".lock", timeout=_LOCK_TIMEOUT_S):
+                yield
+        except OSError as error:
+            raise InputError(
+                f"The feature cache in {self.folder} cannot be written "
+                f"({error.strerror or type(error).__name__}); free some space, choose another "
+                f"folder with {FOLDER_VARIABLE}, or switch it off with --no-cache."
+            ) from error
+
+    def entry(self, key: CacheKey, shape: tuple[int, ...]) -> CacheEntry:
+        """Open the entry of a key, or begin it.
+
+        Parameters
+        ----------
+        key : CacheKey
+            Scan, backbone and preprocessing.
+        shape : tuple of int
+            (slices, C, h, w) of the embeddings.
+
+        Returns
+        -------
+        CacheEntry
+            One that is damaged as a whole was begun anew.
+        """
+        folder = self.folder / key.digest
+        described = {
+            "version": _FEATURE_VERSION,
+            "scan": key.scan,
+            "backbone": key.backbone,
+            "preprocessing": key.preprocessing,
+            "shape": list(shape),
+        }
+        size = 2 * int(np.prod(shape))
+        with self.locked():
+            if _is_sound(folder, described, size):
+                os.utime(folder / "entry.json")
+            else:
+                _remove(folder)
+                self._evict(size)
+                self._begin(folder, described, size)
+            return CacheEntry(self, folder, shape)
+
+    def usage(self) -> CacheUsage:
+        """Measure the cache."""
+        entries = self._entries()
+        return CacheUsage(
+            entries=len(entries),
+            complete=sum((entry / "complete").exists() for entry in entries),
+            size_bytes=sum(_size(entry) for entry in entries),
+            limit_bytes=self.limit_bytes,
+        )
+
+    def clear(self) -> int:
+        """Remove every entry and return how many bytes came free."""
+        if not self.folder.is_dir():
+            return 0
+        before = self.usage().size_bytes
+        with self.locked():
+            # Temporary folders of killed processes go too; the lock is held, so none is in use.
+            for folder in self.folder.iterdir():
+                if folder.is_dir() and _is_ours(folder):
+                    _remove(folder)
+        return before - self.usage().size_bytes
+
+    def _entries(self) -> list[Path]:
+        if not self.folder.is_dir():
+            return []
+        return [path for path in self.folder.iterdir() if (path / "entry.json").is_file()]
+
+    def _begin(self, folder: Path, described: dict[str, Any], size: int) -> None:
+        partial = folder.with_name(f"{folder.name}.partial")
+        _remove(partial)
+        partial.mkdir()
+        for name, length in (
+            ("features.f16", size),
+            ("checksums.bin", described["shape"][0] * _CHECKSUM_BYTES),
+        ):
+            with (partial / name).open("wb") as file:
+                file.truncate(length)
+        (partial / "entry.json").write_text(json.dumps(described, indent=1), encoding="utf-8")
+        partial.replace(folder)
+
+    def _evict(self, needed: int) -> None:
+        """Remove the entries not used for longest until there is room for a new one."""
+        in_use = {entry.folder for entry in _in_use}
+        entries = self._entries()
+        sizes = {entry: _size(entry) for entry in entries}
+        excess = sum(sizes.values()) + needed - self.limit_bytes
+        for entry in sorted(entries, key=_last_use):
+            if excess <= 0:
+                break
+            if entry not in in_use and _remove(entry):
+                excess -= sizes[entry]
+
+
+def open_cache(choice: FeatureCache | bool = True) -> FeatureCache | None:
+    """Return the cache to use.
+
+    Parameters
+    ----------
+    choice : FeatureCache or bool
+        True is the user's own: in the folder that the environment variable
+        ``NAPARI_DINO_UAD_CACHE`` names ("off" for none) or else where the system keeps caches,
+        with the limit of ``NAPARI_DINO_UAD_CACHE_GB``. False is none.
+
+    Returns
+    -------
+    FeatureCache or None
+
+    Raises
+    ------
+    InputError
+        If the limit in the environment is no number above 0.
+    """
+    if isinstance(choice, FeatureCache):
+        return choice
+    place = os.environ.get(FOLDER_VARIABLE, "")
+    if not choice or place.lower() == "off":
+        return None
+    if not place:
+        import platformdirs
+
+        place = platformdirs.user_cache_dir("napari-dino-uad", appauthor=False)
+    text = os.environ.get(LIMIT_VARIABLE, str(DEFAULT_LIMIT_GB))
+    try:
+        limit = float(text)
+    except ValueError as error:
+        raise InputError(f"{LIMIT_VARIABLE} is a number of GB, but {text!r} came.") from error
+    return FeatureCache(Path(place).expanduser() / "features", limit)
+
+
+def _is_sound(folder: Path, described: dict[str, Any], size: int) -> bool:
+    """Say whether an entry is what its name says, its slices aside."""
+    try:
+        stored = json.loads((folder / "entry.json").read_text(encoding="utf-8"))
+        return (
+            stored == described
+            and (folder / "features.f16").stat().st_size == size
+            and (folder / "checksums.bin").stat().st_size == described["shape"][0] * _CHECKSUM_BYTES
+        )
+    except (OSError, ValueError):
+        return False
+
+
+def _is_ours(folder: Path) -> bool:
+    name = folder.name.removesuffix(".partial")
+    return len(name) == 40 and set(name) <= set("0123456789abcdef")
+
+
+def _last_use(folder: Path) -> float:
+    try:
+        return (folder / "entry.json").stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def _size(folder: Path) -> int:
+    try:
+        return sum(file.stat().st_size for file in folder.iterdir())
+    except OSError:
+        return 0
+
+
+def _remove(folder: Path) -> bool:
+    """Remove an entry and say whether it is gone; Windows keeps one that is mapped somewhere."""
+    shutil.rmtree(folder, ignore_errors=True)
+    return not folder.exists()
