@@ -27,6 +27,7 @@ from qtpy.QtWidgets import (
 )
 from superqt import QCollapsible
 
+from napari_dino_uad.core.normative.methods import METHODS
 from napari_dino_uad.core.progress import Progress
 from napari_dino_uad.core.results import RESEARCH_USE
 from napari_dino_uad.widgets.controls import DockWidget, RunControl, rule, small_label
@@ -140,7 +141,7 @@ class FitWidget(DockWidget):
         weights.addWidget(self.weights)
         weights.addWidget(browse)
         self._backbone_text = small_label()
-        self.method = ComboBox(choices=["dpmm"])
+        self.method = ComboBox(choices=[(one.title, key) for key, one in METHODS.items()])
         self.method.native.setToolTip("What learns the healthy patches.")
         self.plane = ComboBox(choices=["axial", "coronal", "sagittal"])
         self.plane.native.setToolTip("The plane in which slices are cut.")
@@ -516,7 +517,6 @@ class FitWidget(DockWidget):
 
 def _load_settings() -> Generator[Progress, None, dict[str, Any]]:
     from napari_dino_uad.core.fit import SMOOTHING_MM
-    from napari_dino_uad.core.normative.methods import METHODS
 
     yield Progress("Loading", 0, 1)
     configs = {key: method.config_class()() for key, method in METHODS.items()}
