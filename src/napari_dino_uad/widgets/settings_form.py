@@ -24,15 +24,16 @@ def describe_fields(settings: type) -> dict[str, str]:
     """
     names = [field.name for field in dataclasses.fields(settings)]
     out = dict.fromkeys(names, "")
-    current = ""
+    current: list[str] = []
     for line in (settings.__doc__ or "").splitlines():
         head = re.match(r"\s*(\w+(?:, \w+)*) : ", line)
         if head and head.group(1).split(", ")[0] in out:
-            current = head.group(1).split(", ")[0]
-        elif current and line.strip():
-            out[current] = f"{out[current]} {line.strip()}".strip()
-        elif not line.strip():
-            current = ""
+            current = head.group(1).split(", ")
+        elif line.strip():
+            for name in current:
+                out[name] = f"{out[name]} {line.strip()}".strip()
+        else:
+            current = []
     return out
 
 

@@ -1,0 +1,84 @@
+"""Make the pictures of the README and the docs: `make screenshots`."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import napari
+from qtpy.QtCore import QEventLoop, QTimer
+from qtpy.QtWidgets import QApplication
+
+from napari_dino_uad import drain, save_model, write_volume
+from napari_dino_uad.core.phantom import make_phantom
+from napari_dino_uad.demo import fit_phantoms, open_window
+from napari_dino_uad.widgets.fit import FitWidget
+
+IMAGES = Path(__file__).resolve().parents[1] / "docs" / "images"
+SIZE = (1300, 860)
+PATIENCE_S = 300
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    """Let the window work until something is so, and then draw it."""
+    for _ in range(PATIENCE_S * 20):
+        if condition():
+            break
+        QApplication.processEvents(QEventLoop.ProcessEventsFlag.AllEvents, 50)
+        rest(50)
+    else:
+        raise TimeoutError(f"nothing came in {PATIENCE_S} s")
+    rest(800)
+
+
+def rest(milliseconds: int) -> None:
+    loop = QEventLoop()
+    QTimer.singleShot(milliseconds, loop.quit)
+    loop.exec_()
+
+
+def take(viewer: napari.Viewer, name: str) -> None:
+    # Notices of napari itself are no part of the product.
+    for notice in viewer.window._qt_window.findChildren(
+        napari._qt.dialogs.qt_notification.NapariQtNotification
+    ):
+        notice.close()
+    rest(300)
+    viewer.screenshot(str(IMAGES / name), canvas_only=False, flash=False)
+    print(IMAGES / name)
+
+
+def detect_and_fit() -> None:
+    model, ill = drain(fit_phantoms(), lambda progress: None)
+    viewer, widget = open_window(model, ill)
+    viewer.window.resize(*SIZE)
+    wait_for(lambda: widget.detection is not None and not widget.findings_job.running)
+    take(viewer, "detect.png")
+    viewer.close()
+
+    with tempfile.TemporaryDirectory() as folder:
+        for seed in range(6):
+            head = make_phantom(seed)
+            write_volume(Path(folder) / f"head{seed}_flair.nii.gz", head.volume.array, head.volume)
+        save_model(model, Path(folder) / "heads.safetensors")
+        viewer = napari.Viewer(title="napari")
+        viewer.window.resize(*SIZE)
+        viewer.open_sample("napari-dino-uad", "healthy_phantom")
+        viewer.dims.set_point(0, 10.0)
+        _, fit = viewer.window.add_plugin_dock_widget("napari-dino-uad", "Fit")
+        assert isinstance(fit, FitWidget)
+        wait_for(lambda: fit._form is not None)
+        fit.add([Path(folder)])
+        wait_for(lambda: len(fit.cases) > 0)
+        fit._form.controls["components"].value = 150
+        fit._form.controls["epochs"].value = 6
+        fit.fit()
+        wait_for(lambda: fit.fitted is not None)
+        take(viewer, "fit.png")
+        viewer.close()
+
+
+if __name__ == "__main__":
+    IMAGES.mkdir(parents=True, exist_ok=True)
+    detect_and_fit()
