@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_dino_uad.core.domain_shift import measure_shift
 from napari_dino_uad.core.findings import Finding, write_findings_csv
 from napari_dino_uad.core.volume import write_volume
 
@@ -74,6 +75,7 @@ def write_results(
     write_volume(paths[1], labels, anomaly.volume)
     write_findings_csv(paths[2], findings)
     model = anomaly.model
+    shift = measure_shift(anomaly.scores[anomaly.foreground], model.calibration)
     report = {
         "case": name,
         "scan": None if anomaly.volume.path is None else str(anomaly.volume.path),
@@ -83,6 +85,7 @@ def write_results(
         "versions": model.versions,
         "false_positive_rate": false_positive_rate,
         "threshold": model.calibration.threshold(false_positive_rate),
+        "domain_shift": {"median_rate": shift.median_rate, "warning": shift.warning},
         "findings": [dataclasses.asdict(finding) for finding in findings],
         "seconds": anomaly.seconds,
         **(extra or {}),

@@ -19,7 +19,7 @@ from qtpy.QtWidgets import (
 from napari_dino_uad.core.progress import Progress
 from napari_dino_uad.widgets.workers import Job
 
-__all__ = ["DockWidget", "RunControl", "rule", "small_label"]
+__all__ = ["DockWidget", "RunControl", "rule", "small_label", "warning_label"]
 
 
 def small_label(text: str = "") -> QLabel:
@@ -29,6 +29,16 @@ def small_label(text: str = "") -> QLabel:
     font = label.font()
     font.setPointSizeF(max(7.0, font.pointSizeF() * 0.9))
     label.setFont(font)
+    return label
+
+
+def warning_label() -> QLabel:
+    """Make a label for what must not be overlooked; hidden while it has no text."""
+    label = QLabel()
+    label.setWordWrap(True)
+    # Dark on amber is readable in dark and light themes alike.
+    label.setStyleSheet("background: #f2b134; color: #1a1a1a; padding: 6px; border-radius: 3px;")
+    label.hide()
     return label
 
 

@@ -27,7 +27,13 @@ from qtpy.QtWidgets import (
 
 from napari_dino_uad.core.progress import Inner, Progress
 from napari_dino_uad.core.results import RESEARCH_USE
-from napari_dino_uad.widgets.controls import DockWidget, RunControl, rule, small_label
+from napari_dino_uad.widgets.controls import (
+    DockWidget,
+    RunControl,
+    rule,
+    small_label,
+    warning_label,
+)
 from napari_dino_uad.widgets.heat import HeatView
 from napari_dino_uad.widgets.layers import is_ours, slice_index, volume_reader
 from napari_dino_uad.widgets.session import session
@@ -75,6 +81,7 @@ class _Detection:
 
     anomaly: AnomalyMap
     histogram: NDArray[np.float64]
+    warning: str
     seconds: float
 
 
@@ -145,6 +152,7 @@ class DetectWidget(DockWidget):
             "Compute the heatmap, the slice on screen first (Ctrl+Shift+D).",
             "Stop; the slices that are done stay on screen.",
         )
+        self.warning = warning_label()
         self.threshold = ThresholdControl()
         self.minimum_volume = QDoubleSpinBox()
         self.minimum_volume.setRange(0, 100)
@@ -171,7 +179,7 @@ class DetectWidget(DockWidget):
         notice = small_label(RESEARCH_USE)
         notice.setAlignment(Qt.AlignmentFlag.AlignCenter)
         self.content.addLayout(form)
-        for widget in (self._model_text, self.run, rule(), self.threshold):
+        for widget in (self._model_text, self.run, self.warning, rule(), self.threshold):
             self.content.addWidget(widget)
         self.content.addLayout(size_row)
         for widget in (self._summary, self._cursor, self._save):
@@ -291,6 +299,7 @@ class DetectWidget(DockWidget):
         self._scan_layer = self._heat = self.detection = None
         self.findings = []
         self._summary.setText("")
+        self._warn("")
 
     def _on_progress(self, progress: Progress) -> None:
         canvas = progress.result
@@ -304,12 +313,17 @@ class DetectWidget(DockWidget):
 
     def _on_detected(self, detection: _Detection) -> None:
         self.detection = detection.anomaly
+        self._warn(detection.warning)
         if self._heat is not None:
             self._heat.refresh()
         if self._edges is not None:
             self.threshold.show_scan(self._edges, detection.histogram)
         self.run.say(f"{len(detection.anomaly.scan)} slices in {detection.seconds:.1f} s")
         self._find()
+
+    def _warn(self, text: str) -> None:
+        self.warning.setText(text)
+        self.warning.setVisible(bool(text))
 
     # Threshold and findings ---------------------------------------------------------------
 
@@ -481,6 +495,7 @@ def _detect_for_display(
 ) -> Generator[Progress, None, _Detection]:
     """Detect, and bring each batch to the voxels of the scan before it leaves the thread."""
     from napari_dino_uad.core.detect import SliceMaps, detect
+    from napari_dino_uad.core.domain_shift import measure_shift
     from napari_dino_uad.core.slices import plane_axis, to_plane
 
     started = time.perf_counter()
@@ -504,7 +519,8 @@ def _detect_for_display(
     _fill(array, anomaly, low, tissue_only)
     tissue = anomaly.scores[anomaly.foreground]
     histogram = score_histogram(tissue, edges) if edges is not None else np.zeros(1)
-    return _Detection(anomaly, histogram, time.perf_counter() - started)
+    warning = measure_shift(tissue, model.calibration).warning
+    return _Detection(anomaly, histogram, warning, time.perf_counter() - started)
 
 
 def _fill(array: NDArray[np.float32], anomaly: AnomalyMap, low: float, tissue_only: bool) -> None:

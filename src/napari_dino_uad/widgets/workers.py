@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
@@ -64,6 +65,10 @@ def describe_error(error: BaseException) -> str:
     return f"Unexpected error: {type(error).__name__}: {error}. The log has the details."
 
 
+# Two jobs may be the first to want torch at once.
+_IMPORTING = threading.Lock()
+
+
 def _import_torch() -> None:
     """Import torch so that it does not bring the window down.
 
@@ -71,26 +76,27 @@ def _import_torch() -> None:
     is installed, brings an LLVM of its own: loaded second, it ends the process with a
     segmentation fault. Only compiled models need triton, and there are none here.
     """
-    maps = Path("/proc/self/maps")
-    clash = (
-        "torch" not in sys.modules
-        and "triton" not in sys.modules
-        and maps.exists()
-        and "libLLVM" in maps.read_text(encoding="utf-8", errors="replace")
-    )
-    if clash:
-        sys.modules["triton"] = None  # type: ignore[assignment]  # makes its import fail
-    try:
-        import torch
-
+    with _IMPORTING:
+        maps = Path("/proc/self/maps")
+        clash = (
+            "torch" not in sys.modules
+            and "triton" not in sys.modules
+            and maps.exists()
+            and "libLLVM" in maps.read_text(encoding="utf-8", errors="replace")
+        )
         if clash:
-            from torch.utils._triton import has_triton_package
+            sys.modules["triton"] = None  # type: ignore[assignment]  # makes its import fail
+        try:
+            import torch
 
-            # torch remembers the answer, and does not try again.
-            has_triton_package()
-    finally:
-        if clash:
-            del sys.modules["triton"]
+            if clash:
+                from torch.utils._triton import has_triton_package
+
+                # torch remembers the answer, and does not try again.
+                has_triton_package()
+        finally:
+            if clash:
+                del sys.modules["triton"]
     torch.set_num_threads(gui_threads())
 
 

@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from napari_dino_uad import detect, drain
+from napari_dino_uad.core.calibration import Calibration
+from napari_dino_uad.core.domain_shift import measure_shift
+from napari_dino_uad.core.volume import volume_from_array
+
+RNG = np.random.default_rng(0)
+CALIBRATION = Calibration.from_scores(RNG.normal(size=100_000))
+
+
+def test_a_healthy_scan_lies_in_the_middle():
+    shift = measure_shift(RNG.normal(size=10_000), CALIBRATION)
+    assert shift.median_rate == pytest.approx(0.5, abs=0.02)
+    assert not shift.unlike
+    assert shift.warning == ""
+
+
+def test_a_large_lesion_is_no_shift():
+    scores = RNG.normal(size=10_000)
+    scores[:2000] += 10
+    assert not measure_shift(scores, CALIBRATION).unlike
+
+
+def test_a_scan_of_another_kind_is_told():
+    shift = measure_shift(RNG.normal(3, 1, 10_000), CALIBRATION)
+    assert shift.median_rate == pytest.approx(0.00135, rel=0.5)
+    assert shift.unlike
+    assert "99.9 % of healthy tissue" in shift.warning
+
+
+def test_no_tissue_at_all():
+    assert measure_shift(np.zeros(0), CALIBRATION).unlike
+
+
+def test_an_inverted_head_is_of_another_kind(model, healthy, ill):
+    volume = ill.volume
+    tissue = volume.array > 60
+    inverted = np.where(tissue, volume.array.max() - volume.array, volume.array)
+    strange = volume_from_array(inverted, volume.spacing_mm, volume.origin_mm, "inverted")
+    for scan, unlike in ((volume, False), (strange, True)):
+        anomaly = drain(detect(scan, model))
+        shift = measure_shift(anomaly.scores[anomaly.foreground], model.calibration)
+        assert shift.unlike is unlike, shift
