@@ -135,6 +135,7 @@ def _detect_all(
     bad: dict[Path, str],
 ) -> None:
     """Detect in every scan and print a table; what cannot be used goes into `bad`."""
+    from napari_dino_uad.core.domain_shift import measure_shift
     from napari_dino_uad.core.results import write_results
 
     backbone = load_on(device, model.backbone_key, weights)
@@ -165,6 +166,9 @@ def _detect_all(
                 "seconds": {step: round(value, 3) for step, value in seconds.items()},
             }
             write_results(out, anomaly, labels, findings, request.false_positive_rate, name, extra)
+            shift = measure_shift(anomaly.scores[anomaly.foreground], model.calibration)
+            if shift.unlike:
+                note(f"Warning: {name}: {shift.warning}")
             _add_row(table, name, findings, time.perf_counter() - started)
     if table.row_count:
         output().print(table)

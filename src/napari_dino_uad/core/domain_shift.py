@@ -46,6 +46,7 @@ class DomainShift:
         if not self.unlike:
             return ""
         share = 100 * (1 - self.median_rate)
+        healthy = "nearly all" if share > 99.9 else f"{share:.0f} % of"
         return (
             "This scan does not look like those the model knows: half of its tissue scores higher "
             f"than {share:.1f} % of healthy tissue. It may be another sequence, skull-stripped "
