@@ -86,7 +86,7 @@ def test_evaluate_writes_metrics(heads, model_file, tmp_path):
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     metrics = json.loads((tmp_path / "metrics.json").read_text())
-    assert metrics["pixel"]["auroc"] > 0.93
+    assert metrics["pixel"]["auroc"] > 0.9
     assert metrics["pixel"]["dice_at_fpr"]["0.05"] > 0
     assert {"reading", "backbone", "model", "rest"} <= set(metrics["seconds"])
     with (tmp_path / "cases.csv").open(newline="") as file:

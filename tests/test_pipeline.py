@@ -27,7 +27,7 @@ def anomaly(model, ill):
 def test_lesions_are_found(anomaly, ill):
     inside = anomaly.foreground
     metrics = pixel_metrics(ill.lesion[inside], anomaly.scores[inside], {})
-    assert metrics["auroc"] > 0.93
+    assert metrics["auroc"] > 0.9
     # Chance would be the lesions' share of the tissue.
     assert metrics["average_precision"] > 15 * ill.lesion[inside].mean()
     assert anomaly.scores.shape == ill.volume.shape
@@ -141,7 +141,7 @@ def test_lesion_slices_are_left_out_of_the_fit(healthy, ill):
 def test_evaluation_counts_and_separates(model, ill):
     evaluation = drain(evaluate([Case(ill.volume, ill.lesion)], model))
     pixel = evaluation.metrics["pixel"]
-    assert pixel["auroc"] > 0.93
+    assert pixel["auroc"] > 0.9
     assert 0 < pixel["max_dice"] <= 1
     assert set(pixel["dice_at_fpr"]) == {"0.1", "0.05", "0.01"}
     assert evaluation.metrics["lesion_pixels"] == int(ill.lesion.sum())
