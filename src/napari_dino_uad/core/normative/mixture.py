@@ -1,0 +1,120 @@
+"""A fitted mixture: components, their weights, and the posterior of a patch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from napari_dino_uad.core.normative.dpmm_settings import Covariance
+from napari_dino_uad.core.normative.mixture_components import (
+    Components,
+    DiagonalGaussians,
+    SphericalGaussians,
+)
+from napari_dino_uad.core.normative.mixture_full import FullGaussians
+from napari_dino_uad.core.normative.mixture_vmf import VonMisesFisher
+
+__all__ = ["Mixture", "new_components"]
+
+_KINDS: dict[Covariance, Callable[[], Components]] = {
+    "diag": DiagonalGaussians,
+    "spherical": SphericalGaussians,
+    "full": FullGaussians,
+    "vmf": VonMisesFisher,
+}
+
+
+def new_components(covariance: Covariance) -> Components:
+    """Return components that are not set yet."""
+    return _KINDS[covariance]()
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """Living components and their weights.
+
+    Attributes
+    ----------
+    components : Components
+        K densities, relative to `origin`.
+    log_weights : torch.Tensor, (K,)
+        log pi_k.
+    origin : torch.Tensor, (C,)
+        What is taken from an embedding before it meets the components.
+    concentration : float
+        alpha of the Dirichlet process.
+    """
+
+    components: Components
+    log_weights: torch.Tensor
+    origin: torch.Tensor
+    concentration: float
+
+    @property
+    def means(self) -> torch.Tensor:
+        """Means in the space of the embeddings, (K, C)."""
+        return self.components.means + self.origin
+
+    def joint(self, x: torch.Tensor) -> torch.Tensor:
+        """Return log pi_k p(x_n | k) of patches (N, C), (N, K)."""
+        return self.components.log_density(x - self.origin, self.log_weights)
+
+    def log_likelihood(self, x: torch.Tensor) -> torch.Tensor:
+        """Return log sum_k pi_k p(x_n | k) of patches (N, C), (N,)."""
+        return torch.logsumexp(self.joint(x), dim=1)
+
+    def responsibilities(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the posterior of each component for patches (N, C), (N, K)."""
+        return torch.softmax(self.joint(x), dim=1)
+
+    def to(self, covariance: Covariance, device: torch.device) -> Mixture:
+        """Return the mixture on a device."""
+        components = new_components(covariance)
+        spread = self.components.spread_tensors()
+        components.load(
+            self.components.means.to(device),
+            {name: tensor.to(device) for name, tensor in spread.items()},
+        )
+        return Mixture(
+            components, self.log_weights.to(device), self.origin.to(device), self.concentration
+        )
+
+    # Files --------------------------------------------------------------------------------
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """Return the mixture to save; what grows with K x C in half precision.
+
+        Means are kept relative to their origin and spreads as deviations, so half precision's
+        eleven bits are relative to the spread of the data.
+        """
+        out = {
+            "means": self.components.means.half(),
+            "log_weights": self.log_weights,
+            "origin": self.origin,
+        }
+        for name, spread in self.components.spread_tensors().items():
+            # One number a component costs nothing, and may be beyond the range of half.
+            out[name] = spread.half() if spread.ndim > 1 else spread
+        return {name: tensor.cpu().contiguous() for name, tensor in out.items()}
+
+    @classmethod
+    def restore(
+        cls,
+        covariance: Covariance,
+        tensors: dict[str, torch.Tensor],
+        concentration: float,
+        device: torch.device,
+    ) -> Mixture:
+        """Build a mixture, in single precision, from what `tensors` gave.
+
+        Raises
+        ------
+        KeyError, RuntimeError
+            If tensors are missing or of the wrong shape.
+        """
+        single = {name: tensor.to(device, torch.float32) for name, tensor in tensors.items()}
+        components = new_components(covariance)
+        components.load(single["means"], single)
+        return cls(components, single["log_weights"], single["origin"], concentration)
