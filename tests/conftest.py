@@ -14,6 +14,14 @@ from napari_dino_uad.core.phantom import Phantom, make_phantom
 _HEALTHY = 4
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory):
+    """Keep the tests out of the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NAPARI_DINO_UAD_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def healthy() -> list[Phantom]:
     """Healthy heads."""

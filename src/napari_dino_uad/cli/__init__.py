@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from napari_dino_uad import __version__
-from napari_dino_uad.cli import detect, evaluate, fit, models, synthetic
+from napari_dino_uad.cli import cache, detect, evaluate, fit, models, synthetic
 from napari_dino_uad.cli.terminal import SentenceGroup
 
 __all__ = ["app"]
@@ -48,4 +48,5 @@ fit.register(app)
 detect.register(app)
 evaluate.register(app)
 models.register(app)
+cache.register(app)
 synthetic.register(app)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from napari_dino_uad.cli.fit import load_on
-from napari_dino_uad.cli.options import Device, Model, Pattern, Scans, Weights, path_of
+from napari_dino_uad.cli.options import Device, Model, NoCache, Pattern, Scans, Weights, path_of
 from napari_dino_uad.cli.resume import (
     Request,
     image_paths,
@@ -63,6 +63,7 @@ def _detect(
     pattern: Pattern = None,
     weights: Weights = None,
     device: Device = "auto",
+    no_cache: NoCache = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Make results again that are there already.")
     ] = False,
@@ -96,7 +97,7 @@ def _detect(
     if skipped:
         note(f"{skipped} of {len(cases)} cases are done already; --overwrite makes them again.")
     if todo:
-        _detect_all(todo, fitted, weights, device, request, out, model, bad)
+        _detect_all(todo, fitted, weights, device, request, out, model, bad, not no_cache)
     if len(bad) < len(cases):
         from napari_dino_uad.core.results import RESEARCH_USE
 
@@ -133,6 +134,7 @@ def _detect_all(
     out: Path,
     model_path: Path,
     bad: dict[Path, str],
+    cache: bool,
 ) -> None:
     """Detect in every scan and print a table; what cannot be used goes into `bad`."""
     from napari_dino_uad.core.domain_shift import measure_shift
@@ -148,7 +150,7 @@ def _detect_all(
             shown = _Overall(bars, number, len(todo), name)
             try:
                 anomaly, labels, findings, seconds = _detect_one(
-                    path, model, backbone, request, shown
+                    path, model, backbone, request, shown, cache
                 )
             except (InputError, OSError, RuntimeError, MemoryError) as error:
                 # What one scan brought about says nothing of the others.
@@ -197,6 +199,7 @@ def _detect_one(
     backbone: Backbone,
     request: Request,
     shown: _Overall,
+    cache: bool,
 ) -> tuple[AnomalyMap, NDArray[np.uint8], list[Finding], dict[str, float]]:
     from napari_dino_uad.core.detect import detect
     from napari_dino_uad.core.findings import find_findings
@@ -206,7 +209,7 @@ def _detect_one(
     clock = time.perf_counter()
     volume = read_volume(path)
     reading = time.perf_counter() - clock
-    anomaly = drain(detect(volume, model, backbone=backbone), shown)
+    anomaly = drain(detect(volume, model, backbone=backbone, cache=cache), shown)
     clock = time.perf_counter()
     labels, findings = find_findings(
         anomaly.scores,

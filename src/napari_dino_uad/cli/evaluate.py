@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from napari_dino_uad.cli.fit import load_on
-from napari_dino_uad.cli.options import Device, MaskPattern, Model, Pattern, Scans, Weights
+from napari_dino_uad.cli.options import Device, MaskPattern, Model, NoCache, Pattern, Scans, Weights
 from napari_dino_uad.cli.terminal import new_table, output, progress_bars, writable_folder
 from napari_dino_uad.core.errors import InputError
 
@@ -31,6 +31,7 @@ def _evaluate(
     pattern: Pattern = None,
     weights: Weights = None,
     device: Device = "auto",
+    no_cache: NoCache = False,
 ) -> None:
     """Compare a model's scores with lesion masks, over the pixels of the foreground."""
     from napari_dino_uad.core.cohort import find_cases
@@ -54,7 +55,7 @@ def _evaluate(
     from napari_dino_uad.core.progress import drain
 
     with progress_bars() as bars:
-        evaluation = drain(evaluate(cases, fitted, backbone=backbone), bars)
+        evaluation = drain(evaluate(cases, fitted, backbone=backbone, cache=not no_cache), bars)
     write_evaluation(evaluation, out)
     _print(evaluation.metrics, evaluation.cases)
     output().print(f"Metrics in {out}", soft_wrap=True)

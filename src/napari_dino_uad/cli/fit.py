@@ -12,6 +12,7 @@ from typer.core import TyperCommand
 from napari_dino_uad.cli.options import (
     Device,
     MaskPattern,
+    NoCache,
     Pattern,
     Scans,
     Weights,
@@ -131,6 +132,7 @@ def _fit(
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same model.")] = 0,
     device: Device = "auto",
+    no_cache: NoCache = False,
 ) -> None:
     """Fit a model of what is normal on healthy scans.
 
@@ -168,6 +170,7 @@ def _fit(
                 backbone=loaded,
                 preprocessing=preprocessing,
                 seed=seed,
+                cache=not no_cache,
             ),
             bars,
         )

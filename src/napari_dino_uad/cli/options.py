@@ -29,6 +29,7 @@ __all__ = [
     "Device",
     "MaskPattern",
     "Model",
+    "NoCache",
     "Pattern",
     "Scans",
     "Weights",
@@ -58,6 +59,10 @@ Weights = Annotated[
     typer.Option(metavar="FILE", help="A file of the backbone's weights, instead of its hub."),
 ]
 Device = Annotated[str, typer.Option(metavar="auto|cpu|cuda|mps", help="Where the backbone runs.")]
+NoCache = Annotated[
+    bool,
+    typer.Option("--no-cache", help="Neither look for embeddings on disk nor keep them there."),
+]
 
 # Given by options of their own.
 _NOT_SETTINGS = frozenset({"seed"})

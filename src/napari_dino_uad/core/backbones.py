@@ -6,6 +6,7 @@ import hashlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any, Literal
 
 from napari_dino_uad.core.errors import InputError
@@ -180,9 +181,13 @@ class Backbone:
 
     @cached_property
     def sha256(self) -> str:
-        """Checksum of the weights, whatever file they came from."""
+        """Checksum of the weights, whatever file they came from and whatever size was embedded."""
+        state = dict(self.module.state_dict())
+        if hasattr(self, "_native_position"):
+            # What `embed` put in its place follows the input size, not the weights.
+            state["pos_embed"] = self._native_position
         digest = hashlib.sha256()
-        for name, tensor in sorted(self.module.state_dict().items()):
+        for name, tensor in sorted(state.items()):
             digest.update(name.encode())
             digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()
@@ -327,6 +332,8 @@ def _embedded(spec: BackboneSpec) -> torch.nn.Module:
 
 
 def _from_file(spec: BackboneSpec, path: Path) -> torch.nn.Module:
+    from safetensors import SafetensorError
+
     if not path.is_file():
         raise InputError(f"There is no file of weights at {path}.")
     if spec.family == "cnn":
@@ -342,7 +349,15 @@ def _from_file(spec: BackboneSpec, path: Path) -> torch.nn.Module:
             build["img_size"] = spec.native_size
     try:
         return _create(spec, **build)
-    except (RuntimeError, KeyError, OSError, ValueError, EOFError) as error:
+    except (
+        RuntimeError,
+        KeyError,
+        OSError,
+        ValueError,
+        EOFError,
+        UnpicklingError,
+        SafetensorError,
+    ) as error:
         raise InputError(
             f"{path.name} does not hold the weights of {spec.key} ({spec.dimension} channels): "
             "expected an official .pth or a timm .pth or .safetensors file of that network."

@@ -11,10 +11,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_dino_uad.core.features import PATCH_FOREGROUND, extract_features, outwards
+from napari_dino_uad.core.cache import FeatureCache, content_digest, open_cache
+from napari_dino_uad.core.features import (
+    PATCH_FOREGROUND,
+    cache_entry,
+    extract_features,
+    outwards,
+)
 from napari_dino_uad.core.model import FittedModel, smooth_maps
+from napari_dino_uad.core.pipeline import in_background
 from napari_dino_uad.core.progress import Inner, Progress
-from napari_dino_uad.core.slices import PatchGrid, PreparedScan, from_plane, prepare
+from napari_dino_uad.core.slices import PatchGrid, PreparedScan, from_plane, prepare, to_plane
 
 if TYPE_CHECKING:
     from napari_dino_uad.core.backbones import Backbone
@@ -75,10 +82,12 @@ class AnomalyMap:
     @cached_property
     def scores(self) -> NDArray[np.float32]:
         """Scores on the volume's canonical grid, (S, P, L) of float32."""
-        full = np.empty(self.scan.values.shape, dtype=np.float32)
-        for start in range(0, len(full), 16):
-            full[start : start + 16] = self.grid.to_slices(self.grid_scores[start : start + 16])
-        return np.ascontiguousarray(from_plane(full, self.model.preprocessing.plane))
+        plane = self.model.preprocessing.plane
+        full = np.empty(self.volume.shape, dtype=np.float32)
+        slices = to_plane(full, plane)
+        for start in range(0, len(slices), 16):
+            slices[start : start + 16] = self.grid.to_slices(self.grid_scores[start : start + 16])
+        return full
 
     @cached_property
     def foreground(self) -> NDArray[np.bool_]:
@@ -92,9 +101,9 @@ def score_slices(
     scan: PreparedScan,
     model: FittedModel,
     grid: PatchGrid,
-    batches: Iterable[tuple[list[int], NDArray[np.float16]]],
+    batches: Iterable[tuple[list[int], NDArray[np.float16]] | None],
     seconds: dict[str, float] | None = None,
-) -> Generator[tuple[SliceMaps, int], None, NDArray[np.float32]]:
+) -> Generator[tuple[SliceMaps | None, int], None, NDArray[np.float32]]:
     """Score the slices of a prepared scan as their embeddings come.
 
     Parameters
@@ -105,15 +114,16 @@ def score_slices(
         A fitted model.
     grid : PatchGrid
         How the patches lie over the slices.
-    batches : iterable of (list of int, ndarray of float16 (B, C, h, w))
-        Slice numbers and their embeddings.
+    batches : iterable of (list of int, ndarray of float16 (B, C, h, w)) or None
+        Slice numbers and their embeddings; None while they are being waited for.
     seconds : dict, optional
         Time spent waiting for embeddings ("backbone") and scoring ("model") is added to it.
 
     Yields
     ------
-    tuple of (SliceMaps, int)
-        The slices of a batch, smoothed over what is known so far, and how many are done.
+    tuple of (SliceMaps or None, int)
+        The slices of a batch, smoothed over what is known so far, and how many are done; None
+        for every None that came.
 
     Returns
     -------
@@ -133,7 +143,11 @@ def score_slices(
     known = np.zeros(len(scan), dtype=bool)
     reach = int(np.ceil(3 * model.smoothing_mm / spacing[0]))
     clock = time.perf_counter()
-    for indices, features in batches:
+    for item in batches:
+        if item is None:
+            yield None, int(known.sum())
+            continue
+        indices, features = item
         seconds["backbone"] = seconds.get("backbone", 0.0) + time.perf_counter() - clock
         clock = time.perf_counter()
         raw[indices] = model.score(features)
@@ -161,6 +175,7 @@ def detect(
     backbone: Backbone | None = None,
     first_slice: int | None = None,
     batch: int = 2,
+    cache: FeatureCache | bool = True,
 ) -> Generator[Progress, None, AnomalyMap]:
     """Score a scan, the slice on screen first.
 
@@ -177,29 +192,42 @@ def detect(
         The middle if not given.
     batch : int
         Slices at once.
+    cache : FeatureCache or bool
+        Where embeddings are looked for and kept; True is the user's own cache, False none.
 
     Yields
     ------
     Progress
-        With a `SliceMaps` as result after every batch.
+        With a `SliceMaps` as result after every batch, and without one while waiting.
 
     Returns
     -------
     AnomalyMap
     """
     clock = time.perf_counter()
-    yield Progress("Preparing the scan", 0, 1, volume.name)
-    if backbone is None:
-        backbone = model.load_backbone()
-    else:
+    preparing = Progress("Preparing the scan", 0, 1, volume.name)
+    yield preparing
+    store = open_cache(cache)
+
+    def load() -> Backbone:
+        if backbone is None:
+            return model.load_backbone()
         model.check_backbone(backbone)
-    scan = prepare(volume, model.preprocessing)
+        return backbone
+
+    def digest() -> str:
+        return "" if store is None else content_digest(volume.array, volume.spacing_mm)
+
+    ready = Inner(in_background(load, lambda: prepare(volume, model.preprocessing), digest))
+    for _ in ready:
+        yield preparing
+    network, scan, name = ready.value
     seconds = {"prepare": time.perf_counter() - clock}
     first = len(scan) // 2 if first_slice is None else min(max(first_slice, 0), len(scan) - 1)
-    grid = scan.grid(backbone.spec.stride, backbone.spec.multiple)
-    batches = extract_features(
-        scan, grid, backbone, outwards(len(scan), first), batch, first_batch=1
-    )
+    grid = scan.grid(network.spec.stride, network.spec.multiple)
+    entry = cache_entry(store, name, scan, grid, network)
+    order = outwards(len(scan), first)
+    batches = extract_features(scan, grid, network, order, batch, first_batch=1, entry=entry)
     scoring = Inner(score_slices(scan, model, grid, batches, seconds))
     for maps, done in scoring:
         yield Progress("Detecting", done, len(scan), volume.name, maps)

@@ -49,7 +49,7 @@ class DomainShift:
         healthy = "nearly all" if share > 99.9 else f"{share:.0f} % of"
         return (
             "This scan does not look like those the model knows: half of its tissue scores higher "
-            f"than {share:.1f} % of healthy tissue. It may be another sequence, skull-stripped "
+            f"than {healthy} healthy tissue. It may be another sequence, skull-stripped "
             "or from another scanner; do not trust the map, and use a model of such scans."
         )
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_dino_uad.core.cache import FeatureCache
 from napari_dino_uad.core.cohort import Case, tissue_slices
 from napari_dino_uad.core.detect import detect
 from napari_dino_uad.core.errors import InputError
@@ -51,6 +52,7 @@ def evaluate(
     *,
     backbone: Backbone | None = None,
     batch: int = 2,
+    cache: FeatureCache | bool = True,
 ) -> Generator[Progress, None, Evaluation]:
     """Score scans with lesion masks and compare, over foreground pixels.
 
@@ -67,6 +69,8 @@ def evaluate(
         The model's backbone if it is loaded already.
     batch : int
         Slices the backbone takes at once.
+    cache : FeatureCache or bool
+        As in `detect`.
 
     Yields
     ------
@@ -99,7 +103,7 @@ def evaluate(
         if mask is None:
             raise InputError(f"{case.name} has no mask; evaluation needs one for every scan.")
         seconds["reading"] += time.perf_counter() - clock
-        detecting = Inner(detect(volume, model, backbone=backbone, batch=batch))
+        detecting = Inner(detect(volume, model, backbone=backbone, batch=batch, cache=cache))
         for _ in detecting:
             yield Progress("Evaluating", number, len(cases), case.name)
         anomaly = detecting.value

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_dino_uad.core.cache import CacheEntry, CacheKey, FeatureCache
 from napari_dino_uad.core.errors import InputError
+from napari_dino_uad.core.pipeline import PATIENCE_S, prefetch
 
 if TYPE_CHECKING:
     import torch
@@ -18,10 +22,21 @@ if TYPE_CHECKING:
     from napari_dino_uad.core.normative.context import Context
     from napari_dino_uad.core.slices import PatchGrid, PreparedScan
 
-__all__ = ["FeatureSet", "extract_features", "outwards"]
+__all__ = [
+    "CachedSlices",
+    "FeatureSet",
+    "cache_entry",
+    "collect_features",
+    "extract_features",
+    "features_key",
+    "outwards",
+]
 
 # A patch counts as tissue when this share of it is foreground.
 PATCH_FOREGROUND = 0.25
+
+# Cached slices read, and so scored, at once.
+_CACHED_BATCH = 8
 
 
 def outwards(count: int, first: int) -> list[int]:
@@ -42,6 +57,38 @@ def outwards(count: int, first: int) -> list[int]:
     return sorted(range(count), key=lambda index: (abs(index - first), index))
 
 
+def features_key(backbone: Backbone) -> str:
+    """Name what a backbone's embeddings depend on: its weights, and where and how they run."""
+    engine = getattr(backbone, "engine", None)
+    where = getattr(engine, "description", None) or f"torch {backbone.device} float32"
+    return f"{backbone.sha256} {where}"
+
+
+def cache_entry(
+    cache: FeatureCache | None,
+    digest: str,
+    scan: PreparedScan,
+    grid: PatchGrid,
+    backbone: Backbone,
+) -> CacheEntry | None:
+    """Open the cached embeddings of a scan, or None without a cache.
+
+    Parameters
+    ----------
+    cache : FeatureCache or None
+        From `open_cache`.
+    digest : str
+        The scan's content, from `content_digest`.
+    scan, grid, backbone
+        As in `extract_features`.
+    """
+    if cache is None:
+        return None
+    settings = json.dumps(scan.preprocessing.to_dict(), sort_keys=True)
+    key = CacheKey(digest, features_key(backbone), settings)
+    return cache.entry(key, (len(scan), backbone.spec.dimension, *grid.shape))
+
+
 def extract_features(
     scan: PreparedScan,
     grid: PatchGrid,
@@ -49,8 +96,12 @@ def extract_features(
     order: Sequence[int],
     batch: int = 2,
     first_batch: int | None = None,
-) -> Iterator[tuple[list[int], NDArray[np.float16]]]:
-    """Compute the embeddings of some slices, batch by batch.
+    entry: CacheEntry | None = None,
+) -> Generator[tuple[list[int], NDArray[np.float16]] | None, None, None]:
+    """Read or compute the embeddings of some slices, batch by batch.
+
+    Slices are prepared in one thread while the backbone runs in another, so that neither it nor
+    whoever takes the embeddings waits longer than need be; a few batches at most are in memory.
 
     Parameters
     ----------
@@ -66,19 +117,137 @@ def extract_features(
         Slices at once.
     first_batch : int, optional
         Slices in the first batch, fewer for a quick first answer.
+    entry : CacheEntry, optional
+        Where embeddings are looked for first, and kept.
 
     Yields
     ------
-    tuple of (list of int, ndarray of float16 (B, C, h, w))
-        Slice numbers and their embeddings.
+    tuple of (list of int, ndarray of float16 (B, C, h, w)), or None
+        Slice numbers and their embeddings; None every tenth of a second in which none came.
     """
+    inputs = prefetch(_inputs(scan, grid, order, batch, first_batch, entry), ahead=2)
+    for item in prefetch(_embedded(inputs, backbone), patience_s=PATIENCE_S):
+        if item is None:
+            yield None
+            continue
+        indices, features, computed = item
+        if computed and entry is not None:
+            entry.write(indices, features)
+        yield indices, features
+
+
+def _inputs(
+    scan: PreparedScan,
+    grid: PatchGrid,
+    order: Sequence[int],
+    batch: int,
+    first_batch: int | None,
+    entry: CacheEntry | None,
+) -> Iterator[tuple[list[int], NDArray[np.float16] | torch.Tensor]]:
+    """Give what the cache holds, and the network's input for what it does not."""
+    known = np.zeros(len(scan), dtype=bool) if entry is None else entry.known()
     start = 0
     while start < len(order):
-        size = first_batch if start == 0 and first_batch else batch
-        indices = list(order[start : start + size])
-        features = backbone.embed(scan.images(indices, grid))
-        yield indices, features.half().cpu().numpy()
-        start += size
+        cached = bool(known[order[start]])
+        size = first_batch if start == 0 and first_batch else _CACHED_BATCH if cached else batch
+        # A batch is cached or not as a whole.
+        alike = known if cached else ~known
+        indices = list(takewhile(alike.__getitem__, order[start : start + size]))
+        start += len(indices)
+        features = entry.read(indices) if entry is not None and cached else None
+        if features is not None:
+            yield indices, features
+            continue
+        for place in range(0, len(indices), batch):
+            part = indices[place : place + batch]
+            yield part, scan.images(part, grid)
+
+
+def _embedded(
+    inputs: Iterable[tuple[list[int], NDArray[np.float16] | torch.Tensor] | None],
+    backbone: Backbone,
+) -> Iterator[tuple[list[int], NDArray[np.float16], bool]]:
+    """Embed what is not embedded yet, and say which was computed."""
+    for item in inputs:
+        assert item is not None
+        indices, content = item
+        if isinstance(content, np.ndarray):
+            yield indices, content, False
+        else:
+            yield indices, backbone.embed(content).half().cpu().numpy(), True
+
+
+@dataclass(frozen=True)
+class CachedSlices:
+    """Some slices of a cache entry, read from disk as they are asked for.
+
+    Attributes
+    ----------
+    features : ndarray of float16, (slices, C, h, w)
+        All slices, mapped into memory.
+    indices : ndarray of int64
+        Which of them.
+    entry : CacheEntry
+        Where they lie; held, so that it is not evicted meanwhile.
+    """
+
+    features: NDArray[np.float16]
+    indices: NDArray[np.int64]
+    entry: CacheEntry
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape as of an array, (n, C, h, w)."""
+        return len(self.indices), *self.features.shape[1:]
+
+    def __getitem__(self, part: slice) -> NDArray[np.float16]:
+        return np.asarray(self.features[self.indices[part]])
+
+
+def collect_features(
+    scan: PreparedScan,
+    grid: PatchGrid,
+    backbone: Backbone,
+    indices: NDArray[np.int64],
+    batch: int = 2,
+    entry: CacheEntry | None = None,
+) -> Generator[None, None, NDArray[np.float16] | CachedSlices]:
+    """Bring together the embeddings of some slices of a scan.
+
+    Parameters
+    ----------
+    scan, grid, backbone, batch, entry
+        As in `extract_features`.
+    indices : ndarray of int64
+        Slice numbers, n of them.
+
+    Yields
+    ------
+    None
+        At every batch and every tenth of a second.
+
+    Returns
+    -------
+    ndarray of float16 or CachedSlices, (n, C, h, w)
+        On disk if there is a cache, so that a cohort need not fit in memory.
+    """
+    kept: NDArray[np.float16] | None = None
+    if entry is None:
+        kept = np.empty((len(indices), backbone.spec.dimension, *grid.shape), np.float16)
+    done = 0
+    for item in extract_features(scan, grid, backbone, indices.tolist(), batch, entry=entry):
+        if item is not None:
+            if kept is not None:
+                kept[done : done + len(item[0])] = item[1]
+            done += len(item[0])
+        yield
+    if entry is not None:
+        return CachedSlices(entry.array(), indices, entry)
+    assert kept is not None
+    return kept
 
 
 @dataclass
@@ -92,14 +261,16 @@ class FeatureSet:
     levels : tuple of int
         Channels of each backbone level.
     chunks : list of (features (n, C, h, w) float16, mask (n, h, w) bool)
-        One for each scan; the mask says which patches are tissue.
+        One for each scan, in memory or on disk; the mask says which patches are tissue.
     """
 
     context: Context
     levels: tuple[int, ...]
-    chunks: list[tuple[NDArray[np.float16], NDArray[np.bool_]]] = field(default_factory=list)
+    chunks: list[tuple[NDArray[np.float16] | CachedSlices, NDArray[np.bool_]]] = field(
+        default_factory=list
+    )
 
-    def add(self, features: NDArray[np.float16], mask: NDArray[np.bool_]) -> None:
+    def add(self, features: NDArray[np.float16] | CachedSlices, mask: NDArray[np.bool_]) -> None:
         """Add the slices of one scan, (n, C, h, w) and (n, h, w)."""
         self.chunks.append((features, mask))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -12,16 +12,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_dino_uad.core.backbones import DEFAULT_BACKBONE, Backbone, load_backbone
+from napari_dino_uad.core.cache import FeatureCache, content_digest, open_cache
 from napari_dino_uad.core.calibration import Calibration
 from napari_dino_uad.core.cohort import Case, healthy_slices
 from napari_dino_uad.core.detect import score_slices
 from napari_dino_uad.core.errors import InputError
-from napari_dino_uad.core.features import PATCH_FOREGROUND, FeatureSet, extract_features
+from napari_dino_uad.core.features import (
+    PATCH_FOREGROUND,
+    FeatureSet,
+    cache_entry,
+    collect_features,
+)
 from napari_dino_uad.core.model import FittedModel
 from napari_dino_uad.core.normative.context import Context
 from napari_dino_uad.core.normative.methods import new_normative
+from napari_dino_uad.core.pipeline import PATIENCE_S, prefetch
 from napari_dino_uad.core.progress import Inner, Progress
-from napari_dino_uad.core.slices import Preprocessing, prepare
+from napari_dino_uad.core.slices import PreparedScan, Preprocessing, prepare
 
 __all__ = ["SMOOTHING_MM", "fit"]
 
@@ -44,6 +51,7 @@ def fit(
     smoothing_mm: float = SMOOTHING_MM,
     seed: int = 0,
     batch: int = 2,
+    cache: FeatureCache | bool = True,
 ) -> Generator[Progress, None, FittedModel]:
     """Fit a model on healthy scans.
 
@@ -71,6 +79,9 @@ def fit(
         The same seed gives the same model on the same machine.
     batch : int
         Slices the backbone takes at once.
+    cache : FeatureCache or bool
+        Where embeddings are looked for and kept; True is the user's own cache, False none, and
+        then they stay in memory.
 
     Yields
     ------
@@ -87,6 +98,7 @@ def fit(
         If there are too few scans or no healthy slice.
     """
     normative = new_normative(method, seed, settings or {})
+    store = open_cache(cache)
     cases, held_out = _split(list(cases), valid, seed)
     if backbone is None:
         yield Progress("Loading the backbone", 0, 1, DEFAULT_BACKBONE)
@@ -95,9 +107,11 @@ def fit(
     context = context or Context()
     train_set = FeatureSet(context, backbone.spec.levels)
     valid_set = FeatureSet(context, backbone.spec.levels)
-    yield from _collect(cases, train_set, backbone, preprocessing, batch, "Reading healthy scans")
     yield from _collect(
-        held_out, valid_set, backbone, preprocessing, batch, "Reading validation scans"
+        cases, train_set, backbone, preprocessing, batch, "Reading healthy scans", store
+    )
+    yield from _collect(
+        held_out, valid_set, backbone, preprocessing, batch, "Reading validation scans", store
     )
     yield from normative.fit(train_set, valid_set)
     cohort = {
@@ -147,6 +161,17 @@ def _split(
     )
 
 
+def _healthy_scans(
+    cases: Sequence[Case], preprocessing: Preprocessing
+) -> Iterator[tuple[int, PreparedScan, NDArray[np.int64], str]]:
+    """Read and prepare scans: number, scan, healthy slices, name of its content."""
+    for number, case in enumerate(cases):
+        volume = case.read()
+        scan = prepare(volume, preprocessing)
+        indices = healthy_slices(scan, case.read_mask(volume), preprocessing.plane)
+        yield number, scan, indices, content_digest(volume.array, volume.spacing_mm)
+
+
 def _collect(
     cases: Sequence[Case],
     features: FeatureSet,
@@ -154,22 +179,27 @@ def _collect(
     preprocessing: Preprocessing,
     batch: int,
     step: str,
+    cache: FeatureCache | None,
 ) -> Generator[Progress, None, None]:
     """Fill a feature set with the healthy slices of some cases."""
-    for number, case in enumerate(cases):
-        yield Progress(step, number, len(cases), case.name)
-        volume = case.read()
-        scan = prepare(volume, preprocessing)
-        indices = healthy_slices(scan, case.read_mask(volume), preprocessing.plane)
+    waiting = Progress(step, 0, len(cases), cases[0].name if cases else "")
+    yield waiting
+    for item in prefetch(_healthy_scans(cases, preprocessing), patience_s=PATIENCE_S):
+        if item is None:
+            yield waiting
+            continue
+        number, scan, indices, digest = item
+        waiting = Progress(step, number, len(cases), cases[number].name)
+        yield waiting
         if not len(indices):
             continue
         grid = scan.grid(backbone.spec.stride, backbone.spec.multiple)
-        parts: list[NDArray[np.float16]] = []
-        for _, part in extract_features(scan, grid, backbone, indices.tolist(), batch):
-            parts.append(part)
-            yield Progress(step, number, len(cases), case.name)
+        entry = cache_entry(cache, digest, scan, grid, backbone)
+        collecting = Inner(collect_features(scan, grid, backbone, indices, batch, entry))
+        for _ in collecting:
+            yield waiting
         mask = grid.to_grid(scan.foreground[indices]) > PATCH_FOREGROUND
-        features.add(np.concatenate(parts), mask)
+        features.add(collecting.value, mask)
     yield Progress(step, len(cases), len(cases))
 
 
@@ -179,11 +209,14 @@ def _healthy_scores(
     """Score the healthy slices of the validation scans as detection would."""
     scores = []
     chunks = iter(features.chunks)
-    for number, case in enumerate(cases):
-        yield Progress("Calibrating", number, len(cases), case.name)
-        volume = case.read()
-        scan = prepare(volume, model.preprocessing)
-        indices = healthy_slices(scan, case.read_mask(volume), model.preprocessing.plane)
+    waiting = Progress("Calibrating", 0, len(cases))
+    for item in prefetch(_healthy_scans(cases, model.preprocessing), patience_s=PATIENCE_S):
+        if item is None:
+            yield waiting
+            continue
+        number, scan, indices, _ = item
+        waiting = Progress("Calibrating", number, len(cases), cases[number].name)
+        yield waiting
         if not len(indices):
             continue
         grid = scan.grid(backbone.spec.stride, backbone.spec.multiple)
@@ -194,7 +227,7 @@ def _healthy_scores(
         )
         scoring = Inner(score_slices(scan, model, grid, batches))
         for _ in scoring:
-            yield Progress("Calibrating", number, len(cases), case.name)
+            yield waiting
         scores.append(grid.to_slices(scoring.value[indices])[scan.foreground[indices]])
     yield Progress("Calibrating", len(cases), len(cases))
     if not scores:

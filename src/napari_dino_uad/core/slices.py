@@ -177,7 +177,9 @@ def scale_intensity(
     """
     if preprocessing.window is not None:
         centre, width = preprocessing.window
-        return np.clip((array - (centre - width / 2)) / width, 0, 1, dtype=np.float32)
+        scaled = array - np.float32(centre - width / 2)
+        scaled /= np.float32(width)
+        return np.clip(scaled, 0, 1, out=scaled)
     border = np.concatenate(
         [array[..., 0, :], array[..., -1, :], array[..., :, 0], array[..., :, -1]], axis=-1
     )
@@ -193,7 +195,9 @@ def scale_intensity(
         if abs(new_top - top) <= 1e-4 * top:
             break
         top = new_top
-    return np.clip(shifted / np.float32(top), 0, 1, dtype=np.float32)
+    # In place: the copies of a large CT would take more memory than all the rest of detection.
+    shifted /= np.float32(top)
+    return np.clip(shifted, 0, 1, out=shifted)
 
 
 @dataclass(frozen=True)
