@@ -158,7 +158,7 @@ def test_a_model_refuses_another_backbone(model):
     ("arguments", "message"),
     [
         ({"method": "dream"}, "no method 'dream'"),
-        ({"settings": {"components": 1}}, "at least 2 components"),
+        ({"settings": {"components": 1}}, "from 2 up, but 1 came"),
     ],
 )
 def test_bad_settings_are_refused_before_work_begins(healthy, arguments, message):

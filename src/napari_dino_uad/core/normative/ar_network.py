@@ -163,7 +163,8 @@ class LiveConv(nn.Module):
     def kernel(self) -> torch.Tensor:
         """Return the kernel with its dead taps as zeros, (outputs, inputs, k, k)."""
         if not self.causal:
-            return self.whole if self.mask is None else self.whole * self.mask
+            mask = self.mask
+            return self.whole * mask if isinstance(mask, torch.Tensor) else self.whole
         outputs, inputs, middle, edge = self.above.shape
         full = self.above.new_zeros(outputs, inputs, edge, edge)
         full[:, :, :middle] = self.above
