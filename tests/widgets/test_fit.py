@@ -44,7 +44,7 @@ def make_small(widget):
 def test_every_method_can_be_chosen(widget):
     for key in METHODS:
         widget.method.value = key
-        assert "epochs" in widget._form.controls
+        assert widget._form.controls
         assert all(one.native.toolTip() for one in widget._form.controls.values())
 
 

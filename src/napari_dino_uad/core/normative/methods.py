@@ -60,6 +60,7 @@ _TABLE = (
         "Autoregressive",
         "AutoregressiveConfig",
     ),
+    Method("memory-bank", "Memory bank", "memory_bank", "MemoryBank", "MemoryBankConfig"),
 )
 
 #: Every method by key.
