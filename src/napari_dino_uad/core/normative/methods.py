@@ -61,6 +61,7 @@ _TABLE = (
         "AutoregressiveConfig",
     ),
     Method("memory-bank", "Memory bank", "memory_bank", "MemoryBank", "MemoryBankConfig"),
+    Method("fusion", "Fusion of models", "fusion", "Fusion", "FusionConfig"),
 )
 
 #: Every method by key.

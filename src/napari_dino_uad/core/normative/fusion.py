@@ -1,0 +1,201 @@
+"""Fusion: several models, whose scores become healthy p-values before they are combined.
+
+Scores of different models share no scale; how rare each would be on healthy tissue does.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from napari_dino_uad.core.calibration import Calibration
+from napari_dino_uad.core.errors import InputError
+from napari_dino_uad.core.progress import Progress
+
+if TYPE_CHECKING:
+    from napari_dino_uad.core.features import FeatureSet
+    from napari_dino_uad.core.normative.base import NormativeModel
+
+__all__ = ["Fusion", "FusionConfig"]
+
+# Models agree that a patch is abnormal where each finds it rarer than this on healthy tissue.
+_AGREEMENT_RATE = 0.05
+# The rates between which the fall of the healthy tail is measured, to go on beyond it.
+_TAIL_RATES = (1e-2, 1e-3)
+
+
+@dataclass(frozen=True)
+class FusionConfig:
+    """Settings of a `Fusion`.
+
+    Attributes
+    ----------
+    members : tuple of str
+        Methods to combine, two or more; each is fitted with its own defaults.
+    combine : {"fisher", "rank"}
+        "fisher" sums -log p over the members (R. A. Fisher, "Statistical Methods for Research
+        Workers", 1925, section 21.1), so that one who is very sure prevails; "rank" averages the
+        ranks 1 - p, so that all must agree.
+    seed : int
+        Makes the fit repeatable.
+    """
+
+    members: tuple[str, ...] = ("dpmm", "ar")
+    combine: Literal["fisher", "rank"] = "fisher"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        # A file header gives a list.
+        object.__setattr__(self, "members", tuple(self.members))
+        if len(self.members) < 2 or len(set(self.members)) < len(self.members):
+            raise InputError(
+                "A fusion has two or more different members, but "
+                f"{', '.join(self.members) or 'none'} came."
+            )
+        if "fusion" in self.members:
+            raise InputError("A fusion cannot be a member of itself; give other methods.")
+        if self.combine not in ("fisher", "rank"):
+            raise InputError(f"Members are combined by fisher or rank, but {self.combine!r} came.")
+
+
+class Fusion:
+    """Several models fitted on the same healthy embeddings.
+
+    Parameters
+    ----------
+    settings : FusionConfig, optional
+
+    Attributes
+    ----------
+    members_ : dict of NormativeModel
+        By method, in order.
+    calibrations_ : dict of Calibration
+        Scores of each on healthy validation patches.
+    """
+
+    method: ClassVar[str] = "fusion"
+
+    def __init__(self, settings: FusionConfig | None = None) -> None:
+        self.settings = settings or FusionConfig()
+        self.members_: dict[str, NormativeModel] = {}
+        self.calibrations_: dict[str, Calibration] = {}
+
+    def fit(self, train: FeatureSet, valid: FeatureSet) -> Iterator[Progress]:
+        """Fit every member and learn what its scores are on healthy tissue.
+
+        Parameters
+        ----------
+        train, valid : FeatureSet
+            Healthy slices.
+
+        Yields
+        ------
+        Progress
+            After every batch of every member.
+        """
+        from napari_dino_uad.core.normative.methods import new_normative
+
+        self.members_ = {
+            name: new_normative(name, self.settings.seed, {}) for name in self.settings.members
+        }
+        self.calibrations_ = {}
+        for name, member in self.members_.items():
+            for progress in member.fit(train, valid):
+                yield dataclasses.replace(progress, step=f"{name}: {progress.step}")
+            healthy = []
+            done = 0
+            for features, mask, _ in valid.transformed():
+                with torch.inference_mode():
+                    healthy.append(member.score(features).numpy()[mask])
+                done += len(features)
+                yield Progress(f"{name}: measuring healthy tissue", done, len(valid))
+            self.calibrations_[name] = Calibration.from_scores(np.concatenate(healthy))
+
+    def score(self, features: torch.Tensor) -> torch.Tensor:
+        """Score embeddings, (B, C, h, w) -> (B, h, w): the sum of -log p, or the mean of 1 - p."""
+        parts = [
+            torch.from_numpy(_surprise(member.score(features).numpy(), self.calibrations_[name]))
+            for name, member in self.members_.items()
+        ]
+        surprise = torch.stack(parts)
+        if self.settings.combine == "rank":
+            return (1 - torch.exp(-surprise)).mean(0)
+        return surprise.sum(0)
+
+    def explain(self, features: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Say what each member thinks.
+
+        Returns
+        -------
+        dict
+            "p_METHOD" of each member and "agreement", the share of members that find a patch
+            rarer than 5 % on healthy tissue; each (B, h, w).
+        """
+        maps = {
+            f"p_{name}": torch.from_numpy(
+                self.calibrations_[name].false_positive_rate(member.score(features).numpy())
+            ).float()
+            for name, member in self.members_.items()
+        }
+        agreeing = torch.stack([one < _AGREEMENT_RATE for one in maps.values()])
+        return {**maps, "agreement": agreeing.float().mean(0)}
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """Return the tensors of every member, under its name, and its healthy scores."""
+        out = {}
+        for name, member in self.members_.items():
+            out |= {f"{name}.{key}": tensor for key, tensor in member.tensors().items()}
+            calibration = self.calibrations_[name]
+            out[f"{name}.calibration.rates"] = torch.from_numpy(np.array(calibration.rates))
+            out[f"{name}.calibration.scores"] = torch.from_numpy(np.array(calibration.scores))
+        return out
+
+    def config(self) -> dict[str, Any]:
+        """Return the settings of the fusion and of every member."""
+        return {
+            **dataclasses.asdict(self.settings),
+            "member_configs": {name: member.config() for name, member in self.members_.items()},
+            "pixels": {name: one.pixels for name, one in self.calibrations_.items()},
+        }
+
+    @classmethod
+    def restore(cls, config: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Fusion:
+        """Build a fitted fusion from its file."""
+        from napari_dino_uad.core.normative.methods import find_method
+
+        values = dict(config)
+        configs, pixels = values.pop("member_configs"), values.pop("pixels")
+        model = cls(FusionConfig(**values))
+        for name in model.settings.members:
+            own = {
+                key.removeprefix(f"{name}."): tensor
+                for key, tensor in tensors.items()
+                if key.startswith(f"{name}.")
+            }
+            rates, scores = (own.pop(f"calibration.{key}").numpy() for key in ("rates", "scores"))
+            model.calibrations_[name] = Calibration(rates, scores, pixels[name])
+            model.members_[name] = find_method(name).model_class().restore(configs[name], own)
+        return model
+
+    def summary(self) -> str:
+        """Say in one line what was fitted."""
+        members = "; ".join(member.summary() for member in self.members_.values())
+        return f"fusion ({self.settings.combine}) of {members}"
+
+
+def _surprise(scores: NDArray[np.float32], calibration: Calibration) -> NDArray[np.float32]:
+    """Return -log p of scores, going on beyond the highest healthy score as the tail falls.
+
+    Without that all that is above the healthy would be equally abnormal.
+    """
+    surprise = -np.log(calibration.false_positive_rate(scores))
+    first, second = (calibration.threshold(rate) for rate in _TAIL_RATES)
+    slope = np.log(_TAIL_RATES[0] / _TAIL_RATES[1]) / max(second - first, 1e-12)
+    beyond = np.maximum(scores - calibration.scores[-1], 0)
+    return np.asarray(surprise + slope * beyond, dtype=np.float32)

@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import combine_pvalues
+
+from napari_dino_uad import Case, detect, drain, fit, load_model, save_model
+from napari_dino_uad.core.calibration import Calibration
+from napari_dino_uad.core.errors import InputError
+from napari_dino_uad.core.normative.fusion import Fusion, FusionConfig
+
+
+class Fixed:
+    """A member whose score is one channel."""
+
+    def __init__(self, channel):
+        self.channel = channel
+
+    def score(self, features):
+        return features[:, self.channel]
+
+
+@pytest.fixture
+def pair():
+    rng = np.random.default_rng(0)
+    model = Fusion(FusionConfig(members=("dpmm", "ar")))
+    model.members_ = {"dpmm": Fixed(0), "ar": Fixed(1)}
+    model.calibrations_ = {
+        "dpmm": Calibration.from_scores(rng.normal(size=200_000)),
+        "ar": Calibration.from_scores(rng.gamma(2, 10, 200_000)),
+    }
+    return model
+
+
+def test_fisher_is_fisher(pair):
+    features = torch.tensor([[0.5, 30.0], [2.0, 5.0], [-1.0, 60.0]]).reshape(3, 2, 1, 1)
+    maps = pair.explain(features)
+    p = torch.stack([maps["p_dpmm"], maps["p_ar"]]).numpy()[:, :, 0, 0]
+    expected = [combine_pvalues(p[:, n], method="fisher").statistic / 2 for n in range(3)]
+    np.testing.assert_allclose(pair.score(features)[:, 0, 0], expected, rtol=1e-3)
+
+
+def test_beyond_all_healthy_scores_higher_is_still_more_abnormal(pair):
+    features = torch.tensor([[8.0, 10.0], [9.0, 10.0], [30.0, 10.0]]).reshape(3, 2, 1, 1)
+    scores = pair.score(features)[:, 0, 0]
+    assert scores[0] < scores[1] < scores[2]
+
+
+def test_agreement_counts_the_members(pair):
+    features = torch.tensor([[5.0, 200.0], [5.0, 1.0], [0.0, 1.0]]).reshape(3, 2, 1, 1)
+    assert pair.explain(features)["agreement"][:, 0, 0].tolist() == [1.0, 0.5, 0.0]
+
+
+def test_a_fusion_is_fitted_saved_and_detects(healthy, ill, tmp_path):
+    cases = [Case(head.volume) for head in healthy]
+    settings = {"members": ("dpmm", "memory-bank"), "combine": "rank"}
+    model = drain(fit(cases, method="fusion", settings=settings))
+    save_model(model, tmp_path / "fusion.safetensors")
+    again = load_model(tmp_path / "fusion.safetensors")
+    assert again.normative.settings.combine == "rank"
+    first, second = (drain(detect(ill.volume, one)).scores for one in (model, again))
+    np.testing.assert_allclose(first, second, atol=5e-3)
+    inside = ill.volume.array > 100
+    lesion = ill.lesion[inside]
+    assert first[inside][lesion].mean() > first[inside][~lesion].mean()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"members": ("dpmm",)}, "two or more"),
+        ({"members": ("dpmm", "dpmm")}, "different"),
+        ({"members": ("dpmm", "fusion")}, "member of itself"),
+        ({"combine": "sum"}, "fisher or rank"),
+    ],
+)
+def test_bad_settings(settings, message):
+    with pytest.raises(InputError, match=message):
+        FusionConfig(**settings)
