@@ -148,7 +148,7 @@ class Fusion:
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """Return the tensors of every member, under its name, and its healthy scores."""
-        out = {}
+        out: dict[str, torch.Tensor] = {}
         for name, member in self.members_.items():
             out |= {f"{name}.{key}": tensor for key, tensor in member.tensors().items()}
             calibration = self.calibrations_[name]
