@@ -1,217 +1,176 @@
-"""Embeddings on disk: what is trusted, what is computed again, and that nothing is lost."""
+"""The cache of embeddings: what it believes, shares, evicts and forgets."""
 
 from __future__ import annotations
 
+import multiprocessing
 import os
-import signal
-import subprocess
-import sys
-import time
+from pathlib import Path
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
-from napari_dino_uad import Case, detect, drain, fit, load_backbone, load_model
-from napari_dino_uad.cli import app
-from napari_dino_uad.core.backbones import Backbone
-from napari_dino_uad.core.cache import CacheKey, FeatureCache, content_digest, open_cache
+from napari_dino_uad.core.cache import (
+    FOLDER_VARIABLE,
+    LIMIT_VARIABLE,
+    CacheKey,
+    FeatureCache,
+    content_digest,
+    open_cache,
+)
 from napari_dino_uad.core.errors import InputError
 
-SMALL = {"components": 40, "epochs": 2, "max_patches": 8000}
-SHAPE = (5, 3, 4, 4)
+SHAPE = (6, 3, 4, 5)
+
+
+def key(scan: str = "scan") -> CacheKey:
+    return CacheKey(scan, "weights cpu", "{}")
+
+
+def embeddings(seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=SHAPE).astype(np.float16)
 
 
 @pytest.fixture
-def cache(tmp_path):
-    return FeatureCache(tmp_path / "features")
+def cache(tmp_path) -> FeatureCache:
+    return FeatureCache(tmp_path / "cache")
 
 
-def key(name="scan"):
-    return CacheKey(name, "backbone", "{}")
+def filled(cache: FeatureCache, scan: str = "scan"):
+    entry = cache.entry(key(scan), SHAPE)
+    entry.write(range(6), embeddings())
+    return entry
 
 
-def slices(count=5, seed=0):
-    return np.random.default_rng(seed).random((count, *SHAPE[1:])).astype(np.float16)
+def test_slices_come_back_bit_for_bit_in_any_order(cache):
+    entry = filled(cache)
+    assert np.array_equal(entry.read([4, 0, 2]), embeddings()[[4, 0, 2]])
+    assert np.array_equal(entry.array(), embeddings())
 
 
-def test_what_was_written_is_read(cache):
+def test_an_entry_goes_on_slice_by_slice_and_is_complete_at_the_last(cache):
+    cache.entry(key(), SHAPE).write([3, 1], embeddings()[[3, 1]])
     entry = cache.entry(key(), SHAPE)
-    assert not entry.known().any()
-    assert entry.read([0]) is None
-    values = slices()
-    entry.write([3, 1], values[[3, 1]])
-    assert entry.known().tolist() == [False, True, False, True, False]
+    assert entry.known().tolist() == [False, True, False, True, False, False]
+    assert entry.read([0, 1]) is None
+    assert np.array_equal(entry.read([1, 3]), embeddings()[[1, 3]])
     assert not entry.complete
-    again = FeatureCache(cache.folder).entry(key(), SHAPE)
-    np.testing.assert_array_equal(again.read([1, 3]), values[[1, 3]])
-    assert again.read([1, 2]) is None
-    again.write([0, 2, 4], values[[0, 2, 4]])
-    assert again.complete
-    np.testing.assert_array_equal(again.array(), values)
+    entry.write([0, 2, 4, 5], embeddings()[[0, 2, 4, 5]])
+    assert entry.complete
 
 
-def test_another_scan_backbone_or_setting_is_another_entry(cache):
-    keys = [
-        CacheKey("a", "b", "c"), CacheKey("x", "b", "c"), CacheKey("a", "x", "c"),
-        CacheKey("a", "b", "x"),
-    ]  # fmt: skip
-    assert len({one.digest for one in keys}) == 4
+@pytest.mark.parametrize("name", ["features.f16", "checksums.bin"])
+def test_a_changed_bit_is_not_believed(cache, name):
+    entry = filled(cache)
+    path = entry.folder / name
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    again = cache.entry(key(), SHAPE)
+    trusted = [index for index in range(6) if again.read([index]) is not None]
+    assert len(trusted) == 5
+    assert np.array_equal(again.read(trusted), embeddings()[trusted])
 
 
-def test_the_digest_follows_content_and_spacing():
-    array = np.random.default_rng(0).random((4, 5, 6)).astype(np.float32)
-    first = content_digest(array, (1, 1, 1))
-    assert content_digest(array.copy(), (1, 1, 1)) == first
-    assert content_digest(array, (2, 1, 1)) != first
-    assert content_digest(array.reshape(5, 4, 6), (1, 1, 1)) != first
-    array[0, 0, 0] += 1
-    assert content_digest(array, (1, 1, 1)) != first
+def test_slices_that_changed_places_are_not_believed(cache):
+    entry = filled(cache)
+    for name in ("features.f16", "checksums.bin"):
+        content = (entry.folder / name).read_bytes()
+        half = len(content) // 2
+        (entry.folder / name).write_bytes(content[half:] + content[:half])
+    assert all(entry.read([index]) is None for index in range(6))
 
 
-def test_a_changed_byte_is_not_trusted(cache):
-    entry = cache.entry(key(), SHAPE)
-    entry.write(range(5), slices())
-    path = entry.folder / "features.f16"
-    data = bytearray(path.read_bytes())
-    data[2 * 3 * 4 * 4 * 2 + 5] ^= 1
-    path.write_bytes(data)
-    assert entry.read([1]) is not None
-    assert entry.read([2]) is None
-
-
-def test_a_truncated_entry_begins_anew(cache):
-    entry = cache.entry(key(), SHAPE)
-    entry.write(range(5), slices())
-    path = entry.folder / "features.f16"
-    path.write_bytes(path.read_bytes()[:-10])
-    assert not cache.entry(key(), SHAPE).known().any()
+@pytest.mark.parametrize("name", ["features.f16", "checksums.bin", "entry.json"])
+def test_a_truncated_entry_is_begun_anew(cache, name):
+    path = filled(cache).folder / name
+    path.write_bytes(path.read_bytes()[:-7])
+    again = cache.entry(key(), SHAPE)
+    assert not again.known().any()
+    assert not again.complete
 
 
 def test_the_entries_not_used_for_longest_go_first(tmp_path):
-    size = 2 * int(np.prod(SHAPE))
-    cache = FeatureCache(tmp_path, limit_gb=3.6 * size / 1e9)
-    now = time.time()
-    for age, name in ((30, "old"), (20, "middle"), (10, "new")):
-        entry = cache.entry(key(name), SHAPE)
-        entry.write(range(5), slices())
-        os.utime(entry.folder / "entry.json", (now - age, now - age))
-        del entry
-    cache.entry(key("middle"), SHAPE)
-    cache.entry(key("another"), SHAPE)
-    left = {path.name for path in cache.folder.iterdir() if path.is_dir()}
-    assert key("old").digest not in left
-    assert key("middle").digest in left
+    size = 2 * int(np.prod(SHAPE)) + 6 * 16 + 400
+    cache = FeatureCache(tmp_path, limit_gb=3.5 * size / 1e9)
+    folders = []
+    for age, scan in enumerate("abc"):
+        folders.append(filled(cache, scan).folder)
+        os.utime(folders[-1] / "entry.json", (1000 + age, 1000 + age))
+    # Used again, the oldest is the youngest.
+    cache.entry(key("a"), SHAPE)
+    filled(cache, "d")
+    assert [folder.exists() for folder in folders] == [True, False, True]
+    assert cache.usage().size_bytes <= cache.limit_bytes
+
+
+def test_what_is_in_use_is_not_evicted(tmp_path):
+    cache = FeatureCache(tmp_path, limit_gb=1e-9)
+    held = filled(cache, "held")
+    filled(cache, "other")
+    assert np.array_equal(held.read([0]), embeddings()[[0]])
+    assert cache.usage().entries == 2
+    filled(cache, "third")
+    assert cache.usage().entries == 2
+
+
+def test_clearing_removes_entries_and_nothing_else(cache):
+    filled(cache)
+    (cache.folder / "thesis").mkdir()
+    assert cache.usage().complete == 1
+    assert cache.clear() > 0
+    assert cache.usage().entries == 0
+    assert (cache.folder / "thesis").is_dir()
+
+
+def _fill(folder: Path, indices: list[int], rounds: int) -> None:
+    entry = FeatureCache(folder).entry(key(), SHAPE)
+    for _ in range(rounds):
+        for index in indices:
+            entry.write([index], embeddings()[[index]])
 
 
 def test_two_processes_fill_one_entry(cache):
-    code = """
-import sys, numpy as np
-from pathlib import Path
-from napari_dino_uad.core.cache import CacheKey, FeatureCache
-start, folder = int(sys.argv[1]), Path(sys.argv[2])
-entry = FeatureCache(folder).entry(CacheKey("scan", "backbone", "{}"), (40, 3, 4, 4))
-for index in range(start, 40, 2):
-    entry.write([index], np.full((1, 3, 4, 4), index, np.float16))
-"""
-    running = [
-        subprocess.Popen([sys.executable, "-c", code, str(start), str(cache.folder)])
-        for start in (0, 1)
-    ]
-    assert [process.wait(60) for process in running] == [0, 0]
-    entry = cache.entry(key(), (40, 3, 4, 4))
+    context = multiprocessing.get_context("spawn")
+    orders = [list(range(6)), list(reversed(range(6)))]
+    processes = [context.Process(target=_fill, args=(cache.folder, one, 20)) for one in orders]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+        assert process.exitcode == 0
+    entry = cache.entry(key(), SHAPE)
     assert entry.complete
-    values = entry.read(range(40))
-    assert values[:, 0, 0, 0].tolist() == list(range(40))
+    assert np.array_equal(entry.read(range(6)), embeddings())
 
 
-def test_detecting_again_does_not_touch_the_backbone(cache, model, ill, monkeypatch):
-    first = drain(detect(ill.volume, model, cache=cache)).scores
-    uncached = drain(detect(ill.volume, model, cache=False)).scores
-    np.testing.assert_array_equal(first, uncached)
-
-    def forbidden(*_):
-        raise AssertionError("the backbone was used")
-
-    monkeypatch.setattr(Backbone, "embed", forbidden)
-    # Scored in larger batches, whose sums round otherwise.
-    again = drain(detect(ill.volume, model, cache=cache)).scores
-    np.testing.assert_allclose(again, first, atol=1e-5)
-    with pytest.raises(AssertionError):
-        drain(detect(ill.volume, model, cache=False))
+def test_a_scan_is_named_after_its_content(cache):
+    array = np.random.default_rng(0).normal(size=(3, 4, 5)).astype(np.float32)
+    name = content_digest(array, (1, 1, 1))
+    assert content_digest(np.asfortranarray(array), (1.0, 1.0, 1.0)) == name
+    assert content_digest(array, (1, 1, 2)) != name
+    assert content_digest(array.reshape(3, 5, 4), (1, 1, 1)) != name
+    changed = array.copy()
+    changed[2, 3, 4] += 1
+    assert content_digest(changed, (1, 1, 1)) != name
 
 
-def test_a_second_method_is_fitted_without_the_backbone(cache, healthy, monkeypatch):
-    cases = [Case(head.volume) for head in healthy]
-    drain(fit(cases, settings=SMALL, cache=cache))
-    monkeypatch.setattr(Backbone, "embed", None)
-    settings = {"epochs": 1, "components": 16, "hidden": 16}
-    assert drain(fit(cases, method="ar", settings=settings, cache=cache)).normative.method == "ar"
-
-
-def test_tampered_embeddings_are_computed_again(cache, model, ill):
-    first = drain(detect(ill.volume, model, cache=cache)).scores
-    [features] = cache.folder.glob("*/features.f16")
-    data = bytearray(features.read_bytes())
-    for place in range(0, len(data), len(data) // 7):
-        data[place] ^= 0xFF
-    features.write_bytes(data)
-    again = drain(detect(ill.volume, model, cache=cache)).scores
-    np.testing.assert_allclose(again, first, atol=1e-5)
-
-
-def test_a_killed_fit_goes_on_and_gives_the_same_model(heads, tmp_path):
-    code = [sys.executable, "-m", "napari_dino_uad", "fit", str(heads / "healthy")]
-    settings = [f"--set={name}={value}" for name, value in SMALL.items()]
-    whole = tmp_path / "whole.safetensors"
-    options = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    environment = {**os.environ, "NAPARI_DINO_UAD_CACHE": str(tmp_path / "killed")}
-    process = subprocess.Popen(
-        [*code, "--out", str(tmp_path / "m.safetensors"), *settings], env=environment, **options
-    )
-    killed = FeatureCache(tmp_path / "killed" / "features")
-    deadline = time.monotonic() + 120
-    while killed.usage().complete < 1 and time.monotonic() < deadline:
-        assert process.poll() is None
-        time.sleep(0.02)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    assert not (tmp_path / "m.safetensors").exists()
-    done = {
-        path.parent: path.stat().st_mtime_ns
-        for path in killed.folder.glob("*/features.f16")
-        if (path.parent / "complete").exists()
-    }
-    assert done
-    subprocess.run(
-        [*code, "--out", str(tmp_path / "m.safetensors"), *settings],
-        env=environment, check=True, **options,
-    )  # fmt: skip
-    for folder, stamp in done.items():
-        assert (folder / "features.f16").stat().st_mtime_ns == stamp
-    subprocess.run([*code, "--out", str(whole), "--no-cache", *settings], check=True, **options)
-    first, second = load_model(tmp_path / "m.safetensors"), load_model(whole)
-    for name, tensor in first.normative.tensors().items():
-        np.testing.assert_array_equal(tensor.numpy(), second.normative.tensors()[name].numpy())
-
-
-def test_the_environment_chooses_the_folder_the_limit_and_off(monkeypatch, tmp_path):
-    monkeypatch.setenv("NAPARI_DINO_UAD_CACHE", "off")
-    assert open_cache() is None
-    monkeypatch.setenv("NAPARI_DINO_UAD_CACHE", str(tmp_path))
-    monkeypatch.setenv("NAPARI_DINO_UAD_CACHE_GB", "2")
-    assert open_cache().limit_bytes == 2e9
+def test_the_environment_chooses_the_cache(monkeypatch, tmp_path):
+    monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path))
+    monkeypatch.setenv(LIMIT_VARIABLE, "2")
+    cache = open_cache()
+    assert cache.folder.parent == tmp_path
+    assert cache.limit_bytes == 2_000_000_000
     assert open_cache(False) is None
-    monkeypatch.setenv("NAPARI_DINO_UAD_CACHE_GB", "much")
-    with pytest.raises(InputError, match="'much' came"):
-        open_cache()
+    monkeypatch.setenv(FOLDER_VARIABLE, "off")
+    assert open_cache() is None
+    monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path))
+    for wrong in ("plenty", "0"):
+        monkeypatch.setenv(LIMIT_VARIABLE, wrong)
+        with pytest.raises(InputError):
+            open_cache()
 
 
-def test_cache_info_and_clear(monkeypatch, tmp_path, model, ill):
-    monkeypatch.setenv("NAPARI_DINO_UAD_CACHE", str(tmp_path))
-    drain(detect(ill.volume, model, backbone=load_backbone()))
-    told = CliRunner().invoke(app, ["cache", "info"])
-    assert told.exit_code == 0
-    assert "1, 1 of them complete" in told.output
-    assert "0.03" in CliRunner().invoke(app, ["cache", "clear"]).output
-    assert open_cache().usage().entries == 0
+def test_a_cache_that_cannot_be_written_says_what_to_do(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(InputError, match="--no-cache"):
+        FeatureCache(tmp_path / "file" / "cache").entry(key(), SHAPE)
