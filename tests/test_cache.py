@@ -90,8 +90,9 @@ def test_a_truncated_entry_is_begun_anew(cache, name):
 
 
 def test_the_entries_not_used_for_longest_go_first(tmp_path):
-    size = 2 * int(np.prod(SHAPE)) + 6 * 16 + 400
-    cache = FeatureCache(tmp_path, limit_gb=3.5 * size / 1e9)
+    alone = FeatureCache(tmp_path / "alone")
+    filled(alone)
+    cache = FeatureCache(tmp_path / "cache", limit_gb=3.5 * alone.usage().size_bytes / 1e9)
     folders = []
     for age, scan in enumerate("abc"):
         folders.append(filled(cache, scan).folder)
