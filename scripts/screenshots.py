@@ -10,7 +10,7 @@ import napari
 from qtpy.QtCore import QEventLoop, QTimer
 from qtpy.QtWidgets import QApplication
 
-from napari_dino_uad import drain, save_model, write_volume
+from napari_dino_uad import drain, write_volume
 from napari_dino_uad.core.phantom import make_phantom
 from napari_dino_uad.demo import fit_phantoms, open_window
 from napari_dino_uad.widgets.fit import FitWidget
@@ -57,11 +57,12 @@ def detect_and_fit() -> None:
     take(viewer, "detect.png")
     viewer.close()
 
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary) / "healthy"
+        folder.mkdir()
         for seed in range(6):
             head = make_phantom(seed)
-            write_volume(Path(folder) / f"head{seed}_flair.nii.gz", head.volume.array, head.volume)
-        save_model(model, Path(folder) / "heads.safetensors")
+            write_volume(folder / f"head{seed}_flair.nii.gz", head.volume.array, head.volume)
         viewer = napari.Viewer(title="napari")
         viewer.window.resize(*SIZE)
         viewer.open_sample("napari-dino-uad", "healthy_phantom")
@@ -69,7 +70,7 @@ def detect_and_fit() -> None:
         _, fit = viewer.window.add_plugin_dock_widget("napari-dino-uad", "Fit")
         assert isinstance(fit, FitWidget)
         wait_for(lambda: fit._form is not None)
-        fit.add([Path(folder)])
+        fit.add([folder])
         wait_for(lambda: len(fit.cases) > 0)
         fit._form.controls["components"].value = 150
         fit._form.controls["epochs"].value = 6

@@ -97,6 +97,8 @@ class FitWidget(DockWidget):
             (remove, "Take the selected line off the list."),
         ):  # fmt: skip
             button.setToolTip(text)
+        for button in (files, folder, layers, remove):
+            button.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
         self._buttons = {"files": files, "folder": folder, "layers": layers, "remove": remove}
         row = QHBoxLayout()
         for button in self._buttons.values():
@@ -142,6 +144,7 @@ class FitWidget(DockWidget):
         weights.addWidget(browse)
         self._backbone_text = small_label()
         self.method = ComboBox(choices=[(one.title, key) for key, one in METHODS.items()])
+        self.method.native.setMinimumWidth(60)
         self.method.native.setToolTip("What learns the healthy patches.")
         self.plane = ComboBox(choices=["axial", "coronal", "sagittal"])
         self.plane.native.setToolTip("The plane in which slices are cut.")
@@ -368,7 +371,6 @@ class FitWidget(DockWidget):
             return
         self._configs, self._smoothing = result["configs"], result["smoothing"]
         self.smoothing.setValue(self._smoothing)
-        self.method.choices = list(self._configs)
         self._on_method()
         self._update_state()
 

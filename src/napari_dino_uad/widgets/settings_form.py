@@ -9,9 +9,11 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from magicgui.widgets import CheckBox, ComboBox, FloatSpinBox, LineEdit, SpinBox
 from magicgui.widgets.bases import ValueWidget
-from qtpy.QtWidgets import QFormLayout, QLabel, QWidget
+from qtpy.QtWidgets import QFormLayout, QLabel, QSizePolicy, QWidget
 
 __all__ = ["SettingsForm", "describe_fields"]
+
+_NARROW = 80
 
 
 def describe_fields(settings: type) -> dict[str, str]:
@@ -63,6 +65,9 @@ class SettingsForm(QWidget):
             if control is None:
                 continue
             control.native.setToolTip(docs[field.name])
+            # Its widest value must not make the dock wider.
+            control.native.setMinimumWidth(_NARROW)
+            control.native.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
             label = QLabel(field.name.replace("_", " ").capitalize())
             label.setToolTip(docs[field.name])
             form.addRow(label, control.native)
