@@ -20,7 +20,6 @@ from qtpy.QtWidgets import (
     QLineEdit,
     QListWidget,
     QPushButton,
-    QSizePolicy,
     QSpinBox,
     QVBoxLayout,
     QWidget,
@@ -97,8 +96,6 @@ class FitWidget(DockWidget):
             (remove, "Take the selected line off the list."),
         ):  # fmt: skip
             button.setToolTip(text)
-        for button in (files, folder, layers, remove):
-            button.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
         self._buttons = {"files": files, "folder": folder, "layers": layers, "remove": remove}
         row = QHBoxLayout()
         for button in self._buttons.values():

@@ -52,10 +52,10 @@ class Method:
 
 
 _TABLE = (
-    Method("dpmm", "Dirichlet process mixture (DPMM)", "dpmm", "DPMM", "DPMMConfig"),
+    Method("dpmm", "DPMM: Dirichlet mixture", "dpmm", "DPMM", "DPMMConfig"),
     Method(
         "ar",
-        "Autoregressive network (AR)",
+        "AR: predictive network",
         "autoregressive",
         "Autoregressive",
         "AutoregressiveConfig",
