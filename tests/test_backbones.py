@@ -31,7 +31,7 @@ def test_checksum_does_not_depend_on_the_input_size():
     before = Backbone(spec, module).sha256
     backbone = Backbone(spec, module)
     backbone.embed(torch.zeros(1, 3, 56, 70))
-    assert backbone.module.pos_embed.shape[1] == 1 + 4 * 5
+    assert backbone.module.network.pos_embed.shape[1] == 1 + 4 * 5
     assert backbone.sha256 == before
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from pickle import UnpicklingError
+from threading import Lock
 from typing import TYPE_CHECKING, Any, Literal
 
 from napari_dino_uad.core.errors import InputError
@@ -164,14 +165,25 @@ class Backbone:
     ----------
     spec : BackboneSpec
         Its row of the table.
-    module : torch.nn.Module
-        The timm network, in evaluation mode.
+    network : torch.nn.Module
+        The timm network.
+
+    Attributes
+    ----------
+    module : PatchEmbedder
+        From images to the joined patch map; all that an engine has to run.
+    device : str
+        Where it is.
     """
 
-    def __init__(self, spec: BackboneSpec, module: torch.nn.Module) -> None:
+    def __init__(self, spec: BackboneSpec, network: torch.nn.Module) -> None:
+        from napari_dino_uad.core.patch_embedder import PatchEmbedder
+
         self.spec = spec
-        self.module = module.eval().requires_grad_(False)
+        self.module = PatchEmbedder(spec, network)
         self.device = "cpu"
+        # The module is set up for one size of input at a time.
+        self._lock = Lock()
 
     def to(self, device: str) -> Backbone:
         """Move the network to a device and return self."""
@@ -182,18 +194,14 @@ class Backbone:
     @cached_property
     def sha256(self) -> str:
         """Checksum of the weights, whatever file they came from and whatever size was embedded."""
-        state = dict(self.module.state_dict())
-        if hasattr(self, "_native_position"):
-            # What `embed` put in its place follows the input size, not the weights.
-            state["pos_embed"] = self._native_position
         digest = hashlib.sha256()
-        for name, tensor in sorted(state.items()):
+        for name, tensor in sorted(self.module.weights().items()):
             digest.update(name.encode())
             digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()
 
     def embed(self, images: torch.Tensor) -> torch.Tensor:
-        """Compute patch embeddings.
+        """Compute patch embeddings; threads take turns.
 
         Parameters
         ----------
@@ -203,66 +211,14 @@ class Backbone:
         Returns
         -------
         torch.Tensor of float32, (B, C, H / stride, W / stride)
-            For a transformer the patch tokens after the final norm, without class and register
-            tokens (DINOv2: what `get_intermediate_layers(x)[0]` gives); for a convolutional
-            network its levels joined, the coarser ones brought to the finest grid bilinearly.
+            As `PatchEmbedder.forward` gives them.
         """
         import torch
-        import torch.nn.functional as F
 
-        images = images.to(self.device)
-        with torch.inference_mode():
-            if self.spec.family == "vit":
-                self._fit_position_embedding(images.shape[-2], images.shape[-1])
-                module: Any = self.module
-                tokens = module.forward_features(images)[:, module.num_prefix_tokens :]
-                height = images.shape[-2] // self.spec.stride
-                return tokens.transpose(1, 2).unflatten(2, (height, -1)).float()
-            maps = self.module(images)
-            size = maps[0].shape[-2:]
-            return torch.cat(
-                [maps[0]]
-                + [
-                    F.interpolate(level, size=size, mode="bilinear", align_corners=False)
-                    for level in maps[1:]
-                ],
-                dim=1,
-            ).float()
-
-    def _fit_position_embedding(self, height: int, width: int) -> None:
-        """Resample the position embedding of DINOv2 to an input size the official way.
-
-        timm's own resampling differs (antialiased, without the offset of 0.1) and gives other
-        embeddings at every size but the native one.
-        """
-        if not self.spec.native_size:
-            return
-        import torch
-        import torch.nn.functional as F
-
-        module: Any = self.module
-        grid = (height // self.spec.stride, width // self.spec.stride)
-        if module.patch_embed.grid_size == grid:
-            return
-        if not hasattr(self, "_native_position"):
-            self._native_position = module.pos_embed.detach().clone()
-        native = self._native_position
-        side = self.spec.native_size // self.spec.stride
-        prefix = native.shape[1] - side * side
-        square = native[:, prefix:].transpose(1, 2).unflatten(2, (side, side))
-        with_registers = "reg4" in self.spec.timm_name
-        if grid == (side, side):
-            resampled = square
-        elif with_registers:
-            resampled = F.interpolate(square, size=grid, mode="bicubic", antialias=True)
-        else:
-            scale = ((grid[0] + 0.1) / side, (grid[1] + 0.1) / side)
-            resampled = F.interpolate(square, scale_factor=scale, mode="bicubic", antialias=False)
-        position = torch.cat([native[:, :prefix], resampled.flatten(2).transpose(1, 2)], dim=1)
-        module.pos_embed = torch.nn.Parameter(position, requires_grad=False)
-        module.patch_embed.grid_size = grid
-        module.patch_embed.num_patches = grid[0] * grid[1]
-        module.patch_embed.img_size = (height, width)
+        with self._lock, torch.inference_mode():
+            self.module.prepare(*images.shape[-2:])
+            embedded: torch.Tensor = self.module(images.to(self.device))
+        return embedded
 
 
 def load_backbone(key: str = DEFAULT_BACKBONE, weights: Path | str | None = None) -> Backbone:
