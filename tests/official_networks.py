@@ -100,7 +100,9 @@ def convnext_state(width: int, depths: tuple[int, ...], seed: int = 0) -> State:
     widths = [width * 2**stage for stage in range(4)]
     for stage, (channels, depth) in enumerate(zip(widths, depths, strict=True)):
         down = f"downsample_layers.{stage}"
-        conv, norm, before, kernel = ("0", "1", 3, 4) if stage == 0 else ("1", "0", channels // 2, 2)
+        conv, norm, before, kernel = (
+            ("0", "1", 3, 4) if stage == 0 else ("1", "0", channels // 2, 2)
+        )
         state[f"{down}.{conv}.weight"] = random.tensor(channels, before, kernel, kernel, scale=0.1)
         state[f"{down}.{conv}.bias"] = random.tensor(channels)
         state |= random.norm(f"{down}.{norm}", channels if stage == 0 else before)

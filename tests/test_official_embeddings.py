@@ -9,6 +9,9 @@ import timm
 import torch
 import torch.nn.functional as F
 import torchvision
+
+from napari_dino_uad.core import backbone_weights
+from napari_dino_uad.core.backbones import BACKBONES, Backbone, load_backbone
 from official_networks import (
     convnext_maps,
     convnext_state,
@@ -17,9 +20,6 @@ from official_networks import (
     dinov3_maps,
     dinov3_state,
 )
-
-from napari_dino_uad.core import backbone_weights
-from napari_dino_uad.core.backbones import BACKBONES, Backbone, load_backbone
 
 BLOCKS = 2
 

@@ -60,7 +60,7 @@ def register(app: typer.Typer) -> None:
     app.command("fit", cls=_ManyValidScans)(_fit)
 
 
-def load_on(device: str, key: str, weights: Path | None, sha256: str | None = None) -> Backbone:
+def load_on(device: str, key: str, weights: Path | None) -> Backbone:
     """Load a backbone onto a device and tell the user what runs where.
 
     Parameters
@@ -71,13 +71,11 @@ def load_on(device: str, key: str, weights: Path | None, sha256: str | None = No
         The backbone.
     weights : Path or None
         A file of weights.
-    sha256 : str, optional
-        Checksum that the weights must have, those a model was fitted on.
 
     Raises
     ------
     InputError
-        If the device is not there, or the weights are missing or others.
+        If the device is not there, or the weights are missing or of another network.
     """
     from napari_dino_uad.core.backbones import backbone_spec, load_backbone
     from napari_dino_uad.core.device import choose_device
@@ -98,6 +96,14 @@ def _fit(
     backbone: Annotated[
         str, typer.Option(metavar="KEY", help="A key that the command backbones lists.")
     ] = "efficientnet-lite0",
+    layers: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N,N,...",
+            help="Layers of the backbone to read and join, counted from 1: a transformer's "
+            "blocks or a convolutional network's stages. Short for KEY@N,N,...",
+        ),
+    ] = None,
     weights: Weights = None,
     plane: Annotated[
         str, typer.Option(metavar="axial|coronal|sagittal", help="Plane to cut slices in.")
@@ -143,7 +149,7 @@ def _fit(
     from napari_dino_uad.core.slices import Preprocessing
 
     started = time.perf_counter()
-    spec = backbone_spec(backbone)
+    spec = backbone_spec(backbone, layers)
     preprocessing = Preprocessing(
         plane=plane,  # type: ignore[arg-type]  # it refuses any other text itself
         input_size=spec.input_size if input_size is None else input_size,
@@ -154,7 +160,7 @@ def _fit(
     held_out = find_cases(valid, pattern, mask_pattern) if valid else None
     _refuse_shared(cases, held_out or [])
     options = parse_settings(method, settings or [])
-    loaded = load_on(device, backbone, weights)
+    loaded = load_on(device, spec.key, weights)
 
     from napari_dino_uad.core.fit import fit
     from napari_dino_uad.core.model_file import save_model

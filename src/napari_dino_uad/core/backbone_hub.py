@@ -7,6 +7,7 @@ import hashlib
 import re
 import shutil
 from collections.abc import Generator
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -122,15 +123,20 @@ def download_weights(spec: BackboneSpec, folder: Path) -> Generator[Progress, No
     partial = folder / f".{spec.name}.partial"
     partial.mkdir(parents=True, exist_ok=True)
     cached = cached_weights(spec)
-    if cached is None:
-        path = yield from _download(spec, partial)
-    else:
-        yield Progress(f"Copying {spec.name}", 0, 1, str(cached))
-        path = Path(shutil.copyfile(cached, partial / _FILE))
-    if not _is_whole(path):
-        raise InputError(f"{path} is no whole .safetensors file; remove it and try again.")
-    path.replace(final)
-    shutil.rmtree(partial)
+    try:
+        if cached is None:
+            path = yield from _download(spec, partial)
+        else:
+            yield Progress(f"Copying {spec.name}", 0, 1, str(cached))
+            path = Path(shutil.copyfile(cached, partial / _FILE))
+        if not _is_whole(path):
+            raise InputError(f"{path} is no whole .safetensors file; remove it and try again.")
+        path.replace(final)
+        shutil.rmtree(partial)
+    finally:
+        # One that never began leaves nothing to go on with.
+        with suppress(OSError):
+            partial.rmdir()
     return final
 
 

@@ -58,10 +58,10 @@ def outwards(count: int, first: int) -> list[int]:
 
 
 def features_key(backbone: Backbone) -> str:
-    """Name what a backbone's embeddings depend on: its weights, and where and how they run."""
+    """Name what embeddings depend on: the layers read, the weights, and how and where they run."""
     engine = getattr(backbone, "engine", None)
     where = getattr(engine, "description", None) or f"torch {backbone.device} float32"
-    return f"{backbone.sha256} {where}"
+    return f"{backbone.spec.key} {backbone.sha256} {where}"
 
 
 def cache_entry(

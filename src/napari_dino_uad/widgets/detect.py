@@ -477,7 +477,7 @@ def _loader(path: Path | None) -> Callable[[], Generator[Progress, None, Any]]:
             return None
         model = load_model(path)
         try:
-            model.check_backbone(session().backbone(model.backbone_key))
+            yield from session().backbone_of(model)
         except InputError as error:
             return path.stem, model, str(error)
         return path.stem, model, ""
@@ -500,7 +500,7 @@ def _detect_for_display(
 
     started = time.perf_counter()
     volume = read()
-    backbone = session().backbone(model.backbone_key)
+    backbone = yield from session().backbone_of(model)
     plane = model.preprocessing.plane
     array = np.full(volume.shape, low, dtype=np.float32)
     view = to_plane(array, plane)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qtpy.QtCore import QObject, Signal
 
+from napari_dino_uad.core.progress import Progress
+from napari_dino_uad.widgets.settings import recall
+
 if TYPE_CHECKING:
     from napari_dino_uad.core.backbones import Backbone
     from napari_dino_uad.core.model import FittedModel
 
-__all__ = ["Session", "session"]
+__all__ = ["Session", "session", "weights_setting"]
 
 
 class Session(QObject):
@@ -40,13 +44,53 @@ class Session(QObject):
         return unique
 
     def backbone(self, key: str, weights: Path | None = None) -> Backbone:
-        """Return a backbone, loaded once. Called in worker threads: loading takes seconds."""
+        """Return a backbone, loaded once. Called in worker threads: loading takes seconds.
+
+        Without a file of weights, and none in the installation or the hub's cache, the file last
+        chosen for this backbone is taken, so that a machine without a network asks for it once.
+        """
         from napari_dino_uad.core.backbones import load_backbone
 
+        weights = weights or self._known_file(key)
         name = (key, None if weights is None else str(weights))
         if name not in self._backbones:
             self._backbones[name] = load_backbone(key, weights)
         return self._backbones[name]
+
+    def fetch(self, key: str, weights: Path | None = None) -> Generator[Progress, None, None]:
+        """Download what `backbone` will need, if that is not on this machine."""
+        from napari_dino_uad.core.backbone_hub import fetch_weights
+        from napari_dino_uad.core.backbones import backbone_spec
+
+        spec = backbone_spec(key)
+        if not spec.embedded and weights is None and self._known_file(key) is None:
+            yield from fetch_weights(spec)
+
+    def backbone_of(self, model: FittedModel) -> Generator[Progress, None, Backbone]:
+        """Return the backbone a model was fitted on, checked, after a download if need be."""
+        for loaded in self._backbones.values():
+            if (loaded.spec.key, loaded.sha256) == (model.backbone_key, model.backbone_sha256):
+                return loaded
+        yield from self.fetch(model.backbone_key)
+        yield Progress("Loading the backbone", 0, 1, model.backbone_key)
+        backbone = self.backbone(model.backbone_key)
+        model.check_backbone(backbone)
+        return backbone
+
+    def _known_file(self, key: str) -> Path | None:
+        from napari_dino_uad.core.backbone_hub import weights_here
+        from napari_dino_uad.core.backbones import backbone_spec
+
+        spec = backbone_spec(key)
+        chosen = recall(weights_setting(spec.name))
+        if not chosen or weights_here(spec) or not Path(chosen).is_file():
+            return None
+        return Path(chosen)
+
+
+def weights_setting(name: str) -> str:
+    """Name the setting that remembers a backbone's file of weights."""
+    return f"weights of {name}"
 
 
 _SESSION: Session | None = None
