@@ -193,6 +193,8 @@ def _signature(state: Mapping[str, torch.Tensor]) -> tuple[Any, ...] | None:
             count(r"blocks\.\d+\.norm1\.weight"),
             shape("register_tokens", "storage_tokens", "reg_token")[1],
             shape(*hidden)[0],
+            # A gated feed-forward has one more, unless two of them are packed into one.
+            count(r"blocks\.0\.mlp\.\w+\.weight"),
         )
     if "downsample_layers.0.0.weight" in state or "stem.0.weight" in state:
         stem = shape("downsample_layers.0.0.weight", "stem.0.weight")
@@ -221,7 +223,7 @@ def _describe(state: Mapping[str, torch.Tensor]) -> str:
         return "weights under the names of the transformers library"
     found = _signature(state)
     if found is None:
-        return f"{len(state)} tensors of an unknown network, such as {next(iter(state))}"
+        return f"tensors of an unknown network, such as {next(iter(state))}"
     for spec in BACKBONES.values():
         if _signature_of(spec) == found:
             return f"the weights of {spec.name}"
