@@ -47,6 +47,19 @@ def test_spacing_follows_the_plane(array):
     assert plane_spacing_mm(volume, "sagittal") == (1, 5, 2)
 
 
+def test_without_spacing_lengths_are_pixels_of_the_network_s_input():
+    small = np.random.default_rng(0).random((1, 100, 150))
+    preprocessing = Preprocessing(input_size=200)
+    unknown = volume_from_array(small, (1, 1, 1), spacing_known=False)
+    assert prepare(unknown, preprocessing).spacing_mm == (2, 2, 2)
+    large = volume_from_array(small.repeat(3, 1).repeat(3, 2), spacing_known=False)
+    scan = prepare(large, preprocessing)
+    assert scan.spacing_mm == pytest.approx((2 / 3, 2 / 3, 2 / 3))
+    assert scan.grid(8, 8).content_shape == (200, 300)
+    # A pixel's edge in mm stays what it is.
+    assert prepare(volume_from_array(small, (5, 0.5, 0.5)), preprocessing).spacing_mm[1] == 0.5
+
+
 def _head(peak=1000.0, background=0.0):
     rows, cols = np.mgrid[:64, :64]
     inside = (rows - 32) ** 2 + (cols - 32) ** 2 < 24**2

@@ -105,7 +105,7 @@ def _info(
     say(
         "context",
         f"normalise {fitted.context.normalise}, neighbourhood {fitted.context.neighbourhood}, "
-        f"smoothing {fitted.smoothing_mm:g} mm",
+        f"smoothing {fitted.smoothing_mm:g} mm (input pixels where a scan tells no spacing)",
     )
     say("cohort", ", ".join(f"{key.replace('_', ' ')} {one}" for key, one in fitted.cohort.items()))
     say("calibration", f"{calibration.pixels} healthy pixels")

@@ -38,7 +38,8 @@ class FittedModel:
     context : Context
         What is done to embeddings.
     smoothing_mm : float
-        Standard deviation of the Gaussian that smooths the score map along all three axes.
+        Standard deviation of the Gaussian that smooths the score map along all three axes; of a
+        scan that tells no spacing in pixels of the network's input.
     calibration : Calibration
         Healthy scores.
     cohort : dict
