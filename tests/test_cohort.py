@@ -91,7 +91,7 @@ def test_a_folder_of_stacks_is_not_of_bmad(tmp_path):
         write(tmp_path / "good" / "anna" / f"{number}.png", picture(number))
     [case] = find_cases([tmp_path])
     assert case.read().shape == (2, 64, 96)
-    with pytest.raises(InputError, match="lesion mask.*anna has none"):
+    with pytest.raises(InputError, match=r"lesion mask.*anna has none"):
         find_cases([tmp_path], require_masks=True)
 
 

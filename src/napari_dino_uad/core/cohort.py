@@ -185,7 +185,7 @@ def tissue_slices(scan: PreparedScan) -> NDArray[np.bool_]:
     A single slice needs only some: whoever made it chose it.
     """
     if len(scan) == 1:
-        return scan.foreground.any(axis=(1, 2))
+        return np.asarray(scan.foreground.any(axis=(1, 2)))
     return np.asarray(scan.foreground.mean(axis=(1, 2)) > MINIMUM_TISSUE)
 
 

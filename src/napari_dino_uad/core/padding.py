@@ -44,10 +44,8 @@ def find_padding(array: NDArray[np.float32], above: float) -> NDArray[np.bool_] 
             regions, _ = label(image == value)
             corners = regions[[0, 0, -1, -1], [0, -1, 0, -1]]
             sizes = np.bincount(regions.ravel())
-            wide = [
-                corner for corner in set(corners[corners > 0]) if sizes[corner] >= _LEAST_PIXELS
-            ]
+            wide = {corner for corner in corners if corner and sizes[corner] >= _LEAST_PIXELS}
             if wide:
                 found = np.zeros(array.shape, dtype=bool) if found is None else found
-                found[number] |= np.isin(regions, wide)
+                found[number] |= np.isin(regions, list(wide))
     return found
