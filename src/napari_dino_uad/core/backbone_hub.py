@@ -148,7 +148,7 @@ def file_sha256(path: Path) -> str:
 
 def _download(spec: BackboneSpec, folder: Path | None) -> Generator[Progress, None, Path]:
     """Download into the hub's cache, or into a folder, and check what came."""
-    step = f"Downloading {spec.name} ({spec.licence})"
+    step = f"Downloading {spec.name} ({spec.licence}), in MB"
     total = round(spec.download_mb)
     yield Progress(step, 0, total)
     waiting = Inner(in_background(lambda: _ask_hub(spec, folder)))

