@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import huggingface_hub
 import pytest
 import torch
+from huggingface_hub.errors import OfflineModeIsEnabled
 from safetensors.torch import save_file
 from typer.testing import CliRunner
 
@@ -123,9 +124,7 @@ def test_a_full_disk_is_not_taken_for_a_missing_network(hub):
     assert not isinstance(failure.value, InputError)
 
 
-@pytest.mark.parametrize(
-    "error", [huggingface_hub.errors.OfflineModeIsEnabled("offline"), RuntimeError("client closed")]
-)
+@pytest.mark.parametrize("error", [OfflineModeIsEnabled("offline"), RuntimeError("client closed")])
 def test_without_a_network_there_is_a_way_out(hub, error):
     hub.error = error
     with pytest.raises(InputError) as refusal:

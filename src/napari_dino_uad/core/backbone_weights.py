@@ -17,7 +17,7 @@ from napari_dino_uad.core.errors import InputError
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["create_network", "load_weights", "read_weights"]
+__all__ = ["create_network", "load_network", "read_weights"]
 
 # timm's modules, each with a function that renames official weights.
 _RENAMING = {
@@ -100,34 +100,36 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
     return state
 
 
-def load_weights(
-    spec: BackboneSpec, network: Any, state: Mapping[str, torch.Tensor], source: str
-) -> None:
-    """Put weights into a network.
+def load_network(spec: BackboneSpec, state: Mapping[str, torch.Tensor], source: str) -> Any:
+    """Build a backbone's network and put weights into it.
 
     Parameters
     ----------
     spec : BackboneSpec
         Row of the table.
-    network : torch.nn.Module
-        From `create_network`.
     state : dict
         Tensors by their official names or by timm's.
     source : str
         Name of the file, for messages.
+
+    Returns
+    -------
+    torch.nn.Module
+        As `create_network` builds it.
 
     Raises
     ------
     InputError
         If they are of another network; the message says of which, as far as can be told.
     """
-    expected = network.state_dict()
     found = _signature(state)
     if found is None or found != _signature_of(spec):
         raise InputError(
             f"{source} holds {_describe(state)}, but the weights of {spec.name} were asked for; "
             "choose that backbone or another file."
         )
+    network = create_network(spec)
+    expected = network.state_dict()
     converted = _to_timm(spec, network, dict(state))
     wrong = [
         name
@@ -148,6 +150,7 @@ def load_weights(
         # to bfloat16; timm leaves them out and computes them in full precision.
         periods = network.rope.periods
         periods.copy_(state.get("rope_embed.periods", periods.bfloat16()))
+    return network
 
 
 def _to_timm(

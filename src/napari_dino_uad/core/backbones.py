@@ -127,16 +127,16 @@ def load_backbone(key: str = DEFAULT_BACKBONE, weights: Path | str | None = None
         If the key is unknown, the file missing or of another network, or the download fails.
     """
     from napari_dino_uad.core.backbone_hub import fetch_weights
-    from napari_dino_uad.core.backbone_weights import create_network, load_weights, read_weights
+    from napari_dino_uad.core.backbone_weights import create_network, load_network, read_weights
     from napari_dino_uad.core.progress import drain
 
     spec = backbone_spec(key)
-    network = create_network(spec)
     if weights is None and spec.embedded:
+        network = create_network(spec)
         _load_embedded(network)
-        return Backbone(spec, network)
-    path = drain(fetch_weights(spec)) if weights is None else Path(weights)
-    load_weights(spec, network, read_weights(path), path.name)
+    else:
+        path = drain(fetch_weights(spec)) if weights is None else Path(weights)
+        network = load_network(spec, read_weights(path), path.name)
     return Backbone(spec, network)
 
 
