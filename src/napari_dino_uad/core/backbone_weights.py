@@ -122,13 +122,15 @@ def load_network(spec: BackboneSpec, state: Mapping[str, torch.Tensor], source: 
     InputError
         If they are of another network; the message says of which, as far as can be told.
     """
+    import torch
+
     found = _signature(state)
     if found is None or found != _signature_of(spec):
         raise InputError(
             f"{source} holds {_describe(state)}, but the weights of {spec.name} were asked for; "
             "choose that backbone or another file."
         )
-    network = create_network(spec)
+    network = _allocate(spec)
     expected = network.state_dict()
     converted = _to_timm(spec, network, dict(state))
     wrong = [
@@ -147,10 +149,26 @@ def load_network(spec: BackboneSpec, state: Mapping[str, torch.Tensor], source: 
     network.load_state_dict({name: converted.get(name, value) for name, value in expected.items()})
     if spec.family == "dinov3":
         # The official weights bring the periods of the rotary position embedding along, rounded
-        # to bfloat16; timm leaves them out and computes them in full precision.
-        periods = network.rope.periods
-        periods.copy_(state.get("rope_embed.periods", periods.bfloat16()))
+        # to bfloat16; timm's leave them out.
+        count = len(network.rope.periods)
+        periods = 100.0 ** (torch.arange(count) / count)
+        network.rope.periods.copy_(state.get("rope_embed.periods", periods.bfloat16()))
     return network
+
+
+def _allocate(spec: BackboneSpec) -> Any:
+    """Build a network whose weights are still to come, without drawing random ones first.
+
+    That takes longer than all the rest: half a minute for a ViT-g.
+    """
+    import torch
+
+    with torch.device("meta"):
+        network = create_network(spec)
+    computed = {name for name, _ in network.named_buffers()} - set(network.state_dict())
+    if spec.family == "cnn" or computed - {"rope.periods"}:
+        return create_network(spec)
+    return network.to_empty(device="cpu")
 
 
 def _to_timm(
