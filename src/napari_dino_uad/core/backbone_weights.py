@@ -159,7 +159,7 @@ def load_network(spec: BackboneSpec, state: Mapping[str, torch.Tensor], source: 
 def _allocate(spec: BackboneSpec) -> Any:
     """Build a network whose weights are still to come, without drawing random ones first.
 
-    That takes longer than all the rest: half a minute for a ViT-g.
+    Drawing them takes a large network several times as long as reading its weights.
     """
     import torch
 
