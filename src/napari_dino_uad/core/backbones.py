@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from threading import Lock
@@ -18,6 +19,8 @@ from napari_dino_uad.core.errors import InputError
 
 if TYPE_CHECKING:
     import torch
+
+    from napari_dino_uad.core.progress import Progress
 
 __all__ = [
     "BACKBONES",
@@ -103,7 +106,11 @@ class Backbone:
         return embedded
 
 
-def load_backbone(key: str = DEFAULT_BACKBONE, weights: Path | str | None = None) -> Backbone:
+def load_backbone(
+    key: str = DEFAULT_BACKBONE,
+    weights: Path | str | None = None,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> Backbone:
     """Load a backbone.
 
     Parameters
@@ -115,6 +122,8 @@ def load_backbone(key: str = DEFAULT_BACKBONE, weights: Path | str | None = None
         A file of weights: Meta's `.pth`, or timm's `.pth` or `.safetensors`. Without it the
         embedded default loads from the installation, and the others from the Hugging Face hub or
         its cache.
+    on_progress : callable, optional
+        Called with every `Progress` of a download.
 
     Returns
     -------
@@ -135,7 +144,7 @@ def load_backbone(key: str = DEFAULT_BACKBONE, weights: Path | str | None = None
         network = create_network(spec)
         _load_embedded(network)
     else:
-        path = drain(fetch_weights(spec)) if weights is None else Path(weights)
+        path = drain(fetch_weights(spec), on_progress) if weights is None else Path(weights)
         network = load_network(spec, read_weights(path), path.name)
     return Backbone(spec, network)
 
