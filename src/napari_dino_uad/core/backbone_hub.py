@@ -193,15 +193,19 @@ def _ask_hub(spec: BackboneSpec, folder: Path | None) -> tuple[Path, str]:
 @contextmanager
 def _without_bars() -> Iterator[None]:
     """Keep the hub's client from drawing bars of its own beside ours, or into no terminal."""
-    from huggingface_hub import utils
+    from huggingface_hub.utils.tqdm import (
+        are_progress_bars_disabled,
+        disable_progress_bars,
+        enable_progress_bars,
+    )
 
-    drawn = not utils.are_progress_bars_disabled()
-    utils.disable_progress_bars()
+    drawn = not are_progress_bars_disabled()
+    disable_progress_bars()
     try:
         yield
     finally:
         if drawn:
-            utils.enable_progress_bars()
+            enable_progress_bars()
 
 
 def _cache_folder(spec: BackboneSpec) -> Path:
