@@ -87,7 +87,8 @@ def load_on(device: str, key: str, weights: Path | None) -> Backbone:
     chosen = choose_device(device)
     source = f", weights of {weights}" if weights else ""
     note(f"Backbone {spec.key} ({spec.licence}{source}) on {chosen}")
-    return load_backbone(key, weights).to(chosen)
+    with progress_bars() as bars:
+        return load_backbone(key, weights, bars).to(chosen)
 
 
 def _fit(
