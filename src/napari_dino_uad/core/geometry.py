@@ -111,11 +111,6 @@ class Volume:
         slices, rows, cols = self.array.shape
         return slices, rows, cols
 
-    @property
-    def voxel_volume_ml(self) -> float:
-        """Volume of a voxel in millilitres, where the spacing is known."""
-        return float(np.prod(self.spacing_mm)) / 1000
-
     def to_ras_mm(self, index: ArrayLike) -> tuple[float, float, float]:
         """Return where a voxel lies, in mm to the patient's right, front and head.
 

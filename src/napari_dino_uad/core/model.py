@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,68 +13,119 @@ from napari_dino_uad.core.backbones import Backbone, backbone_spec, load_backbon
 from napari_dino_uad.core.calibration import Calibration
 from napari_dino_uad.core.errors import InputError
 from napari_dino_uad.core.normative.context import Context
-from napari_dino_uad.core.slices import Preprocessing
+from napari_dino_uad.core.score_map import MapSettings, ScoreScale
+from napari_dino_uad.core.slices import Plane, Preprocessing
 
 if TYPE_CHECKING:
     from napari_dino_uad.core.normative.base import NormativeModel
 
-__all__ = ["FittedModel", "smooth_maps"]
+__all__ = ["FittedModel", "View"]
+
+
+@dataclass(frozen=True)
+class View:
+    """What was learnt from the slices of one plane.
+
+    Attributes
+    ----------
+    preprocessing : Preprocessing
+        How scans are prepared, with the plane.
+    normative : NormativeModel
+        The model of healthy embeddings.
+    scale : ScoreScale
+        Its scores on healthy patches.
+    """
+
+    preprocessing: Preprocessing
+    normative: NormativeModel
+    scale: ScoreScale
 
 
 @dataclass(frozen=True)
 class FittedModel:
-    """A normative model with all that belongs to it.
+    """A normative model of one plane, or of several, with all that belongs to it.
 
     Attributes
     ----------
-    normative : NormativeModel
-        The model of healthy embeddings.
+    views : tuple of View
+        One for each plane; the first is the one whose slices are shown first.
     backbone_key, backbone_sha256 : str
         The backbone it was fitted on, and the checksum of its weights.
-    preprocessing : Preprocessing
-        How scans are prepared.
     context : Context
         What is done to embeddings.
-    smoothing_mm : float
-        Standard deviation of the Gaussian that smooths the score map along all three axes; of a
-        scan that tells no spacing in pixels of the network's input.
+    maps : MapSettings
+        How patch scores become a map.
     calibration : Calibration
-        Healthy scores.
+        Scores of healthy tissue.
+    levels : Calibration
+        The same of the first view before scans were centred: what a scan's level is compared
+        with.
     cohort : dict
         Scans, slices and date of the fit.
     versions : dict
         Versions of the libraries that made it.
     """
 
-    normative: NormativeModel
+    views: tuple[View, ...]
     backbone_key: str
     backbone_sha256: str
-    preprocessing: Preprocessing
     context: Context
-    smoothing_mm: float
+    maps: MapSettings
     calibration: Calibration
+    levels: Calibration
     cohort: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
 
-    def score(self, features: NDArray[np.float16]) -> NDArray[np.float32]:
+    @property
+    def normative(self) -> NormativeModel:
+        """The model of healthy embeddings of the first view."""
+        return self.views[0].normative
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """How scans are prepared for the first view."""
+        return self.views[0].preprocessing
+
+    @property
+    def planes(self) -> tuple[Plane, ...]:
+        """The planes it looks at."""
+        return tuple(view.preprocessing.plane for view in self.views)
+
+    def score(
+        self,
+        features: NDArray[np.float16],
+        tissue: NDArray[np.bool_],
+        view: View | None = None,
+    ) -> NDArray[np.float32]:
         """Score backbone embeddings of slices.
 
         Parameters
         ----------
         features : ndarray of float16, (B, C, h, w)
             As the backbone gave them.
+        tissue : ndarray of bool, (B, h, w)
+            Which patches are tissue.
+        view : View, optional
+            The view the slices are of; the first if not given.
 
         Returns
         -------
         ndarray of float32, (B, h, w)
-            Higher is more abnormal; not yet smoothed.
+            Healthy standard deviations above the healthy mean; not yet smoothed.
         """
         import torch
 
+        from napari_dino_uad.core.symmetry import mirror_distance
+
+        view = view or self.views[0]
         with torch.inference_mode():
             levels = backbone_spec(self.backbone_key).levels
             transformed = self.context.apply(torch.from_numpy(features).float(), levels)
-            return np.asarray(self.normative.score(transformed).float().numpy())
+            scores = view.normative.score(transformed).float().numpy()
+            mirror = None
+            if view.scale.symmetry > 0:
+                mirror = mirror_distance(transformed, torch.from_numpy(tissue)).numpy()
+            return view.scale.combine(scores, mirror)
 
     def load_backbone(self, weights: Path | str | None = None) -> Backbone:
         """Load the backbone the model was fitted on.
@@ -111,52 +160,8 @@ class FittedModel:
 
     def summary(self) -> str:
         """Say in one line what the model is."""
+        planes = self.planes[0] if len(self.planes) == 1 else f"{len(self.planes)} planes"
         return (
-            f"{self.normative.summary()}; {self.backbone_key}, {self.preprocessing.plane}; "
+            f"{self.normative.summary()}; {self.backbone_key}, {planes}; "
             f"{self.cohort.get('scans', 0)} scans, {self.cohort.get('slices', 0)} slices"
         )
-
-
-@lru_cache(maxsize=32)
-def _gaussian(sigma: float) -> tuple[float, ...]:
-    radius = int(np.ceil(3 * sigma))
-    kernel = np.exp(-0.5 * (np.arange(-radius, radius + 1) / sigma) ** 2)
-    return tuple(kernel / kernel.sum())
-
-
-def smooth_maps(
-    maps: NDArray[np.float32],
-    weights: NDArray[np.float32],
-    spacing_mm: Sequence[float],
-    sigma_mm: float,
-) -> NDArray[np.float32]:
-    """Smooth score maps with a Gaussian of one width in mm along all axes.
-
-    Normalised convolution: what has no weight (slices not computed yet, patches outside the
-    tissue) takes no part, so the borders of the tissue are not dragged down.
-
-    Parameters
-    ----------
-    maps, weights : ndarray of float32, (slices, h, w)
-        Scores, and how much each counts.
-    spacing_mm : sequence of float
-        Between patches along (slices, rows, cols).
-    sigma_mm : float
-        Standard deviation; 0 leaves the maps alone.
-
-    Returns
-    -------
-    ndarray of float32, (slices, h, w)
-        0 where nothing with weight is near.
-    """
-    from scipy.ndimage import correlate1d
-
-    top, bottom = maps * weights, weights
-    if sigma_mm > 0:
-        for axis, spacing in enumerate(spacing_mm):
-            # Below a fifth of a step a Gaussian leaves neighbours untouched.
-            if maps.shape[axis] > 1 and sigma_mm / spacing > 0.2:
-                kernel = np.asarray(_gaussian(sigma_mm / spacing), dtype=np.float32)
-                top = correlate1d(top, kernel, axis=axis, mode="constant")
-                bottom = correlate1d(bottom, kernel, axis=axis, mode="constant")
-    return np.divide(top, bottom, out=np.zeros_like(top), where=bottom > 1e-6)
