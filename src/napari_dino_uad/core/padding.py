@@ -24,7 +24,7 @@ def find_padding(array: NDArray[np.float32], above: float) -> NDArray[np.bool_] 
     array : ndarray of float32, (slices, rows, cols)
         Voxel values.
     above : float
-        Padding of this value or less is dark background, and not looked for.
+        Padding of this value or less is dark background like any other, and not looked for.
 
     Returns
     -------

@@ -176,25 +176,32 @@ def scale_intensity(
     ndarray of float32
         Same shape, in [0, 1].
     """
+    low, height = _intensity_range(array, preprocessing)
+    padding = find_padding(array, low + preprocessing.foreground_threshold * height)
+    # A drawing of plain areas alone would have nothing else left.
+    if padding is not None and array[~padding].max(initial=low) > low:
+        array = np.where(padding, np.float32(low), array)
+        low, height = _intensity_range(array, preprocessing)
+    scaled = array - np.float32(low)
+    # In place: the copies of a large CT would take more memory than all the rest of detection.
+    scaled /= np.float32(height)
+    return np.clip(scaled, 0, 1, out=scaled)
+
+
+def _intensity_range(
+    array: NDArray[np.float32], preprocessing: Preprocessing
+) -> tuple[float, float]:
+    """Return the value that becomes 0, and how far above it 1 lies."""
     if preprocessing.window is not None:
         centre, width = preprocessing.window
-        low = centre - width / 2
-    else:
-        border = np.concatenate(
-            [array[..., 0, :], array[..., -1, :], array[..., :, 0], array[..., :, -1]], axis=-1
-        )
-        low = min(0.0, float(np.median(border)))
-    padding = find_padding(array, low)
-    shifted = array - np.float32(low)
-    # A drawing of plain areas alone would have nothing else left.
-    if padding is not None and shifted[~padding].max(initial=0) > 0:
-        shifted[padding] = 0
-    if preprocessing.window is not None:
-        shifted /= np.float32(preprocessing.window[1])
-        return np.clip(shifted, 0, 1, out=shifted)
+        return centre - width / 2, width
+    border = np.concatenate(
+        [array[..., 0, :], array[..., -1, :], array[..., :, 0], array[..., :, -1]], axis=-1
+    )
+    low = min(0.0, float(np.median(border)))
     # A subsample carries the percentile: sorting 100 million voxels would take longer than
     # looking at them.
-    sample = shifted.ravel()[:: max(1, shifted.size // 4_000_000)]
+    sample = array.ravel()[:: max(1, array.size // 4_000_000)] - np.float32(low)
     top = float(np.percentile(sample[sample > sample.mean()], preprocessing.percentile))
     for _ in range(5):
         inside = sample[sample > preprocessing.foreground_threshold * top]
@@ -202,9 +209,7 @@ def scale_intensity(
         if abs(new_top - top) <= 1e-4 * top:
             break
         top = new_top
-    # In place: the copies of a large CT would take more memory than all the rest of detection.
-    shifted /= np.float32(top)
-    return np.clip(shifted, 0, 1, out=shifted)
+    return low, top
 
 
 @dataclass(frozen=True)
