@@ -155,6 +155,13 @@ def _fit(
     smoothing_mm: Annotated[
         float, typer.Option(metavar="MM", help="Width of the Gaussian that smooths the map.")
     ] = MapSettings.smoothing_mm,
+    detail_mm: Annotated[
+        float,
+        typer.Option(
+            metavar="MM",
+            help="Radius of the windows in which the map's edges follow the anatomy's; 0 for none.",
+        ),
+    ] = MapSettings.detail_mm,
     symmetry: Annotated[
         str,
         typer.Option(
@@ -196,7 +203,7 @@ def _fit(
         neighbours=not single_slice,
     )
     context = Context(neighbourhood=neighbourhood)
-    maps = MapSettings(smoothing_mm, parse_symmetry(symmetry), not no_centring)
+    maps = MapSettings(smoothing_mm, detail_mm, parse_symmetry(symmetry), not no_centring)
     writable_file(out, ".safetensors")
     cases = find_cases(scans, pattern, mask_pattern)
     held_out = find_cases(valid, pattern, mask_pattern) if valid else None

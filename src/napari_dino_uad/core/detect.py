@@ -21,7 +21,7 @@ from napari_dino_uad.core.features import (
 from napari_dino_uad.core.model import FittedModel, View
 from napari_dino_uad.core.pipeline import in_background
 from napari_dino_uad.core.progress import Inner, Progress
-from napari_dino_uad.core.score_map import scan_level, smooth_maps
+from napari_dino_uad.core.score_map import refine_maps, scan_level, smooth_maps
 from napari_dino_uad.core.slices import (
     PatchGrid,
     Plane,
@@ -53,14 +53,32 @@ class SliceMaps:
         Scores on the patch grid, smoothed and centred over what is known so far.
     grid : PatchGrid
         How the grid lies over the slices.
-    foreground : ndarray of bool, (B, rows, cols)
-        Tissue in the slices.
+    scan : PreparedScan
+        All slices.
+    detail_mm : float
+        See `MapSettings`.
     """
 
     indices: list[int]
     maps: NDArray[np.float32]
     grid: PatchGrid
-    foreground: NDArray[np.bool_]
+    scan: PreparedScan
+    detail_mm: float
+
+    @property
+    def foreground(self) -> NDArray[np.bool_]:
+        """Tissue in the slices, (B, rows, cols)."""
+        return self.scan.foreground[self.indices]
+
+    def scores(self) -> NDArray[np.float32]:
+        """Bring the maps to the slices' pixels, (B, rows, cols)."""
+        return refine_maps(
+            self.grid.to_slices(self.maps),
+            self.scan.values[self.indices],
+            self.foreground,
+            self.scan.spacing_mm[1:],
+            self.detail_mm,
+        )
 
 
 @dataclass(frozen=True)
@@ -115,7 +133,7 @@ class AnomalyMap:
 
     @cached_property
     def scores(self) -> NDArray[np.float32]:
-        """Scores on the volume's canonical grid, (S, P, L) of float32: the mean of the planes'."""
+        """Scores on the volume's canonical grid, (S, P, L): the mean of the planes, refined."""
         full = np.zeros(self.volume.shape, dtype=np.float32)
         share = np.float32(1 / len(self.planes))
         for one in self.planes:
@@ -123,6 +141,16 @@ class AnomalyMap:
             for start in range(0, len(slices), _AT_ONCE):
                 part = slice(start, start + _AT_ONCE)
                 slices[part] += share * one.grid.to_slices(one.scores[part])
+        slices, scan = to_plane(full, self.planes[0].plane), self.scan
+        for start in range(0, len(slices), _AT_ONCE):
+            part = slice(start, start + _AT_ONCE)
+            slices[part] = refine_maps(
+                slices[part],
+                scan.values[part],
+                scan.foreground[part],
+                scan.spacing_mm[1:],
+                self.model.maps.detail_mm,
+            )
         return full
 
     @cached_property
@@ -196,7 +224,7 @@ def score_slices(
         ]
         maps = smoothed[indices] - _shift(model, scan_level(smoothed, tissue, known))
         seconds["model"] = seconds.get("model", 0.0) + time.perf_counter() - clock
-        yield SliceMaps(indices, maps, grid, scan.foreground[indices]), int(known.sum())
+        yield SliceMaps(indices, maps, grid, scan, model.maps.detail_mm), int(known.sum())
         clock = time.perf_counter()
     weights = (tissue & known[:, None, None]).astype(np.float32)
     final = smooth_maps(raw, weights, spacing, sigma)

@@ -508,7 +508,7 @@ def _detect_for_display(
     for progress in detecting:
         part = progress.result
         if isinstance(part, SliceMaps):
-            heat = part.grid.to_slices(part.maps)
+            heat = part.scores()
             view[part.indices] = np.where(part.foreground, heat, low) if tissue_only else heat
             canvas = _Canvas(array, part.indices, plane_axis(plane))
             yield replace(progress, result=canvas)
