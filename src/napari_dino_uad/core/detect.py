@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_dino_uad.core.cache import FeatureCache, content_digest, open_cache
+from napari_dino_uad.core.engine_choice import choose_engine
 from napari_dino_uad.core.features import (
     PATCH_FOREGROUND,
     cache_entry,
@@ -174,7 +175,7 @@ def detect(
     *,
     backbone: Backbone | None = None,
     first_slice: int | None = None,
-    batch: int = 2,
+    batch: int | None = None,
     cache: FeatureCache | bool = True,
 ) -> Generator[Progress, None, AnomalyMap]:
     """Score a scan, the slice on screen first.
@@ -186,12 +187,13 @@ def detect(
     model : FittedModel
         A fitted model.
     backbone : Backbone, optional
-        The model's backbone if it is loaded already.
+        The model's backbone if it is loaded already; otherwise it is, and run by the engine
+        that `choose_engine` finds.
     first_slice : int, optional
         Slice on screen, in the model's plane; the others follow from there outwards.
         The middle if not given.
-    batch : int
-        Slices at once.
+    batch : int, optional
+        Slices at once; as many as suit the backbone's engine if not given.
     cache : FeatureCache or bool
         Where embeddings are looked for and kept; True is the user's own cache, False none.
 
@@ -222,13 +224,17 @@ def detect(
     for _ in ready:
         yield preparing
     network, scan, name = ready.value
+    if backbone is None:
+        network = yield from choose_engine(network, input_size=model.preprocessing.input_size)
     seconds = {"prepare": time.perf_counter() - clock}
     first = len(scan) // 2 if first_slice is None else min(max(first_slice, 0), len(scan) - 1)
     grid = scan.grid(network.spec.stride, network.spec.multiple)
     entry = cache_entry(store, name, scan, grid, network)
     order = outwards(len(scan), first)
-    batches = extract_features(scan, grid, network, order, batch, first_batch=1, entry=entry)
+    size = batch or network.engine.batch
+    batches = extract_features(scan, grid, network, order, size, first_batch=1, entry=entry)
     scoring = Inner(score_slices(scan, model, grid, batches, seconds))
     for maps, done in scoring:
-        yield Progress("Detecting", done, len(scan), volume.name, maps)
+        note = network.engine.take_note()
+        yield Progress("Detecting", done, len(scan), volume.name, maps, note)
     return AnomalyMap(volume, model, scoring.value, grid, scan, seconds)

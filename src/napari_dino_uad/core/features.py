@@ -58,10 +58,8 @@ def outwards(count: int, first: int) -> list[int]:
 
 
 def features_key(backbone: Backbone) -> str:
-    """Name what a backbone's embeddings depend on: its weights, and where and how they run."""
-    engine = getattr(backbone, "engine", None)
-    where = getattr(engine, "description", None) or f"torch {backbone.device} float32"
-    return f"{backbone.sha256} {where}"
+    """Name what a backbone's embeddings depend on: its weights and its engine."""
+    return f"{backbone.sha256} {backbone.engine.spec.description}"
 
 
 def cache_entry(

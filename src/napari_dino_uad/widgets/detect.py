@@ -203,6 +203,7 @@ class DetectWidget(DockWidget):
         self.job.succeeded.connect(self._on_detected)
         self.findings_job.succeeded.connect(self._on_findings)
         self.loading.succeeded.connect(self._on_loaded)
+        self.loading.progressed.connect(lambda progress: self.run.remark(progress.note))
         self.saving.succeeded.connect(self.run.say)
         for job in (self.findings_job, self.loading, self.saving):
             job.failed.connect(self.run.complain)
@@ -473,11 +474,12 @@ def _loader(path: Path | None) -> Callable[[], Generator[Progress, None, Any]]:
                 importlib.import_module(module)
             yield Progress("Loading", 0, 1)
         if path is None:
-            session().backbone(DEFAULT_BACKBONE)
+            yield from session().backbone(DEFAULT_BACKBONE)
             return None
         model = load_model(path)
+        size = model.preprocessing.input_size
         try:
-            model.check_backbone(session().backbone(model.backbone_key))
+            model.check_backbone((yield from session().backbone(model.backbone_key, None, size)))
         except InputError as error:
             return path.stem, model, str(error)
         return path.stem, model, ""
@@ -500,7 +502,8 @@ def _detect_for_display(
 
     started = time.perf_counter()
     volume = read()
-    backbone = session().backbone(model.backbone_key)
+    size = model.preprocessing.input_size
+    backbone = yield from session().backbone(model.backbone_key, None, size)
     plane = model.preprocessing.plane
     array = np.full(volume.shape, low, dtype=np.float32)
     view = to_plane(array, plane)

@@ -407,8 +407,7 @@ class FitWidget(DockWidget):
             from napari_dino_uad.core.fit import fit
             from napari_dino_uad.core.slices import CT_WINDOWS, Preprocessing
 
-            yield Progress("Loading the backbone", 0, 1, key)
-            backbone = session().backbone(key, weights)
+            backbone = yield from session().backbone(key, weights, size)
             valid = find_cases([held_out], pattern, mask_pattern) if held_out else None
             return (
                 yield from fit(

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Generator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qtpy.QtCore import QObject, Signal
+
+from napari_dino_uad.core.progress import Progress
 
 if TYPE_CHECKING:
     from napari_dino_uad.core.backbones import Backbone
@@ -28,7 +32,9 @@ class Session(QObject):
     def __init__(self) -> None:
         super().__init__()
         self.models: dict[str, FittedModel] = {}
-        self._backbones: dict[tuple[str, str | None], Backbone] = {}
+        self._loaded: dict[tuple[str, Path | None], Backbone] = {}
+        self._placed: dict[tuple[str, Path | None, int], Backbone] = {}
+        self._placing = threading.Lock()
 
     def add_model(self, name: str, model: FittedModel) -> str:
         """Add a model under a name that is free, and return that name."""
@@ -39,14 +45,52 @@ class Session(QObject):
         self.model_added.emit(unique)
         return unique
 
-    def backbone(self, key: str, weights: Path | None = None) -> Backbone:
-        """Return a backbone, loaded once. Called in worker threads: loading takes seconds."""
-        from napari_dino_uad.core.backbones import load_backbone
+    def backbone(
+        self, key: str, weights: Path | None = None, input_size: int | None = None
+    ) -> Generator[Progress, None, Backbone]:
+        """Load a backbone and find the engine that runs it, each once.
 
-        name = (key, None if weights is None else str(weights))
-        if name not in self._backbones:
-            self._backbones[name] = load_backbone(key, weights)
-        return self._backbones[name]
+        Run in worker threads: it takes seconds.
+
+        Parameters
+        ----------
+        key : str
+            The backbone.
+        weights : Path, optional
+            A file of weights.
+        input_size : int, optional
+            Shorter edge of the input in pixels; the backbone's own if not given.
+
+        Yields
+        ------
+        Progress
+            The last one with a note on what runs where.
+
+        Returns
+        -------
+        Backbone
+        """
+        from napari_dino_uad.core.backbones import backbone_spec, load_backbone
+        from napari_dino_uad.core.engine_choice import choose_engine, describe_place
+
+        waiting = Progress("Loading the backbone", 0, 1, key)
+        yield waiting
+        name = (key, weights)
+        place = (*name, input_size or backbone_spec(key).input_size)
+        # Two widgets that measure beside each other would measure each other.
+        while not self._placing.acquire(timeout=0.1):
+            yield waiting
+        try:
+            if name not in self._loaded:
+                self._loaded[name] = load_backbone(key, weights)
+            if place not in self._placed:
+                choosing = choose_engine(self._loaded[name], input_size=place[-1])
+                self._placed[place] = yield from choosing
+        finally:
+            self._placing.release()
+        placed = self._placed[place]
+        yield Progress("Loading the backbone", 1, 1, key, note=describe_place(placed))
+        return placed
 
 
 _SESSION: Session | None = None
