@@ -10,6 +10,7 @@ import os
 import shutil
 import sys
 import threading
+import warnings
 from collections.abc import Callable
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -159,19 +160,21 @@ class OpenVinoEngine(Engine):
         return network
 
     def _convert(self, height: int, width: int) -> Any:
-        """Convert the module to OpenVINO for inputs (any number, 3, height, width)."""
+        """Convert the module to OpenVINO for inputs (any number, 3, height, width).
+
+        By tracing, though torch calls that old: `torch.export` brings in triton, and with it
+        what brings down a window on Linux (see `widgets.workers`); and it takes twice as long.
+        """
         import torch
 
         module = self._backbone.module
         module.prepare(height, width)
-        # With one image torch would take the number for a constant.
-        example = torch.zeros(2, 3, height, width)
-        batch = {"images": {0: torch.export.Dim("batch")}}
-        with torch.inference_mode(False), torch.no_grad():
-            program = torch.export.export(module, (example,), dynamic_shapes=batch)
-        converted = _openvino().convert_model(program)
-        converted.reshape([-1, 3, height, width])
-        return converted
+        ov = _openvino()
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore", FutureWarning)
+            warnings.simplefilter("ignore", torch.jit.TracerWarning)
+            traced = torch.jit.trace(module, torch.zeros(1, 3, height, width), check_trace=False)
+        return ov.convert_model(traced, input=[ov.PartialShape([-1, 3, height, width])])
 
 
 class ConvertedNetworks:
