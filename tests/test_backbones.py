@@ -1,51 +1,156 @@
-"""Weights from files: what is refused, and what a checksum depends on."""
+"""The table of backbones, the choice of layers, and what a backbone's checksum says."""
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
+import hashlib
+import subprocess
+import sys
 
 import pytest
 import timm
 import torch
 
-from napari_dino_uad import load_backbone
-from napari_dino_uad.core.backbones import Backbone, backbone_spec
+from napari_dino_uad import Case, detect, drain, fit, load_backbone, load_model, save_model
+from napari_dino_uad.core.backbone_hub import repository
+from napari_dino_uad.core.backbone_weights import create_network
+from napari_dino_uad.core.backbones import BACKBONES, DEFAULT_BACKBONE, Backbone, backbone_spec
 from napari_dino_uad.core.errors import InputError
+from napari_dino_uad.core.features import features_key
+from napari_dino_uad.core.slices import PatchGrid
+
+EMBEDDED_SHA256 = "64f9ecd8db4abb342af1364358f8ae08eafd3270c85ab361a717bd4d50d5141a"
+
+LICENCES = {
+    "apache-2.0": "Apache-2.0",
+    "bsd-3-clause": "BSD-3-Clause",
+    "dinov3": "DINOv3 License",
+    "dinov3-license": "DINOv3 License",
+}
 
 
-class _Code:
-    """A pickle that makes a folder when it is read without care."""
+@pytest.mark.parametrize("key", BACKBONES)
+def test_the_table_agrees_with_timm(key):
+    spec = BACKBONES[key]
+    published = timm.get_pretrained_cfg(spec.timm_name)
+    assert LICENCES[published.license] == spec.licence
+    assert published.hf_hub_id == repository(spec)
+    with torch.device("meta"):
+        network = create_network(spec)
+        whole = timm.create_model(
+            spec.timm_name, **({} if spec.family == "cnn" else {"num_classes": 0})
+        )
+    numbers = sum(one.numel() for one in whole.state_dict().values() if one.is_floating_point())
+    assert spec.embedded or spec.download_mb == pytest.approx(4e-6 * numbers, abs=0.6)
+    if spec.family in ("dinov2", "dinov3"):
+        size = network.patch_embed.patch_size[0]
+        layers = [(network.embed_dim, size)] * len(network.blocks)
+    elif spec.family == "convnext":
+        layers = [(one["num_chs"], one["reduction"]) for one in network.feature_info]
+    else:
+        layers = [(one["num_chs"], one["reduction"]) for one in whole.feature_info][
+            -len(spec.channels) :
+        ]
+    assert list(zip(spec.channels, spec.strides, strict=True)) == layers
+    assert spec.input_size % spec.multiple == 0
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
 
-    def __reduce__(self):
-        return os.mkdir, (str(self.folder),)
+def test_the_table_needs_neither_torch_nor_timm():
+    code = (
+        "import sys, napari_dino_uad.core.backbones as b; "
+        "print(b.backbone_spec('dinov2-vits14@6,12').dimension, "
+        "sorted({'torch', 'timm', 'numpy', 'huggingface_hub'} & set(sys.modules)))"
+    )
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert told.stdout.split(maxsplit=1) == ["768", "[]\n"]
 
 
-def test_checksum_does_not_depend_on_the_input_size():
+def test_layers_follow_the_key():
+    spec = backbone_spec("dinov2-vits14@12,6,9,6")
+    assert spec.key == "dinov2-vits14@6,9,12"
+    assert spec.name == "dinov2-vits14"
+    assert spec.levels == (384, 384, 384)
+    assert backbone_spec(spec.key) == spec
+    assert backbone_spec("dinov2-vits14", "6,9,12") == spec
+    # The usual layers have no other name.
+    assert backbone_spec("dinov2-vits14@12") is BACKBONES["dinov2-vits14"]
+    assert spec.reading([12]) is BACKBONES["dinov2-vits14"]
+
+
+def test_the_layers_of_a_convolutional_network_set_its_grid():
+    assert (BACKBONES[DEFAULT_BACKBONE].stride, BACKBONES[DEFAULT_BACKBONE].multiple) == (8, 32)
+    spec = backbone_spec("dinov3-convnext-tiny@4")
+    assert (spec.levels, spec.stride, spec.multiple) == ((768,), 32, 32)
+    spec = backbone_spec("resnet50@1,3")
+    assert (spec.levels, spec.stride, spec.multiple) == ((256, 1024), 4, 16)
+
+
+@pytest.mark.parametrize(
+    ("key", "layers", "told"),
+    [
+        ("dino9", None, "There is no backbone 'dino9'; choose one of efficientnet-lite0, dinov2"),
+        ("dinov2-vits14@13", None, "counted from 1 to 12, but 13 came"),
+        ("dinov2-vits14", "0,3", "counted from 1 to 12, but 0,3 came"),
+        ("dinov2-vits14@", None, "whole numbers with commas between, as 6,9,12, but '' came"),
+        ("resnet50@two", None, "but 'two' came"),
+        ("resnet50@2", "3", "given twice"),
+    ],
+)
+def test_other_keys_are_refused(key, layers, told):
+    with pytest.raises(InputError, match=told):
+        backbone_spec(key, layers)
+
+
+def test_the_embedded_backbone_is_what_it_was():
+    backbone = load_backbone()
+    assert backbone.sha256 == EMBEDDED_SHA256
+    images = torch.randn(1, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+    embedded = backbone.embed(images)
+    assert embedded.shape == (1, 472, 8, 12)
+    # Each of its levels alone is part of the whole.
+    middle = load_backbone("efficientnet-lite0@3,4").embed(images)
+    assert torch.allclose(middle, embedded[:, :152], atol=1e-4)
+
+
+def test_the_checksum_does_not_depend_on_the_input_size():
     torch.manual_seed(0)
-    spec = backbone_spec("dinov2-vits14")
-    module = timm.create_model(spec.timm_name, num_classes=0)
-    before = Backbone(spec, module).sha256
-    backbone = Backbone(spec, module)
+    spec = BACKBONES["dinov2-vits14"]
+    network = create_network(spec)
+    plain = hashlib.sha256()
+    for name, tensor in sorted(network.state_dict().items()):
+        plain.update(name.encode() + tensor.numpy().tobytes())
+    backbone = Backbone(spec, network)
     backbone.embed(torch.zeros(1, 3, 56, 70))
-    assert backbone.module.network.pos_embed.shape[1] == 1 + 4 * 5
-    assert backbone.sha256 == before
+    assert network.pos_embed.shape[1] == 1 + 4 * 5
+    assert backbone.sha256 == plain.hexdigest()
 
 
-def test_pickle_with_code_is_refused_and_not_run(tmp_path):
-    made = tmp_path / "made"
-    torch.save({"cls_token": _Code(made)}, tmp_path / "weights.pth")
-    with pytest.raises(InputError, match="does not hold the weights of dinov2-vits14"):
-        load_backbone("dinov2-vits14", tmp_path / "weights.pth")
-    assert not made.exists()
+def test_an_input_that_is_no_multiple_is_refused_and_a_slice_is_padded():
+    spec = BACKBONES["dinov3-vits16"]
+    torch.manual_seed(0)
+    backbone = Backbone(spec, create_network(spec))
+    with pytest.raises(InputError, match="multiples of 16, but 64 x 100 came"):
+        backbone.embed(torch.zeros(1, 3, 64, 100))
+    grid = PatchGrid.fit((100, 150), (1.0, 1.0), 64, spec.stride, spec.multiple)
+    assert grid.content_shape == (64, 96)
+    assert grid.input_shape == (64, 96)
+    grid = PatchGrid.fit((100, 140), (1.0, 1.0), 64, spec.stride, spec.multiple)
+    assert grid.content_shape == (64, 90)
+    assert grid.input_shape == (64, 96)
+    images = grid.to_input(torch.zeros(1, 3, 100, 140))
+    assert backbone.embed(images).shape == (1, 384, *grid.shape)
 
 
-@pytest.mark.parametrize("name", ["weights.pth", "weights.safetensors"])
-@pytest.mark.parametrize("content", [b"", b"not weights at all"])
-def test_file_of_something_else_is_refused(tmp_path, name, content):
-    (tmp_path / name).write_bytes(content)
-    with pytest.raises(InputError, match="does not hold the weights of dinov2-vits14"):
-        load_backbone("dinov2-vits14", tmp_path / name)
+def test_layers_are_part_of_a_fitted_model_and_of_the_cache(healthy, ill, tmp_path):
+    backbone = load_backbone("efficientnet-lite0@4")
+    assert features_key(backbone) != features_key(load_backbone("efficientnet-lite0@3"))
+    settings = {"components": 30, "epochs": 2, "max_patches": 8000}
+    cases = [Case(head.volume) for head in healthy[:3]]
+    model = drain(fit(cases, settings=settings, backbone=backbone))
+    save_model(model, tmp_path / "model.safetensors")
+    loaded = load_model(tmp_path / "model.safetensors")
+    assert loaded.backbone_key == "efficientnet-lite0@4"
+    with pytest.raises(InputError, match="fitted on efficientnet-lite0@4"):
+        loaded.check_backbone(load_backbone())
+    # It loads its own backbone, with the layers it was fitted on.
+    anomaly = drain(detect(ill.volume, loaded))
+    assert anomaly.scores[ill.lesion].mean() > anomaly.scores[anomaly.foreground].mean()

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import timm
 import torch
 import torch.nn.functional as F
 from typer.testing import CliRunner
@@ -18,6 +17,7 @@ from typer.testing import CliRunner
 from napari_dino_uad import detect, drain, load_backbone, read_volume
 from napari_dino_uad.cli import app
 from napari_dino_uad.core import engine_choice
+from napari_dino_uad.core.backbone_weights import create_network
 from napari_dino_uad.core.backbones import Backbone, backbone_spec
 from napari_dino_uad.core.cache import FeatureCache
 from napari_dino_uad.core.engine_choice import available_engines, choose_engine, decide
@@ -34,11 +34,11 @@ TORCH, TORCH_16 = (EngineSpec("torch", "cpu", one) for one in ("float32", "bfloa
 OPENVINO = EngineSpec("openvino", "cpu", "float32")
 
 
-def transformer(key: str) -> Backbone:
+def untrained(key: str) -> Backbone:
     """Make a backbone with random weights."""
     torch.manual_seed(0)
     spec = backbone_spec(key)
-    return Backbone(spec, timm.create_model(spec.timm_name, num_classes=0))
+    return Backbone(spec, create_network(spec))
 
 
 @pytest.fixture(scope="module")
@@ -78,10 +78,16 @@ def volumes(ill):
 
 @pytest.mark.parametrize(
     ("key", "input_size"),
-    [("efficientnet-lite0", 256), ("dinov2-vits14-reg", 224), ("dinov3-vits16", 224)],
+    [
+        ("efficientnet-lite0", 256),
+        ("dinov2-vits14", 224),
+        ("dinov2-vits14-reg@6,12", 112),
+        ("dinov3-vits16", 112),
+        ("dinov3-convnext-tiny", 128),
+    ],
 )
 def test_every_engine_that_may_be_chosen_gives_the_same_embeddings(cache, key, input_size, ill):
-    loaded = load_backbone() if key == "efficientnet-lite0" else transformer(key)
+    loaded = load_backbone() if key == "efficientnet-lite0" else untrained(key)
     drain(choose_engine(loaded, "cpu", input_size=input_size))
     [(_, measured)] = remembered()
     assert [one.engine for one in measured] == [one.description for one in available_engines("cpu")]

@@ -80,7 +80,7 @@ def load_on(
     Raises
     ------
     InputError
-        If the device or engine is not there, or the weights are missing or others.
+        If the device or engine is not there, or the weights are missing or of another network.
     """
     from napari_dino_uad.core.backbones import backbone_spec, load_backbone
     from napari_dino_uad.core.device import choose_device
@@ -108,6 +108,14 @@ def _fit(
     backbone: Annotated[
         str, typer.Option(metavar="KEY", help="A key that the command backbones lists.")
     ] = "efficientnet-lite0",
+    layers: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N,N,...",
+            help="Layers of the backbone to read and join, counted from 1: a transformer's "
+            "blocks or a convolutional network's stages. Short for KEY@N,N,...",
+        ),
+    ] = None,
     weights: Weights = None,
     plane: Annotated[
         str, typer.Option(metavar="axial|coronal|sagittal", help="Plane to cut slices in.")
@@ -154,7 +162,7 @@ def _fit(
     from napari_dino_uad.core.slices import Preprocessing
 
     started = time.perf_counter()
-    spec = backbone_spec(backbone)
+    spec = backbone_spec(backbone, layers)
     preprocessing = Preprocessing(
         plane=plane,  # type: ignore[arg-type]  # it refuses any other text itself
         input_size=spec.input_size if input_size is None else input_size,
@@ -165,7 +173,7 @@ def _fit(
     held_out = find_cases(valid, pattern, mask_pattern) if valid else None
     _refuse_shared(cases, held_out or [])
     options = parse_settings(method, settings or [])
-    loaded = load_on(device, engine, backbone, weights, preprocessing.input_size)
+    loaded = load_on(device, engine, spec.key, weights, preprocessing.input_size)
 
     from napari_dino_uad.core.fit import fit
     from napari_dino_uad.core.model_file import save_model

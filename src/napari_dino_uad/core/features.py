@@ -58,8 +58,8 @@ def outwards(count: int, first: int) -> list[int]:
 
 
 def features_key(backbone: Backbone) -> str:
-    """Name what a backbone's embeddings depend on: its weights and its engine."""
-    return f"{backbone.sha256} {backbone.engine.spec.description}"
+    """Name what embeddings depend on: the layers read, the weights and the engine."""
+    return f"{backbone.spec.key} {backbone.sha256} {backbone.engine.spec.description}"
 
 
 def cache_entry(

@@ -171,8 +171,8 @@ class OpenVinoEngine(Engine):
         module.prepare(height, width)
         ov = _openvino()
         with warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore", FutureWarning)
-            warnings.simplefilter("ignore", torch.jit.TracerWarning)
+            # That tracing is old, and that it fixes the size of the input, which is meant.
+            warnings.simplefilter("ignore")
             traced = torch.jit.trace(module, torch.zeros(1, 3, height, width), check_trace=False)
         return ov.convert_model(traced, input=[ov.PartialShape([-1, 3, height, width])])
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from math import isqrt
 from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 
 if TYPE_CHECKING:
-    from napari_dino_uad.core.backbones import BackboneSpec
+    from napari_dino_uad.core.backbone_table import BackboneSpec
 
 __all__ = ["PatchEmbedder"]
 
@@ -24,13 +25,28 @@ class PatchEmbedder(torch.nn.Module):
         Row of the table.
     network : torch.nn.Module
         The timm network.
+
+    Notes
+    -----
+    What is read, by family:
+
+    - dinov2, dinov3: the patch tokens of each layer after the final norm, without class and
+      register tokens, as the official ``get_intermediate_layers(x, n=[...])`` gives them;
+    - convnext: the map of each layer, that of the last one after the final norm, as the official
+      ``get_intermediate_layers`` gives them;
+    - cnn: the map of each layer.
     """
 
-    def __init__(self, spec: BackboneSpec, network: torch.nn.Module) -> None:
+    def __init__(self, spec: BackboneSpec, network: Any) -> None:
         super().__init__()
         self.spec = spec
-        self.network: Any = network
-        self._native_position: torch.Tensor | None = None
+        self.network = network
+        # What follows the input's size or the precision is kept as the weights have it.
+        self._native: dict[str, torch.Tensor] = {}
+        if spec.family == "dinov2":
+            self._native["pos_embed"] = network.pos_embed.detach().clone()
+        elif spec.family == "dinov3":
+            self._native["rope.periods"] = network.rope.periods.detach().clone()
         self.eval().requires_grad_(False)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
@@ -44,61 +60,102 @@ class PatchEmbedder(torch.nn.Module):
         Returns
         -------
         torch.Tensor of float32, (B, C, H / stride, W / stride)
-            For a transformer the patch tokens after the final norm, without class and register
-            tokens (DINOv2: what `get_intermediate_layers(x)[0]` gives); for a convolutional
-            network its levels joined, the coarser ones brought to the finest grid bilinearly.
+            The layers that are read, joined; the coarser ones are brought to the finest one's
+            grid bilinearly.
         """
-        if self.spec.family == "vit":
-            tokens = self.network.forward_features(images)[:, self.network.num_prefix_tokens :]
-            height = images.shape[-2] // self.spec.stride
-            return tokens.transpose(1, 2).unflatten(2, (height, -1)).float()
-        maps = self.network(images)
-        size = maps[0].shape[-2:]
-        coarser = [
-            F.interpolate(level, size=size, mode="bilinear", align_corners=False)
-            for level in maps[1:]
+        maps = self._maps(images)
+        grid = maps[0].shape[-2:]
+        strides = [self.spec.strides[layer - 1] for layer in self.spec.layers]
+        joined = [
+            one
+            if stride == strides[0]
+            else F.interpolate(one, size=grid, mode="bilinear", align_corners=False)
+            for one, stride in zip(maps, strides, strict=True)
         ]
-        return torch.cat([maps[0], *coarser], dim=1).float()
+        return torch.cat(joined, dim=1).float()
+
+    def _maps(self, images: torch.Tensor) -> list[torch.Tensor]:
+        """Return the map of each layer, first to last."""
+        if self.spec.family == "cnn":
+            return list(self.network(images))
+        options = {
+            "indices": [layer - 1 for layer in self.spec.layers],
+            "stop_early": True,
+            "intermediates_only": True,
+        }
+        if self.spec.family == "convnext":
+            maps = list(self.network.forward_intermediates(images, **options))
+            if self.spec.layers[-1] == len(self.spec.channels):
+                # timm keeps the norm for after the pooling, where it gives a class token.
+                maps[-1] = self.network.head.norm(maps[-1])
+            return maps
+        tokens = self.network.forward_intermediates(images, norm=True, output_fmt="NLC", **options)
+        height = images.shape[-2] // self.spec.stride
+        return [one.transpose(1, 2).unflatten(2, (height, -1)) for one in tokens]
 
     def weights(self) -> dict[str, torch.Tensor]:
-        """Return the network's weights by name, as they are for every size of the input."""
-        state = dict(self.network.state_dict())
-        if self._native_position is not None:
-            # What `prepare` put in its place follows the input size, not the weights.
-            state["pos_embed"] = self._native_position
-        return state
+        """Return what embeddings depend on by name, as it is for every size of the input."""
+        return {**self.network.state_dict(), **self._native}
 
     def prepare(self, height: int, width: int) -> None:
-        """Set the network up for a size of the input, in pixels.
+        """Set the network up for a size of the input, in pixels."""
+        if self.spec.family == "dinov2":
+            self._prepare_position(height, width)
+        elif self.spec.family == "dinov3":
+            # timm computes them anew when the network is cast to half precision.
+            self.network.rope.periods.copy_(self._native["rope.periods"])
 
-        The position embedding of DINOv2 is resampled the official way: timm's own resampling
-        differs (antialiased, without the offset of 0.1) and gives other embeddings at every size
-        but the native one.
+    def _prepare_position(self, height: int, width: int) -> None:
+        """Resample the position embedding of DINOv2 the official way.
+
+        timm's own resampling differs and gives other embeddings at every size but the native one.
         """
-        if not self.spec.native_size:
-            return
-        network = self.network
+        patches = self.network.patch_embed
         grid = (height // self.spec.stride, width // self.spec.stride)
-        if network.patch_embed.grid_size == grid:
+        if patches.grid_size == grid:
             return
-        if self._native_position is None:
-            self._native_position = network.pos_embed.detach().clone()
-        native = self._native_position
-        side = self.spec.native_size // self.spec.stride
-        prefix = native.shape[1] - side * side
-        square = native[:, prefix:].transpose(1, 2).unflatten(2, (side, side))
-        with_registers = "reg4" in self.spec.timm_name
-        if grid == (side, side):
-            resampled = square
-        elif with_registers:
-            resampled = F.interpolate(square, size=grid, mode="bicubic", antialias=True)
-        else:
-            scale = ((grid[0] + 0.1) / side, (grid[1] + 0.1) / side)
-            resampled = F.interpolate(square, scale_factor=scale, mode="bicubic", antialias=False)
-        position = torch.cat([native[:, :prefix], resampled.flatten(2).transpose(1, 2)], dim=1)
-        network.pos_embed = torch.nn.Parameter(
-            position.to(network.pos_embed.device), requires_grad=False
+        position = self.network.pos_embed
+        resampled = _resample_position(
+            self._native["pos_embed"], grid, with_registers=self.network.num_reg_tokens > 0
         )
-        network.patch_embed.grid_size = grid
-        network.patch_embed.num_patches = grid[0] * grid[1]
-        network.patch_embed.img_size = (height, width)
+        self.network.pos_embed = torch.nn.Parameter(
+            resampled.to(position.device, position.dtype), requires_grad=False
+        )
+        patches.grid_size = grid
+        patches.num_patches = grid[0] * grid[1]
+        patches.img_size = (height, width)
+
+
+def _resample_position(
+    native: torch.Tensor, grid: tuple[int, int], with_registers: bool
+) -> torch.Tensor:
+    """Bring DINOv2's position embedding from its square grid to another.
+
+    The official models were trained with one of two ways: bicubic with 0.1 added to the size of
+    the grid before the scale is computed, or, those with registers, antialiased to exactly that
+    size.
+
+    Parameters
+    ----------
+    native : torch.Tensor, (1, prefix + side * side, C)
+        As it was trained; the prefix is the class token's, if any.
+    grid : (int, int)
+        Patches down and across.
+    with_registers : bool
+        Whether the model has register tokens.
+
+    Returns
+    -------
+    torch.Tensor, (1, prefix + h * w, C)
+    """
+    side = isqrt(native.shape[1])
+    if grid == (side, side):
+        return native
+    prefix = native.shape[1] - side * side
+    square = native[:, prefix:].transpose(1, 2).unflatten(2, (side, side))
+    if with_registers:
+        resampled = F.interpolate(square, size=grid, mode="bicubic", antialias=True)
+    else:
+        scale = ((grid[0] + 0.1) / side, (grid[1] + 0.1) / side)
+        resampled = F.interpolate(square, scale_factor=scale, mode="bicubic", antialias=False)
+    return torch.cat([native[:, :prefix], resampled.flatten(2).transpose(1, 2)], dim=1)

@@ -474,12 +474,11 @@ def _loader(path: Path | None) -> Callable[[], Generator[Progress, None, Any]]:
                 importlib.import_module(module)
             yield Progress("Loading", 0, 1)
         if path is None:
-            yield from session().backbone(DEFAULT_BACKBONE)
+            yield from session().place(session().backbone(DEFAULT_BACKBONE))
             return None
         model = load_model(path)
-        size = model.preprocessing.input_size
         try:
-            model.check_backbone((yield from session().backbone(model.backbone_key, None, size)))
+            yield from session().backbone_of(model)
         except InputError as error:
             return path.stem, model, str(error)
         return path.stem, model, ""
@@ -502,8 +501,7 @@ def _detect_for_display(
 
     started = time.perf_counter()
     volume = read()
-    size = model.preprocessing.input_size
-    backbone = yield from session().backbone(model.backbone_key, None, size)
+    backbone = yield from session().backbone_of(model)
     plane = model.preprocessing.plane
     array = np.full(volume.shape, low, dtype=np.float32)
     view = to_plane(array, plane)

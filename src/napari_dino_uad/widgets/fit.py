@@ -32,7 +32,7 @@ from napari_dino_uad.core.progress import Progress
 from napari_dino_uad.core.results import RESEARCH_USE
 from napari_dino_uad.widgets.controls import DockWidget, RunControl, rule, small_label
 from napari_dino_uad.widgets.layers import is_ours, volume_reader
-from napari_dino_uad.widgets.session import session
+from napari_dino_uad.widgets.session import session, weights_setting
 from napari_dino_uad.widgets.settings import recall, remember
 from napari_dino_uad.widgets.settings_form import SettingsForm
 from napari_dino_uad.widgets.workers import Job
@@ -130,16 +130,16 @@ class FitWidget(DockWidget):
         self.weights = QLineEdit()
         self.weights.setPlaceholderText("from the installation or its hub")
         self.weights.setToolTip(
-            "A file of weights (official .pth, or timm .pth or .safetensors), for machines "
-            "without a network."
+            "A file of weights (Meta's .pth, or timm's .pth or .safetensors), for machines without "
+            "a network."
         )
-        browse = QPushButton("…")
-        browse.setFixedWidth(32)
-        browse.setToolTip("Choose the file.")
-        browse.clicked.connect(self._choose_weights)
+        self._choose = QPushButton("…")
+        self._choose.setFixedWidth(32)
+        self._choose.setToolTip("Choose the file.")
+        self._choose.clicked.connect(self._choose_weights)
         weights = QHBoxLayout()
         weights.addWidget(self.weights)
-        weights.addWidget(browse)
+        weights.addWidget(self._choose)
         self._backbone_text = small_label()
         self.method = ComboBox(choices=[(one.title, key) for key, one in METHODS.items()])
         self.method.native.setMinimumWidth(60)
@@ -156,6 +156,10 @@ class FitWidget(DockWidget):
             "Shorter edge of a slice as the backbone sees it, in pixels: larger shows smaller "
             "things and takes longer."
         )
+        self.layers = QLineEdit()
+        self.layers.setToolTip(
+            "Layers of the backbone that are read and joined, as 6,9,12; empty for the usual ones."
+        )
         self.window_level = ComboBox(choices=_window_choices())
         self.window_level.native.setToolTip("Intensities: automatic for MR, a fixed window for CT.")
         self.smoothing = QDoubleSpinBox()
@@ -171,6 +175,7 @@ class FitWidget(DockWidget):
         advanced = QFormLayout()
         advanced.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
         advanced.addRow("Input size", self.input_size)
+        advanced.addRow("Layers", self.layers)
         advanced.addRow("Window", self.window_level.native)
         advanced.addRow("Smoothing", self.smoothing)
         advanced.addRow("Seed", self.seed)
@@ -238,6 +243,8 @@ class FitWidget(DockWidget):
         for edit in (self.pattern, self.mask_pattern):
             edit.textChanged.connect(self._typing.start)
         self.backbone.changed.connect(self._on_backbone)
+        self.weights.textChanged.connect(self._on_weights)
+        self.weights.editingFinished.connect(self._keep_weights)
         self.method.changed.connect(self._on_method)
         self.run.start.clicked.connect(self.fit)
         self.run.cancel.clicked.connect(self.cancel)
@@ -345,13 +352,32 @@ class FitWidget(DockWidget):
         from napari_dino_uad.core.backbones import backbone_spec
 
         spec = backbone_spec(self.backbone.value)
-        here = "here already" if spec.embedded else f"a download of {spec.download_mb:.0f} MB"
+        self.input_size.setValue(spec.input_size)
+        self.layers.clear()
+        self.layers.setPlaceholderText(spec.layers_text)
+        self.weights.setText(recall(weights_setting(spec.name)))
+        self.weights.setEnabled(not spec.embedded)
+        self._choose.setEnabled(not spec.embedded)
+        self._on_weights()
+
+    def _on_weights(self, *_: Any) -> None:
+        """Say what the backbone is, and where its weights come from."""
+        from napari_dino_uad.core.backbone_hub import weights_here
+        from napari_dino_uad.core.backbones import backbone_spec
+
+        spec = backbone_spec(self.backbone.value)
+        chosen = _text(self.weights)
+        if chosen is not None:
+            where = "the file chosen" if Path(chosen).is_file() else "a file that is not there"
+        elif weights_here(spec):
+            where = "here already"
+        else:
+            where = "a download, or a file you choose"
+        size = "" if spec.embedded else f" {spec.download_mb:.0f} MB,"
         self._backbone_text.setText(
             f"{spec.dimension} channels, a patch every {spec.stride} pixels. Licence: "
-            f"{spec.licence}; {here}."
+            f"{spec.licence}. Weights:{size} {where}."
         )
-        self.input_size.setValue(spec.input_size)
-        self.weights.setEnabled(not spec.embedded)
 
     def _choose_weights(self) -> None:
         name, _ = QFileDialog.getOpenFileName(
@@ -360,6 +386,11 @@ class FitWidget(DockWidget):
         if name:
             remember("weights", str(Path(name).parent))
             self.weights.setText(name)
+            self._keep_weights()
+
+    def _keep_weights(self) -> None:
+        """Remember the file for this backbone, so that Detect finds it too."""
+        remember(weights_setting(self.backbone.value), self.weights.text().strip())
 
     def _on_loaded(self, result: Any) -> None:
         if isinstance(result, tuple):
@@ -388,13 +419,16 @@ class FitWidget(DockWidget):
         if self._form is None or not self.cases:
             self._update_state()
             return
+        from napari_dino_uad.core.backbones import backbone_spec
+
         try:
             settings = self._form.changed()
+            spec = backbone_spec(self.backbone.value, _text(self.layers))
         except ValueError as error:
             self.run.complain(str(error))
             return
         cases, method, seed = list(self.cases), self.method.value, self.seed.value()
-        key, smoothing = self.backbone.value, self.smoothing.value()
+        smoothing = self.smoothing.value()
         weights = Path(self.weights.text()) if _text(self.weights) else None
         held_out = _text(self.held_out)
         pattern, mask_pattern = _text(self.pattern), _text(self.mask_pattern)
@@ -407,7 +441,10 @@ class FitWidget(DockWidget):
             from napari_dino_uad.core.fit import fit
             from napari_dino_uad.core.slices import CT_WINDOWS, Preprocessing
 
-            backbone = yield from session().backbone(key, weights, size)
+            yield from session().fetch(spec.key, weights)
+            yield Progress("Loading the backbone", 0, 1, spec.key)
+            loaded = session().backbone(spec.key, weights)
+            backbone = yield from session().place(loaded, size)
             valid = find_cases([held_out], pattern, mask_pattern) if held_out else None
             return (
                 yield from fit(

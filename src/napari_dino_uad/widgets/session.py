@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING
 from qtpy.QtCore import QObject, Signal
 
 from napari_dino_uad.core.progress import Progress
+from napari_dino_uad.widgets.settings import recall
 
 if TYPE_CHECKING:
     from napari_dino_uad.core.backbones import Backbone
     from napari_dino_uad.core.model import FittedModel
 
-__all__ = ["Session", "session"]
+__all__ = ["Session", "session", "weights_setting"]
 
 
 class Session(QObject):
@@ -32,8 +33,8 @@ class Session(QObject):
     def __init__(self) -> None:
         super().__init__()
         self.models: dict[str, FittedModel] = {}
-        self._loaded: dict[tuple[str, Path | None], Backbone] = {}
-        self._placed: dict[tuple[str, Path | None, int], Backbone] = {}
+        self._backbones: dict[tuple[str, str | None], Backbone] = {}
+        self._placed: dict[tuple[str, str, int], Backbone] = {}
         self._placing = threading.Lock()
 
     def add_model(self, name: str, model: FittedModel) -> str:
@@ -45,19 +46,53 @@ class Session(QObject):
         self.model_added.emit(unique)
         return unique
 
-    def backbone(
-        self, key: str, weights: Path | None = None, input_size: int | None = None
-    ) -> Generator[Progress, None, Backbone]:
-        """Load a backbone and find the engine that runs it, each once.
+    def backbone(self, key: str, weights: Path | None = None) -> Backbone:
+        """Return a backbone, loaded once. Called in worker threads: loading takes seconds.
 
-        Run in worker threads: it takes seconds.
+        Without a file of weights, and none in the installation or the hub's cache, the file last
+        chosen for this backbone is taken, so that a machine without a network asks for it once.
+        """
+        from napari_dino_uad.core.backbones import load_backbone
+
+        weights = weights or self._known_file(key)
+        name = (key, None if weights is None else str(weights))
+        if name not in self._backbones:
+            self._backbones[name] = load_backbone(key, weights)
+        return self._backbones[name]
+
+    def fetch(self, key: str, weights: Path | None = None) -> Generator[Progress, None, None]:
+        """Download what `backbone` will need, if that is not on this machine."""
+        from napari_dino_uad.core.backbone_hub import fetch_weights
+        from napari_dino_uad.core.backbones import backbone_spec
+
+        spec = backbone_spec(key)
+        if not spec.embedded and weights is None and self._known_file(key) is None:
+            yield from fetch_weights(spec)
+
+    def backbone_of(self, model: FittedModel) -> Generator[Progress, None, Backbone]:
+        """Return the backbone a model was fitted on, checked, after a download if need be.
+
+        It is run by the engine that suits the model's size of input.
+        """
+        size = model.preprocessing.input_size
+        for loaded in self._backbones.values():
+            if (loaded.spec.key, loaded.sha256) == (model.backbone_key, model.backbone_sha256):
+                return (yield from self.place(loaded, size))
+        yield from self.fetch(model.backbone_key)
+        yield Progress("Loading the backbone", 0, 1, model.backbone_key)
+        backbone = self.backbone(model.backbone_key)
+        model.check_backbone(backbone)
+        return (yield from self.place(backbone, size))
+
+    def place(
+        self, backbone: Backbone, input_size: int | None = None
+    ) -> Generator[Progress, None, Backbone]:
+        """Find the engine that runs a backbone, once for each size of input.
 
         Parameters
         ----------
-        key : str
-            The backbone.
-        weights : Path, optional
-            A file of weights.
+        backbone : Backbone
+            As loaded.
         input_size : int, optional
             Shorter edge of the input in pixels; the backbone's own if not given.
 
@@ -70,27 +105,36 @@ class Session(QObject):
         -------
         Backbone
         """
-        from napari_dino_uad.core.backbones import backbone_spec, load_backbone
         from napari_dino_uad.core.engine_choice import choose_engine, describe_place
 
-        waiting = Progress("Loading the backbone", 0, 1, key)
-        yield waiting
-        name = (key, weights)
-        place = (*name, input_size or backbone_spec(key).input_size)
-        # Two widgets that measure beside each other would measure each other.
+        size = input_size or backbone.spec.input_size
+        name = (backbone.spec.key, backbone.sha256, size)
+        # Two widgets that measure at the same time would measure each other.
         while not self._placing.acquire(timeout=0.1):
-            yield waiting
+            yield Progress("Loading the backbone", 0, 1, backbone.spec.key)
         try:
-            if name not in self._loaded:
-                self._loaded[name] = load_backbone(key, weights)
-            if place not in self._placed:
-                choosing = choose_engine(self._loaded[name], input_size=place[-1])
-                self._placed[place] = yield from choosing
+            if name not in self._placed:
+                self._placed[name] = yield from choose_engine(backbone, input_size=size)
         finally:
             self._placing.release()
-        placed = self._placed[place]
-        yield Progress("Loading the backbone", 1, 1, key, note=describe_place(placed))
+        placed = self._placed[name]
+        yield Progress("Loading the backbone", 1, 1, placed.spec.key, note=describe_place(placed))
         return placed
+
+    def _known_file(self, key: str) -> Path | None:
+        from napari_dino_uad.core.backbone_hub import weights_here
+        from napari_dino_uad.core.backbones import backbone_spec
+
+        spec = backbone_spec(key)
+        chosen = recall(weights_setting(spec.name))
+        if not chosen or weights_here(spec) or not Path(chosen).is_file():
+            return None
+        return Path(chosen)
+
+
+def weights_setting(name: str) -> str:
+    """Name the setting that remembers a backbone's file of weights."""
+    return f"weights of {name}"
 
 
 _SESSION: Session | None = None

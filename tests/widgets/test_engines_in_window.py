@@ -57,14 +57,13 @@ def test_engines_are_measured_beside_a_window(tmp_path):
 
 def test_a_backbone_is_placed_once_and_said_where(qtbot):
     session = Session()
+    loaded = session.backbone("efficientnet-lite0")
     notes = []
-    first = drain(
-        session.backbone("efficientnet-lite0"), lambda progress: notes.append(progress.note)
-    )
+    first = drain(session.place(loaded), lambda progress: notes.append(progress.note))
     assert first.engine.spec == EngineSpec("torch", "cpu", "float32")
     assert notes[-1].startswith("efficientnet-lite0 on CPU, torch float32.")
-    assert drain(session.backbone("efficientnet-lite0")) is first
-    assert drain(session.backbone("efficientnet-lite0", None, 320)).module is first.module
+    assert drain(session.place(loaded)) is first
+    assert drain(session.place(loaded, 320)) is not first
 
 
 def test_remarks_stay_on_screen(qtbot):

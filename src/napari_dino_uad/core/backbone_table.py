@@ -1,0 +1,252 @@
+"""The table of backbones: what there is, under which licence, and which layers are read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from napari_dino_uad.core.errors import InputError
+
+__all__ = ["BACKBONES", "DEFAULT_BACKBONE", "BackboneSpec", "backbone_spec"]
+
+DEFAULT_BACKBONE = "efficientnet-lite0"
+
+_APACHE = "Apache-2.0"
+_BSD = "BSD-3-Clause"
+_DINOV3 = "DINOv3 License"
+
+
+@dataclass(frozen=True)
+class BackboneSpec:
+    """One backbone of the table, and the layers that are read from it.
+
+    Attributes
+    ----------
+    key : str
+        The name users type, as ``dinov2-vits14``. With other layers than the table's they follow
+        it, as in ``dinov2-vits14@6,9,12``, so that the key tells all that embeddings depend on
+        besides the weights.
+    timm_name : str
+        Architecture and weights in timm.
+    family : {"dinov2", "dinov3", "convnext", "cnn"}
+        How embeddings are read; see `PatchEmbedder`.
+    channels, strides : tuple of int
+        Of every layer that can be read: a transformer's blocks, a convolutional network's
+        stages. A stride is the input pixels between patch centres.
+    layers : tuple of int
+        Layers that are read, counted from 1, first to last.
+    input_size : int
+        Recommended shorter edge of the input in pixels.
+    licence : str
+        Licence of the weights.
+    download_mb : float
+        Size of the download in MB (1e6 bytes); 0 where the weights come with the installation.
+    """
+
+    key: str
+    timm_name: str
+    family: Literal["dinov2", "dinov3", "convnext", "cnn"]
+    channels: tuple[int, ...]
+    strides: tuple[int, ...]
+    layers: tuple[int, ...]
+    input_size: int
+    licence: str
+    download_mb: float
+
+    @property
+    def name(self) -> str:
+        """Key of the network, whatever layers are read."""
+        return self.key.partition("@")[0]
+
+    @property
+    def levels(self) -> tuple[int, ...]:
+        """Channels of each layer that is read."""
+        return tuple(self.channels[layer - 1] for layer in self.layers)
+
+    @property
+    def dimension(self) -> int:
+        """Channels of an embedding: the layers that are read, joined."""
+        return sum(self.levels)
+
+    @property
+    def stride(self) -> int:
+        """Input pixels between patch centres: those of the finest layer that is read."""
+        return min(self.strides[layer - 1] for layer in self.layers)
+
+    @property
+    def multiple(self) -> int:
+        """What the input's edges must be multiples of."""
+        return max(self.strides[layer - 1] for layer in self.layers)
+
+    @property
+    def embedded(self) -> bool:
+        """Whether the weights come with the installation and need no network."""
+        return self.download_mb == 0
+
+    @property
+    def layers_text(self) -> str:
+        """The layers that are read, as users see them: ``6,9,12 of 12``."""
+        return f"{_joined(self.layers)} of {len(self.channels)}"
+
+    def reading(self, layers: Iterable[int]) -> BackboneSpec:
+        """Return the same backbone with other layers read.
+
+        Parameters
+        ----------
+        layers : iterable of int
+            Counted from 1, in any order.
+
+        Raises
+        ------
+        InputError
+            If there are none, or one that the network does not have.
+        """
+        chosen = tuple(sorted(set(layers)))
+        count = len(self.channels)
+        if not chosen or chosen[0] < 1 or chosen[-1] > count:
+            raise InputError(
+                f"The layers of {self.name} are counted from 1 to {count}, but "
+                f"{_joined(chosen) or 'none'} came."
+            )
+        default = BACKBONES[self.name]
+        if chosen == default.layers:
+            return default
+        return replace(default, key=f"{self.name}@{_joined(chosen)}", layers=chosen)
+
+
+def _joined(layers: Iterable[int]) -> str:
+    return ",".join(map(str, layers))
+
+
+def _dinov2(size: str, name: str, blocks: int, dimension: int, mb: float) -> list[BackboneSpec]:
+    return [
+        BackboneSpec(
+            key=f"dinov2-{size}{suffix}",
+            timm_name=f"vit_{name}_patch14_{registers}dinov2.lvd142m",
+            family="dinov2",
+            channels=(dimension,) * blocks,
+            strides=(14,) * blocks,
+            layers=(blocks,),
+            input_size=448,
+            licence=_APACHE,
+            download_mb=mb,
+        )
+        for suffix, registers in (("", ""), ("-reg", "reg4_"))
+    ]
+
+
+def _dinov3(size: str, name: str, blocks: int, dimension: int, mb: float) -> BackboneSpec:
+    return BackboneSpec(
+        key=f"dinov3-{size}",
+        # The plain timm variants have no place for query and value biases. They are zero in
+        # Meta's weights, but need not be in those of a hospital that trained on.
+        timm_name=f"vit_{name}_patch16_dinov3_qkvb.lvd1689m",
+        family="dinov3",
+        channels=(dimension,) * blocks,
+        strides=(16,) * blocks,
+        layers=(blocks,),
+        input_size=448,
+        licence=_DINOV3,
+        download_mb=mb,
+    )
+
+
+def _convnext(size: str, width: int, mb: float) -> BackboneSpec:
+    return BackboneSpec(
+        key=f"dinov3-convnext-{size}",
+        timm_name=f"convnext_{size}.dinov3_lvd1689m",
+        family="convnext",
+        channels=(width, 2 * width, 4 * width, 8 * width),
+        strides=(4, 8, 16, 32),
+        # Meta's `get_intermediate_layers(x)` gives stage 4 alone (here "@4"): 14 x 14 patches of
+        # 32 pixels at 448, too coarse for small lesions. With stage 3 there are as many patches
+        # as a ViT of patch 16 has.
+        layers=(3, 4),
+        input_size=448,
+        licence=_DINOV3,
+        download_mb=mb,
+    )
+
+
+def _resnet(key: str, name: str, mb: float) -> BackboneSpec:
+    return BackboneSpec(
+        key=key,
+        # torchvision's first weights, which PatchCore and its successors report on.
+        timm_name=f"{name}.tv_in1k",
+        family="cnn",
+        channels=(256, 512, 1024, 2048),
+        strides=(4, 8, 16, 32),
+        layers=(2, 3),
+        input_size=256,
+        licence=_BSD,
+        download_mb=mb,
+    )
+
+
+_TABLE = [
+    BackboneSpec(
+        key=DEFAULT_BACKBONE,
+        timm_name="tf_efficientnet_lite0.in1k",
+        family="cnn",
+        channels=(16, 24, 40, 112, 320),
+        strides=(2, 4, 8, 16, 32),
+        layers=(3, 4, 5),
+        input_size=256,
+        licence=_APACHE,
+        download_mb=0,
+    ),
+    *_dinov2("vits14", "small", 12, 384, 88),
+    *_dinov2("vitb14", "base", 12, 768, 346),
+    *_dinov2("vitl14", "large", 24, 1024, 1217),
+    *_dinov2("vitg14", "giant", 40, 1536, 4546),
+    _dinov3("vits16", "small", 12, 384, 86),
+    _dinov3("vits16plus", "small_plus", 12, 384, 115),
+    _dinov3("vitb16", "base", 12, 768, 343),
+    _dinov3("vitl16", "large", 24, 1024, 1212),
+    _dinov3("vith16plus", "huge_plus", 32, 1280, 3362),
+    _convnext("tiny", 96, 111),
+    _convnext("small", 96, 198),
+    _convnext("base", 128, 350),
+    _convnext("large", 192, 785),
+    _resnet("resnet50", "resnet50", 102),
+    _resnet("wide-resnet50-2", "wide_resnet50_2", 276),
+]
+
+#: Every backbone by key, with the layers that are read unless others are asked for.
+BACKBONES: dict[str, BackboneSpec] = {spec.key: spec for spec in _TABLE}
+
+
+def backbone_spec(key: str, layers: str | None = None) -> BackboneSpec:
+    """Look a backbone up.
+
+    Parameters
+    ----------
+    key : str
+        A key of `BACKBONES`, or one with the layers to read after it: ``dinov2-vits14@6,9,12``.
+    layers : str, optional
+        The layers to read, as ``6,9,12``, if the key does not tell them.
+
+    Raises
+    ------
+    InputError
+        If there is no such backbone, with the choices, or no such layer.
+    """
+    name, at, text = key.partition("@")
+    if name not in BACKBONES:
+        raise InputError(f"There is no backbone {name!r}; choose one of {', '.join(BACKBONES)}.")
+    if layers is not None:
+        if at:
+            raise InputError(
+                f"The layers to read are given twice, with {key} and as {layers}; give them once."
+            )
+        at, text = "@", layers
+    if not at:
+        return BACKBONES[name]
+    try:
+        chosen = [int(part) for part in text.split(",")]
+    except ValueError as error:
+        raise InputError(
+            f"Layers are whole numbers with commas between, as 6,9,12, but {text!r} came."
+        ) from error
+    return BACKBONES[name].reading(chosen)
