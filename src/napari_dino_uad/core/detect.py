@@ -19,10 +19,11 @@ from napari_dino_uad.core.features import (
     extract_features,
     outwards,
 )
-from napari_dino_uad.core.model import FittedModel, smooth_maps
+from napari_dino_uad.core.model import FittedModel
 from napari_dino_uad.core.pipeline import in_background
 from napari_dino_uad.core.progress import Inner, Progress
 from napari_dino_uad.core.slices import PatchGrid, PreparedScan, from_plane, prepare, to_plane
+from napari_dino_uad.core.smoothing import GrowingMaps
 
 if TYPE_CHECKING:
     from napari_dino_uad.core.backbones import Backbone
@@ -138,34 +139,27 @@ def score_slices(
         scan.spacing_mm[1] * grid.patch_pixels[0],
         scan.spacing_mm[2] * grid.patch_pixels[1],
     )
-    raw = np.zeros((len(scan), *grid.shape), dtype=np.float32)
     # A patch with hardly any tissue has little say in its neighbours' scores.
     weights = np.where(tissue > PATCH_FOREGROUND, 1.0, 0.05).astype(np.float32)
-    known = np.zeros(len(scan), dtype=bool)
-    reach = int(np.ceil(3 * model.smoothing_mm / spacing[0]))
+    grown = GrowingMaps(weights, spacing, model.smoothing_mm)
     clock = time.perf_counter()
     for item in batches:
         if item is None:
-            yield None, int(known.sum())
+            yield None, int(grown.known.sum())
             continue
         indices, features = item
         seconds["backbone"] = seconds.get("backbone", 0.0) + time.perf_counter() - clock
         clock = time.perf_counter()
-        raw[indices] = model.score(features)
-        known[indices] = True
-        low, high = max(0, min(indices) - reach), min(len(scan), max(indices) + reach + 1)
-        near = slice(low, high)
-        smoothed = smooth_maps(
-            raw[near], weights[near] * known[near, None, None], spacing, model.smoothing_mm
-        )
+        grown.add(indices, model.score(features))
+        smoothed = grown.smoothed(indices)
         seconds["model"] = seconds.get("model", 0.0) + time.perf_counter() - clock
         yield (
-            SliceMaps(indices, smoothed[np.asarray(indices) - low], grid, scan.foreground[indices]),
-            int(known.sum()),
+            SliceMaps(indices, smoothed, grid, scan.foreground[indices]),
+            int(grown.known.sum()),
         )
         clock = time.perf_counter()
-    final = smooth_maps(raw, weights * known[:, None, None], spacing, model.smoothing_mm)
-    final[~known] = 0
+    final = grown.smoothed(range(len(scan)))
+    final[~grown.known] = 0
     return final
 
 

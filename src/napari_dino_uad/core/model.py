@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +18,7 @@ from napari_dino_uad.core.slices import Preprocessing
 if TYPE_CHECKING:
     from napari_dino_uad.core.normative.base import NormativeModel
 
-__all__ = ["FittedModel", "smooth_maps"]
+__all__ = ["FittedModel"]
 
 
 @dataclass(frozen=True)
@@ -114,48 +112,3 @@ class FittedModel:
             f"{self.normative.summary()}; {self.backbone_key}, {self.preprocessing.plane}; "
             f"{self.cohort.get('scans', 0)} scans, {self.cohort.get('slices', 0)} slices"
         )
-
-
-@lru_cache(maxsize=32)
-def _gaussian(sigma: float) -> tuple[float, ...]:
-    radius = int(np.ceil(3 * sigma))
-    kernel = np.exp(-0.5 * (np.arange(-radius, radius + 1) / sigma) ** 2)
-    return tuple(kernel / kernel.sum())
-
-
-def smooth_maps(
-    maps: NDArray[np.float32],
-    weights: NDArray[np.float32],
-    spacing_mm: Sequence[float],
-    sigma_mm: float,
-) -> NDArray[np.float32]:
-    """Smooth score maps with a Gaussian of one width in mm along all axes.
-
-    Normalised convolution: what has no weight (slices not computed yet, patches outside the
-    tissue) takes no part, so the borders of the tissue are not dragged down.
-
-    Parameters
-    ----------
-    maps, weights : ndarray of float32, (slices, h, w)
-        Scores, and how much each counts.
-    spacing_mm : sequence of float
-        Between patches along (slices, rows, cols).
-    sigma_mm : float
-        Standard deviation; 0 leaves the maps alone.
-
-    Returns
-    -------
-    ndarray of float32, (slices, h, w)
-        0 where nothing with weight is near.
-    """
-    from scipy.ndimage import correlate1d
-
-    top, bottom = maps * weights, weights
-    if sigma_mm > 0:
-        for axis, spacing in enumerate(spacing_mm):
-            # Below a fifth of a step a Gaussian leaves neighbours untouched.
-            if maps.shape[axis] > 1 and sigma_mm / spacing > 0.2:
-                kernel = np.asarray(_gaussian(sigma_mm / spacing), dtype=np.float32)
-                top = correlate1d(top, kernel, axis=axis, mode="constant")
-                bottom = correlate1d(bottom, kernel, axis=axis, mode="constant")
-    return np.divide(top, bottom, out=np.zeros_like(top), where=bottom > 1e-6)
