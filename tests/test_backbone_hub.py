@@ -11,6 +11,8 @@ from types import SimpleNamespace
 import huggingface_hub
 import pytest
 import torch
+from huggingface_hub.errors import OfflineModeIsEnabled
+from huggingface_hub.utils import are_progress_bars_disabled
 from safetensors.torch import save_file
 from typer.testing import CliRunner
 
@@ -48,6 +50,8 @@ class Hub:
 
     def download(self, repository: str, name: str, local_dir: Path | None = None) -> str:
         assert repository == REPOSITORY
+        # Ours are drawn instead.
+        assert are_progress_bars_disabled()
         self.downloads += 1
         target = (local_dir or self.cache) / name
         target.parent.mkdir(exist_ok=True)
@@ -73,12 +77,15 @@ def run(*arguments):
 
 def test_weights_are_downloaded_once_and_then_found(hub):
     assert "no" in next(line for line in run("backbones").output.splitlines() if SPEC.key in line)
-    backbone = load_backbone(SPEC.key)
+    steps = []
+    backbone = load_backbone(SPEC.key, on_progress=steps.append)
+    assert (steps[-1].done, steps[-1].total) == (86, 86)
     assert hub.downloads == 1
     # From then on nothing is asked of the hub.
     hub.error = OSError("no network")
     assert load_backbone(SPEC.key).sha256 == backbone.sha256
     assert hub.downloads == 1
+    assert not are_progress_bars_disabled()
     line = next(line for line in run("backbones").output.splitlines() if f" {SPEC.key} " in line)
     assert line.split()[-1] == "yes"
 
@@ -123,9 +130,7 @@ def test_a_full_disk_is_not_taken_for_a_missing_network(hub):
     assert not isinstance(failure.value, InputError)
 
 
-@pytest.mark.parametrize(
-    "error", [huggingface_hub.errors.OfflineModeIsEnabled("offline"), RuntimeError("client closed")]
-)
+@pytest.mark.parametrize("error", [OfflineModeIsEnabled("offline"), RuntimeError("client closed")])
 def test_without_a_network_there_is_a_way_out(hub, error):
     hub.error = error
     with pytest.raises(InputError) as refusal:

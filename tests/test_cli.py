@@ -106,6 +106,19 @@ def test_backbones_are_listed_with_their_licences():
     assert "DINOv3 License" in told
 
 
+def test_fit_reads_the_layers_asked_for(heads, tmp_path):
+    out = tmp_path / "model.safetensors"
+    result = run("fit", heads / "healthy", "--out", out, "--layers", "4,3", *SETTINGS)
+    assert result.exit_code == 0, result.output
+    assert "efficientnet-lite0@3,4" in run("info", out).output
+    scan = heads / "ill" / "p_flair.nii.gz"
+    result = run("detect", scan, "--model", out, "--out", tmp_path)
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "p_flair_anomaly.nii.gz").is_file()
+    told = refused("fit", heads / "healthy", "--out", out, "--backbone", "resnet50@9")
+    assert "counted from 1 to 4, but 9 came" in told
+
+
 def bad_scans(folder):
     """Write every kind of bad scan; yield (path, what the sentence says)."""
     rng = np.random.default_rng(0)

@@ -15,7 +15,7 @@ from napari_dino_uad.core.volume import volume_from_array
 
 @pytest.fixture
 def calibration():
-    return Calibration.from_scores(np.random.default_rng(0).uniform(0, 1, 100_000))
+    return Calibration.from_scans([np.random.default_rng(0).uniform(0, 1, 100_000)])
 
 
 @pytest.fixture

@@ -27,8 +27,8 @@ def pair():
     model = Fusion(FusionConfig(members=("dpmm", "ar")))
     model.members_ = {"dpmm": Fixed(0), "ar": Fixed(1)}
     model.calibrations_ = {
-        "dpmm": Calibration.from_scores(rng.normal(size=200_000)),
-        "ar": Calibration.from_scores(rng.gamma(2, 10, 200_000)),
+        "dpmm": Calibration.from_scans([rng.normal(size=200_000)]),
+        "ar": Calibration.from_scans([rng.gamma(2, 10, 200_000)]),
     }
     return model
 

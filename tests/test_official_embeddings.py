@@ -64,9 +64,7 @@ def shallow(monkeypatch):
             spec = dataclasses.replace(
                 spec, channels=spec.channels[:depth], strides=spec.strides[:depth], layers=(depth,)
             )
-        network = create(spec)
-        backbone_weights.load_weights(spec, network, state, "weights.pth")
-        return spec, network
+        return spec, backbone_weights.load_network(spec, state, "weights.pth")
 
     return build
 

@@ -17,7 +17,7 @@ from napari_dino_uad.widgets.threshold import ThresholdControl, format_rate, sco
 
 @pytest.fixture
 def calibration():
-    return Calibration.from_scores(np.random.default_rng(0).gamma(2, 0.1, 200_000))
+    return Calibration.from_scans([np.random.default_rng(0).gamma(2, 0.1, 200_000)])
 
 
 @pytest.mark.parametrize(

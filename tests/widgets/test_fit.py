@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from napari.components import ViewerModel
 from napari.layers import Image
+from qtpy.QtWidgets import QFileDialog
 
-from napari_dino_uad import load_model
+from napari_dino_uad import drain, load_model
+from napari_dino_uad.core import backbone_hub
+from napari_dino_uad.core.backbone_weights import create_network
+from napari_dino_uad.core.backbones import backbone_spec
+from napari_dino_uad.core.errors import InputError
 from napari_dino_uad.core.normative.methods import METHODS
+from napari_dino_uad.core.progress import Progress
 from napari_dino_uad.layer_data import volume_layer
 from napari_dino_uad.widgets.fit import FitWidget
-from napari_dino_uad.widgets.session import session
+from napari_dino_uad.widgets.session import Session, session
 
 LONG_MS = 180_000
 
@@ -91,6 +98,82 @@ def test_a_bad_scan_gets_a_sentence(qtbot, widget, tmp_path):
     with qtbot.waitSignal(widget.job.failed, timeout=LONG_MS) as failure:
         widget.fit()
     assert ".nii.gz" in failure.args[0]
+
+
+def test_a_backbone_tells_its_licence_and_where_its_weights_are(widget, tmp_path, monkeypatch):
+    def told():
+        return widget._backbone_text.text()
+
+    assert "Apache-2.0. Weights: here already." in told()
+    assert not widget.weights.isEnabled()
+    widget.backbone.value = "dinov3-vits16"
+    assert "DINOv3 License. Weights: 86 MB, a download, or a file you choose." in told()
+    assert widget.layers.placeholderText() == "12 of 12"
+    assert widget.weights.isEnabled()
+    widget.weights.setText(str(tmp_path / "weights.pth"))
+    assert "a file that is not there" in told()
+    (tmp_path / "weights.pth").touch()
+    widget.weights.setText(f" {tmp_path / 'weights.pth'} ")
+    assert "the file chosen" in told()
+    widget.weights.clear()
+    monkeypatch.setattr(backbone_hub, "cached_weights", lambda spec: tmp_path / "weights.pth")
+    widget.backbone.value = "dinov3-vitb16"
+    assert "DINOv3 License. Weights: 343 MB, here already." in told()
+
+
+def test_layers_that_are_not_there_get_a_sentence(qtbot, widget, heads):
+    choose(qtbot, widget, [heads / "healthy"], 4)
+    widget.layers.setText("6,99")
+    widget.fit()
+    assert not widget.job.running
+    assert "counted from 1 to 5, but 6,99 came" in widget.run._status.text()
+
+
+def test_fit_with_a_file_of_weights_and_detect_finds_it(
+    qtbot, widget, heads, tmp_path, monkeypatch
+):
+    torch.manual_seed(0)
+    network = create_network(backbone_spec("dinov2-vits14"))
+    torch.save(network.state_dict(), tmp_path / "weights.pth")
+    choose(qtbot, widget, [heads / "healthy"], 4)
+    make_small(widget)
+    widget.backbone.value = "dinov2-vits14"
+    monkeypatch.setattr(
+        QFileDialog, "getOpenFileName", lambda *_: (str(tmp_path / "weights.pth"), "")
+    )
+    widget._choose.click()
+    widget.layers.setText("1,2")
+    widget.input_size.setValue(112)
+    with qtbot.waitSignal(widget.job.succeeded, timeout=LONG_MS):
+        widget.fit()
+    model = widget.fitted
+    assert model.backbone_key == "dinov2-vits14@1,2"
+    # Here and in a later start of napari alike, without a word about the file.
+    opened = session()
+    assert drain(opened.backbone_of(model)) is opened.backbone(model.backbone_key)
+    later = drain(Session().backbone_of(model))
+    assert later.sha256 == model.backbone_sha256
+    # Choosing the backbone again brings its file back, and only its.
+    widget.backbone.value = "dinov2-vitb14"
+    assert widget.weights.text() == ""
+    widget.backbone.value = "dinov2-vits14"
+    assert widget.weights.text() == str(tmp_path / "weights.pth")
+
+
+def test_what_is_not_here_is_downloaded_before_it_is_loaded(qtbot, widget, heads, monkeypatch):
+    def fetch(spec):
+        yield Progress(f"Downloading {spec.name}", 43, 86)
+        raise InputError("There is no network.")
+
+    monkeypatch.setattr(backbone_hub, "fetch_weights", fetch)
+    choose(qtbot, widget, [heads / "healthy"], 4)
+    widget.backbone.value = "dinov3-vits16"
+    steps = []
+    widget.job.progressed.connect(lambda progress: steps.append((progress.step, progress.done)))
+    with qtbot.waitSignal(widget.job.failed, timeout=LONG_MS) as failure:
+        widget.fit()
+    assert steps == [("Downloading dinov3-vits16", 43)]
+    assert failure.args[0] == "There is no network."
 
 
 def test_it_is_narrow(widget):

@@ -179,7 +179,7 @@ def _detect_all(
                 "seconds": {step: round(value, 3) for step, value in seconds.items()},
             }
             write_results(out, anomaly, labels, findings, request.false_positive_rate, name, extra)
-            shift = measure_shift(anomaly.scores[anomaly.foreground], model.calibration)
+            shift = measure_shift(anomaly.level, model.levels)
             if shift.unlike:
                 note(f"Warning: {name}: {shift.warning}")
             _add_row(table, name, findings, time.perf_counter() - started)

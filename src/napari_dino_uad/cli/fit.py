@@ -18,12 +18,15 @@ from napari_dino_uad.cli.options import (
     Scans,
     Weights,
     parse_settings,
+    parse_symmetry,
     parse_window,
     path_of,
 )
 from napari_dino_uad.cli.terminal import note, output, progress_bars, writable_file
 from napari_dino_uad.core.errors import InputError
+from napari_dino_uad.core.normative.context import Context
 from napari_dino_uad.core.normative.methods import METHODS
+from napari_dino_uad.core.score_map import MapSettings
 
 if TYPE_CHECKING:
     from napari_dino_uad.core.backbones import Backbone
@@ -92,8 +95,8 @@ def load_on(
     choose_device(device)
     source = f", weights of {weights}" if weights else ""
     note(f"Backbone {spec.key} ({spec.licence}{source})")
-    loaded = load_backbone(key, weights)
     with progress_bars() as bars:
+        loaded = load_backbone(key, weights, bars)
         placed = drain(choose_engine(loaded, device, engine, input_size), bars)
     note(describe_place(placed, device))
     return placed
@@ -118,7 +121,12 @@ def _fit(
     ] = None,
     weights: Weights = None,
     plane: Annotated[
-        str, typer.Option(metavar="axial|coronal|sagittal", help="Plane to cut slices in.")
+        str,
+        typer.Option(
+            metavar="axial|coronal|sagittal|all",
+            help="Plane to cut slices in. all fits a model for each and averages their maps, for "
+            "scans whose voxels are nearly cubes.",
+        ),
     ] = "axial",
     valid: Annotated[
         list[Path] | None,
@@ -142,6 +150,36 @@ def _fit(
             "Without it every scan is scaled to its own brightest tissue.",
         ),
     ] = None,
+    single_slice: Annotated[
+        bool,
+        typer.Option(
+            "--single-slice",
+            help="Show the backbone each slice alone, not with its two neighbours as colours.",
+        ),
+    ] = False,
+    neighbourhood: Annotated[
+        int,
+        typer.Option(
+            metavar="PATCHES", help="Edge of the square of patches that is averaged; 1 for none."
+        ),
+    ] = Context.neighbourhood,
+    smoothing_mm: Annotated[
+        float, typer.Option(metavar="MM", help="Width of the Gaussian that smooths the map.")
+    ] = MapSettings.smoothing_mm,
+    symmetry: Annotated[
+        str,
+        typer.Option(
+            metavar="auto|WEIGHT",
+            help="Weight of the comparison of left and right beside the model's score; auto "
+            "compares where healthy slices are symmetric, 0 never.",
+        ),
+    ] = "auto",
+    no_centring: Annotated[
+        bool,
+        typer.Option(
+            "--no-centring", help="Do not take each scan's own median score from its scores."
+        ),
+    ] = False,
     settings: Annotated[
         list[str] | None,
         typer.Option(
@@ -159,15 +197,18 @@ def _fit(
     """
     from napari_dino_uad.core.backbones import backbone_spec
     from napari_dino_uad.core.cohort import find_cases
-    from napari_dino_uad.core.slices import Preprocessing
+    from napari_dino_uad.core.slices import PLANES, Preprocessing
 
     started = time.perf_counter()
     spec = backbone_spec(backbone, layers)
     preprocessing = Preprocessing(
-        plane=plane,  # type: ignore[arg-type]  # it refuses any other text itself
+        plane="axial" if plane == "all" else plane,  # type: ignore[arg-type]  # it refuses others
         input_size=spec.input_size if input_size is None else input_size,
         window=parse_window(window),
+        neighbours=not single_slice,
     )
+    context = Context(neighbourhood=neighbourhood)
+    maps = MapSettings(smoothing_mm, parse_symmetry(symmetry), not no_centring)
     writable_file(out, ".safetensors")
     cases = find_cases(scans, pattern, mask_pattern)
     held_out = find_cases(valid, pattern, mask_pattern) if valid else None
@@ -188,6 +229,9 @@ def _fit(
                 settings=options,
                 backbone=loaded,
                 preprocessing=preprocessing,
+                planes=PLANES if plane == "all" else None,
+                context=context,
+                maps=maps,
                 seed=seed,
                 cache=not no_cache,
             ),

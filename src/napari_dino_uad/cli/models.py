@@ -102,17 +102,29 @@ def _info(
     say("backbone", f"{fitted.backbone_key}, weights SHA-256 {fitted.backbone_sha256}")
     preprocessing = fitted.preprocessing.to_dict()
     say("preprocessing", ", ".join(f"{key} {_short(one)}" for key, one in preprocessing.items()))
+    say("planes", ", ".join(fitted.planes))
     say(
         "context",
-        f"normalise {fitted.context.normalise}, neighbourhood {fitted.context.neighbourhood}, "
-        f"smoothing {fitted.smoothing_mm:g} mm",
+        f"normalise {fitted.context.normalise}, neighbourhood {fitted.context.neighbourhood}",
+    )
+    weights = ", ".join(f"{view.scale.symmetry:g}" for view in fitted.views)
+    say(
+        "map",
+        f"smoothing {fitted.maps.smoothing_mm:g} mm, weight of left against right {weights}, "
+        f"{'' if fitted.maps.centring else 'not '}centred on each scan",
     )
     say("cohort", ", ".join(f"{key.replace('_', ' ')} {one}" for key, one in fitted.cohort.items()))
     say("calibration", f"{calibration.pixels} healthy pixels")
     for rate in _RATES:
         resolved = rate >= calibration.rates.min()
-        threshold = f"{calibration.threshold(rate):.5g}" if resolved else "too few pixels to tell"
-        say(f"threshold at {100 * rate:g} % FPR", threshold)
+        text = "too few pixels to tell"
+        if resolved:
+            low, high = calibration.interval(rate)
+            text = (
+                f"{calibration.threshold(rate):.5g} (most healthy scans "
+                f"{100 * low:.2g} to {100 * high:.2g} %)"
+            )
+        say(f"threshold at {100 * rate:g} % FPR", text)
     say("made with", ", ".join(f"{name} {number}" for name, number in fitted.versions.items()))
 
 

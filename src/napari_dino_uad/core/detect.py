@@ -19,17 +19,28 @@ from napari_dino_uad.core.features import (
     extract_features,
     outwards,
 )
-from napari_dino_uad.core.model import FittedModel
+from napari_dino_uad.core.model import FittedModel, View
 from napari_dino_uad.core.pipeline import in_background
 from napari_dino_uad.core.progress import Inner, Progress
-from napari_dino_uad.core.slices import PatchGrid, PreparedScan, from_plane, prepare, to_plane
+from napari_dino_uad.core.score_map import scan_level
+from napari_dino_uad.core.slices import (
+    PatchGrid,
+    Plane,
+    PreparedScan,
+    from_plane,
+    prepare,
+    to_plane,
+)
 from napari_dino_uad.core.smoothing import GrowingMaps
 
 if TYPE_CHECKING:
     from napari_dino_uad.core.backbones import Backbone
     from napari_dino_uad.core.volume import Volume
 
-__all__ = ["AnomalyMap", "SliceMaps", "detect", "score_slices"]
+__all__ = ["AnomalyMap", "PlaneMap", "SliceMaps", "detect", "score_slices"]
+
+# Slices brought from the patch grid to voxels at once.
+_AT_ONCE = 16
 
 
 @dataclass(frozen=True)
@@ -39,9 +50,9 @@ class SliceMaps:
     Attributes
     ----------
     indices : list of int
-        Slice numbers in the model's plane.
+        Slice numbers in the model's first plane.
     maps : ndarray of float32, (B, h, w)
-        Smoothed scores on the patch grid.
+        Scores on the patch grid, smoothed and centred over what is known so far.
     grid : PatchGrid
         How the grid lies over the slices.
     foreground : ndarray of bool, (B, rows, cols)
@@ -55,6 +66,27 @@ class SliceMaps:
 
 
 @dataclass(frozen=True)
+class PlaneMap:
+    """Scores of a scan in the slices of one plane.
+
+    Attributes
+    ----------
+    plane : {"axial", "coronal", "sagittal"}
+    scores : ndarray of float32, (slices, h, w)
+        Smoothed and centred scores on the patch grid.
+    grid : PatchGrid
+        How the grid lies over the slices.
+    level : float
+        Median score of the tissue before it was centred; infinity without tissue.
+    """
+
+    plane: Plane
+    scores: NDArray[np.float32]
+    grid: PatchGrid
+    level: float
+
+
+@dataclass(frozen=True)
 class AnomalyMap:
     """Anomaly scores of a scan.
 
@@ -64,48 +96,51 @@ class AnomalyMap:
         The scan.
     model : FittedModel
         What scored it, with the calibration.
-    grid_scores : ndarray of float32, (slices, h, w)
-        Smoothed scores on the patch grid of the model's plane.
-    grid : PatchGrid
-        How the grid lies over the slices.
+    planes : tuple of PlaneMap
+        The map of each of the model's views.
     scan : PreparedScan
-        The slices as the model saw them, with the foreground.
+        The slices as the model's first view saw them, with the foreground.
     seconds : dict
         Seconds spent in "prepare", "backbone" and "model".
     """
 
     volume: Volume
     model: FittedModel
-    grid_scores: NDArray[np.float32]
-    grid: PatchGrid
+    planes: tuple[PlaneMap, ...]
     scan: PreparedScan
     seconds: dict[str, float] = field(default_factory=dict)
 
+    @property
+    def level(self) -> float:
+        """Median score of the scan's tissue before it was centred, in the first plane."""
+        return self.planes[0].level
+
     @cached_property
     def scores(self) -> NDArray[np.float32]:
-        """Scores on the volume's canonical grid, (S, P, L) of float32."""
-        plane = self.model.preprocessing.plane
-        full = np.empty(self.volume.shape, dtype=np.float32)
-        slices = to_plane(full, plane)
-        for start in range(0, len(slices), 16):
-            slices[start : start + 16] = self.grid.to_slices(self.grid_scores[start : start + 16])
+        """Scores on the volume's canonical grid, (S, P, L) of float32: the mean of the planes'."""
+        full = np.zeros(self.volume.shape, dtype=np.float32)
+        share = np.float32(1 / len(self.planes))
+        for one in self.planes:
+            slices = to_plane(full, one.plane)
+            for start in range(0, len(slices), _AT_ONCE):
+                part = slice(start, start + _AT_ONCE)
+                slices[part] += share * one.grid.to_slices(one.scores[part])
         return full
 
     @cached_property
     def foreground(self) -> NDArray[np.bool_]:
         """Tissue on the volume's canonical grid, (S, P, L)."""
-        return np.ascontiguousarray(
-            from_plane(self.scan.foreground, self.model.preprocessing.plane)
-        )
+        return np.ascontiguousarray(from_plane(self.scan.foreground, self.planes[0].plane))
 
 
 def score_slices(
     scan: PreparedScan,
     model: FittedModel,
+    view: View,
     grid: PatchGrid,
     batches: Iterable[tuple[list[int], NDArray[np.float16]] | None],
-    seconds: dict[str, float] | None = None,
-) -> Generator[tuple[SliceMaps | None, int], None, NDArray[np.float32]]:
+    seconds: dict[str, float],
+) -> Generator[tuple[SliceMaps | None, int], None, PlaneMap]:
     """Score the slices of a prepared scan as their embeddings come.
 
     Parameters
@@ -114,34 +149,34 @@ def score_slices(
         The scan.
     model : FittedModel
         A fitted model.
+    view : View
+        The one of its views that the slices are of.
     grid : PatchGrid
         How the patches lie over the slices.
     batches : iterable of (list of int, ndarray of float16 (B, C, h, w)) or None
         Slice numbers and their embeddings; None while they are being waited for.
-    seconds : dict, optional
+    seconds : dict
         Time spent waiting for embeddings ("backbone") and scoring ("model") is added to it.
 
     Yields
     ------
     tuple of (SliceMaps or None, int)
-        The slices of a batch, smoothed over what is known so far, and how many are done; None
-        for every None that came.
+        The slices of a batch, smoothed and centred over what is known so far, and how many are
+        done; None for every None that came.
 
     Returns
     -------
-    ndarray of float32, (slices, h, w)
-        All maps, smoothed; slices that did not come are 0.
+    PlaneMap
+        Slices that did not come are 0.
     """
-    seconds = {} if seconds is None else seconds
-    tissue = grid.to_grid(scan.foreground)
+    tissue = grid.to_grid(scan.foreground) > PATCH_FOREGROUND
     spacing = (
         scan.spacing_mm[0],
         scan.spacing_mm[1] * grid.patch_pixels[0],
         scan.spacing_mm[2] * grid.patch_pixels[1],
     )
-    # A patch with hardly any tissue has little say in its neighbours' scores.
-    weights = np.where(tissue > PATCH_FOREGROUND, 1.0, 0.05).astype(np.float32)
-    grown = GrowingMaps(weights, spacing, model.smoothing_mm)
+    grown = GrowingMaps(tissue.astype(np.float32), spacing, model.maps.smoothing_mm)
+    smoothed = np.zeros(tissue.shape, dtype=np.float32)
     clock = time.perf_counter()
     for item in batches:
         if item is None:
@@ -150,17 +185,22 @@ def score_slices(
         indices, features = item
         seconds["backbone"] = seconds.get("backbone", 0.0) + time.perf_counter() - clock
         clock = time.perf_counter()
-        grown.add(indices, model.score(features))
-        smoothed = grown.smoothed(indices)
+        grown.add(indices, model.score(features, tissue[indices], view))
+        smoothed[indices] = grown.smoothed(indices)
+        maps = smoothed[indices] - _shift(model, scan_level(smoothed, tissue, grown.known))
         seconds["model"] = seconds.get("model", 0.0) + time.perf_counter() - clock
-        yield (
-            SliceMaps(indices, smoothed, grid, scan.foreground[indices]),
-            int(grown.known.sum()),
-        )
+        yield SliceMaps(indices, maps, grid, scan.foreground[indices]), int(grown.known.sum())
         clock = time.perf_counter()
     final = grown.smoothed(range(len(scan)))
+    level = scan_level(final, tissue, grown.known)
+    final -= _shift(model, level)
     final[~grown.known] = 0
-    return final
+    return PlaneMap(view.preprocessing.plane, final, grid, level)
+
+
+def _shift(model: FittedModel, level: float) -> np.float32:
+    """Return what is taken from the scores of a scan of some level."""
+    return np.float32(level if model.maps.centring and np.isfinite(level) else 0)
 
 
 def detect(
@@ -184,7 +224,7 @@ def detect(
         The model's backbone if it is loaded already; otherwise it is, and run by the engine
         that `choose_engine` finds.
     first_slice : int, optional
-        Slice on screen, in the model's plane; the others follow from there outwards.
+        Slice on screen, in the model's first plane; the others follow from there outwards.
         The middle if not given.
     batch : int, optional
         Slices at once; as many as suit the backbone's engine if not given.
@@ -194,7 +234,8 @@ def detect(
     Yields
     ------
     Progress
-        With a `SliceMaps` as result after every batch, and without one while waiting.
+        With a `SliceMaps` as result after every batch of the first plane, and without one
+        while waiting and in the other planes.
 
     Returns
     -------
@@ -221,14 +262,20 @@ def detect(
     if backbone is None:
         network = yield from choose_engine(network, input_size=model.preprocessing.input_size)
     seconds = {"prepare": time.perf_counter() - clock}
-    first = len(scan) // 2 if first_slice is None else min(max(first_slice, 0), len(scan) - 1)
-    grid = scan.grid(network.spec.stride, network.spec.multiple)
-    entry = cache_entry(store, name, scan, grid, network)
-    order = outwards(len(scan), first)
     size = batch or network.engine.batch
-    batches = extract_features(scan, grid, network, order, size, first_batch=1, entry=entry)
-    scoring = Inner(score_slices(scan, model, grid, batches, seconds))
-    for maps, done in scoring:
-        note = network.engine.take_note()
-        yield Progress("Detecting", done, len(scan), volume.name, maps, note)
-    return AnomalyMap(volume, model, scoring.value, grid, scan, seconds)
+    planes = []
+    for number, view in enumerate(model.views):
+        seen = scan if number == 0 else prepare(volume, view.preprocessing)
+        middle = len(seen) // 2
+        wanted = middle if number or first_slice is None else first_slice
+        order = outwards(len(seen), min(max(wanted, 0), len(seen) - 1))
+        grid = seen.grid(network.spec.stride, network.spec.multiple)
+        entry = cache_entry(store, name, seen, grid, network)
+        batches = extract_features(seen, grid, network, order, size, first_batch=1, entry=entry)
+        scoring = Inner(score_slices(seen, model, view, grid, batches, seconds))
+        step = "Detecting" if number == 0 else f"Detecting, {view.preprocessing.plane}"
+        for maps, done in scoring:
+            shown, note = None if number else maps, network.engine.take_note()
+            yield Progress(step, done, len(seen), volume.name, shown, note)
+        planes.append(scoring.value)
+    return AnomalyMap(volume, model, tuple(planes), scan, seconds)

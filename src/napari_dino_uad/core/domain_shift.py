@@ -9,9 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
 if TYPE_CHECKING:
     from napari_dino_uad.core.calibration import Calibration
 
@@ -54,20 +51,19 @@ class DomainShift:
         )
 
 
-def measure_shift(tissue_scores: NDArray[np.floating], calibration: Calibration) -> DomainShift:
+def measure_shift(level: float, levels: Calibration) -> DomainShift:
     """Measure how unlike the cohort a scan is.
 
     Parameters
     ----------
-    tissue_scores : ndarray, (N,)
-        Anomaly scores of the scan's foreground.
-    calibration : Calibration
-        The model's healthy scores.
+    level : float
+        Median score of the scan's tissue before it is centred; infinity for a scan without
+        tissue, which is unlike any.
+    levels : Calibration
+        The healthy scores before they are centred.
 
     Returns
     -------
     DomainShift
-        Of a scan without foreground, which is unlike any: the lowest rate.
     """
-    middle = float(np.median(tissue_scores)) if tissue_scores.size else np.inf
-    return DomainShift(float(calibration.false_positive_rate(middle)))
+    return DomainShift(float(levels.false_positive_rate(level)))

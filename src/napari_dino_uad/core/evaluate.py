@@ -120,7 +120,7 @@ def evaluate(
         score = np.where(inside, to_plane(anomaly.scores, plane)[kept], np.float32(-np.inf))
         counted = inside | lesion
         # Metrics do not take minus infinity; below every score does the same.
-        score[~inside] = anomaly.grid_scores.min() - 1
+        score[~inside] = anomaly.scores.min() - 1
         truth, value = lesion[counted], score[counted]
         rows.append(
             {

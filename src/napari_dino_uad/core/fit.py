@@ -6,7 +6,7 @@ import dataclasses
 import datetime
 from collections.abc import Generator, Iterator, Sequence
 from importlib.metadata import version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,7 @@ from napari_dino_uad.core.backbones import DEFAULT_BACKBONE, Backbone, load_back
 from napari_dino_uad.core.cache import FeatureCache, content_digest, open_cache
 from napari_dino_uad.core.calibration import Calibration
 from napari_dino_uad.core.cohort import Case, healthy_slices
-from napari_dino_uad.core.detect import score_slices
+from napari_dino_uad.core.detect import detect
 from napari_dino_uad.core.engine_choice import choose_engine
 from napari_dino_uad.core.errors import InputError
 from napari_dino_uad.core.features import (
@@ -24,17 +24,19 @@ from napari_dino_uad.core.features import (
     cache_entry,
     collect_features,
 )
-from napari_dino_uad.core.model import FittedModel
+from napari_dino_uad.core.model import FittedModel, View
 from napari_dino_uad.core.normative.context import Context
 from napari_dino_uad.core.normative.methods import new_normative
 from napari_dino_uad.core.pipeline import PATIENCE_S, prefetch
 from napari_dino_uad.core.progress import Inner, Progress
-from napari_dino_uad.core.slices import PreparedScan, Preprocessing, prepare
+from napari_dino_uad.core.score_map import SYMMETRY_WEIGHT, MapSettings, ScoreScale
+from napari_dino_uad.core.slices import Plane, PreparedScan, Preprocessing, prepare, to_plane
 
-__all__ = ["SMOOTHING_MM", "fit"]
+if TYPE_CHECKING:
+    from napari_dino_uad.core.normative.base import NormativeModel
+    from napari_dino_uad.core.volume import Volume
 
-#: Default width of the Gaussian that smooths score maps.
-SMOOTHING_MM = 5.0
+__all__ = ["fit"]
 
 # Share of the scans held out for calibration where no validation scans are given.
 _HELD_OUT = 0.2
@@ -48,8 +50,9 @@ def fit(
     settings: dict[str, Any] | None = None,
     backbone: Backbone | None = None,
     preprocessing: Preprocessing | None = None,
+    planes: Sequence[Plane] | None = None,
     context: Context | None = None,
-    smoothing_mm: float = SMOOTHING_MM,
+    maps: MapSettings | None = None,
     seed: int = 0,
     batch: int | None = None,
     cache: FeatureCache | bool = True,
@@ -73,10 +76,13 @@ def fit(
         `choose_engine` finds.
     preprocessing : Preprocessing, optional
         How scans are prepared; the backbone's input size and an axial plane if not given.
+    planes : sequence of str, optional
+        Planes to look at, each with a model of its own, whose maps are averaged: for scans
+        whose voxels are nearly cubes. The plane of `preprocessing` alone if not given.
     context : Context, optional
         What is done to embeddings.
-    smoothing_mm : float
-        Standard deviation of the Gaussian that smooths score maps.
+    maps : MapSettings, optional
+        How patch scores become a map.
     seed : int
         The same seed gives the same model on the same machine.
     batch : int, optional
@@ -99,7 +105,8 @@ def fit(
     InputError
         If there are too few scans or no healthy slice.
     """
-    normative = new_normative(method, seed, settings or {})
+    new_normative(method, seed, settings or {})
+    maps = maps or MapSettings()
     store = open_cache(cache)
     cases, held_out = _split(list(cases), valid, seed)
     if backbone is None:
@@ -110,20 +117,27 @@ def fit(
     preprocessing = preprocessing or Preprocessing(input_size=backbone.spec.input_size)
     batch = batch or backbone.engine.batch
     context = context or Context()
-    train_set = FeatureSet(context, backbone.spec.levels)
-    valid_set = FeatureSet(context, backbone.spec.levels)
-    yield from _collect(
-        cases, train_set, backbone, preprocessing, batch, "Reading healthy scans", store
-    )
-    yield from _collect(
-        held_out, valid_set, backbone, preprocessing, batch, "Reading validation scans", store
-    )
-    yield from normative.fit(train_set, valid_set)
+    views: list[View] = []
+    counts: dict[str, int] = {}
+    for plane in planes or (preprocessing.plane,):
+        one = dataclasses.replace(preprocessing, plane=plane)
+        train_set, valid_set = (FeatureSet(context, backbone.spec.levels) for _ in range(2))
+        kind = "" if len(planes or ()) < 2 else f", {plane}"
+        for part, features, step in (
+            (cases, train_set, f"Reading healthy scans{kind}"),
+            (held_out, valid_set, f"Reading validation scans{kind}"),
+        ):
+            yield from _collect(part, features, backbone, one, batch, step, store)
+        normative = new_normative(method, seed, settings or {})
+        yield from normative.fit(train_set, valid_set)
+        scaling = Inner(_measure_scale(normative, train_set, valid_set, maps, plane))
+        yield from scaling
+        views.append(View(one, normative, scaling.value))
+        counts = counts or {"slices": len(train_set), "validation_slices": len(valid_set)}
     cohort = {
         "scans": len(cases),
-        "slices": len(train_set),
         "validation_scans": len(held_out),
-        "validation_slices": len(valid_set),
+        **counts,
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "seed": seed,
         "engine": backbone.engine.spec.description,
@@ -131,20 +145,23 @@ def fit(
     versions = {
         name: version(name) for name in ("napari-dino-uad", "torch", "timm", "numpy", "SimpleITK")
     }
-    unscaled = FittedModel(
-        normative=normative,
+    # Stands until the healthy scores are known, a few lines below.
+    none = Calibration(np.array([1.0]), np.array([0.0]), 0, np.array([[1.0]]))
+    uncalibrated = FittedModel(
+        views=tuple(views),
         backbone_key=backbone.spec.key,
         backbone_sha256=backbone.sha256,
-        preprocessing=preprocessing,
         context=context,
-        smoothing_mm=smoothing_mm,
-        # Stands until the healthy scores are known, a few lines below.
-        calibration=Calibration(np.array([1.0]), np.array([0.0]), 0),
+        maps=maps,
+        calibration=none,
+        levels=none,
         cohort=cohort,
         versions=versions,
     )
-    healthy = yield from _healthy_scores(held_out, valid_set, unscaled, backbone)
-    return dataclasses.replace(unscaled, calibration=Calibration.from_scores(healthy))
+    healthy = Inner(_healthy_scores(held_out, uncalibrated, backbone, batch, cache))
+    yield from healthy
+    centred, levels = (Calibration.from_scans(scans) for scans in healthy.value)
+    return dataclasses.replace(uncalibrated, calibration=centred, levels=levels)
 
 
 def _split(
@@ -167,14 +184,22 @@ def _split(
     )
 
 
+def _read(
+    cases: Sequence[Case],
+) -> Iterator[tuple[int, Volume, NDArray[np.bool_] | None]]:
+    """Read scans and their masks."""
+    for number, case in enumerate(cases):
+        volume = case.read()
+        yield number, volume, case.read_mask(volume)
+
+
 def _healthy_scans(
     cases: Sequence[Case], preprocessing: Preprocessing
 ) -> Iterator[tuple[int, PreparedScan, NDArray[np.int64], str]]:
     """Read and prepare scans: number, scan, healthy slices, name of its content."""
-    for number, case in enumerate(cases):
-        volume = case.read()
+    for number, volume, mask in _read(cases):
         scan = prepare(volume, preprocessing)
-        indices = healthy_slices(scan, case.read_mask(volume), preprocessing.plane)
+        indices = healthy_slices(scan, mask, preprocessing.plane)
         yield number, scan, indices, content_digest(volume.array, volume.spacing_mm)
 
 
@@ -209,35 +234,80 @@ def _collect(
     yield Progress(step, len(cases), len(cases))
 
 
-def _healthy_scores(
-    cases: Sequence[Case], features: FeatureSet, model: FittedModel, backbone: Backbone
-) -> Generator[Progress, None, NDArray[np.float32]]:
-    """Score the healthy slices of the validation scans as detection would."""
-    scores = []
-    chunks = iter(features.chunks)
-    waiting = Progress("Calibrating", 0, len(cases))
-    for item in prefetch(_healthy_scans(cases, model.preprocessing), patience_s=PATIENCE_S):
-        if item is None:
-            yield waiting
-            continue
-        number, scan, indices, _ = item
-        waiting = Progress("Calibrating", number, len(cases), cases[number].name)
-        yield waiting
-        if not len(indices):
-            continue
-        grid = scan.grid(backbone.spec.stride, backbone.spec.multiple)
-        embeddings, _ = next(chunks)
-        batches = (
-            (indices[start : start + 16].tolist(), embeddings[start : start + 16])
-            for start in range(0, len(indices), 16)
-        )
-        scoring = Inner(score_slices(scan, model, grid, batches))
-        for _ in scoring:
-            yield waiting
-        scores.append(grid.to_slices(scoring.value[indices])[scan.foreground[indices]])
-    yield Progress("Calibrating", len(cases), len(cases))
-    if not scores:
+def _measure_scale(
+    normative: NormativeModel,
+    train: FeatureSet,
+    valid: FeatureSet,
+    maps: MapSettings,
+    plane: Plane,
+) -> Generator[Progress, None, ScoreScale]:
+    """Measure the scores of healthy patches, and their asymmetry where the cohort is symmetric."""
+    import torch
+
+    from napari_dino_uad.core.symmetry import SYMMETRIC_RATIO, measure_symmetry, mirror_distance
+
+    weight = maps.symmetry
+    if plane == "sagittal":
+        # Left and right lie in different slices.
+        weight = 0.0
+    elif weight is None:
+        measuring = Inner(measure_symmetry(train))
+        yield from measuring
+        weight = SYMMETRY_WEIGHT if measuring.value < SYMMETRIC_RATIO else 0.0
+    scores, mirrors = [], []
+    done = 0
+    for features, mask, _ in valid.transformed():
+        with torch.inference_mode():
+            scores.append(normative.score(features).float().numpy()[mask])
+            if weight > 0:
+                mirrors.append(mirror_distance(features, torch.from_numpy(mask)).numpy()[mask])
+        done += len(mask)
+        yield Progress("Measuring healthy scores", done, len(valid))
+    mean, deviation = _moments(scores)
+    if weight == 0:
+        return ScoreScale(mean, deviation)
+    return ScoreScale(mean, deviation, *_moments(mirrors), weight)
+
+
+def _moments(parts: list[NDArray[np.float32]]) -> tuple[float, float]:
+    """Return mean and standard deviation of all values together."""
+    values = np.concatenate(parts).astype(np.float64) if parts else np.zeros(0)
+    if not values.size:
         raise InputError(
             "No validation scan has a healthy slice with enough tissue; give others to validate on."
         )
-    return np.concatenate(scores)
+    return float(values.mean()), max(float(values.std()), 1e-12)
+
+
+def _healthy_scores(
+    cases: Sequence[Case],
+    model: FittedModel,
+    backbone: Backbone,
+    batch: int,
+    cache: FeatureCache | bool,
+) -> Generator[Progress, None, tuple[list[NDArray[np.float32]], list[NDArray[np.float32]]]]:
+    """Detect on the validation scans and return the scores of their healthy slices by scan.
+
+    Centred, as thresholds are for; and those of the first plane before they were centred, which
+    tell what scans of the cohort's kind look like.
+    """
+    centred, levels = [], []
+    waiting = Progress("Calibrating", 0, len(cases))
+    for item in prefetch(_read(cases), patience_s=PATIENCE_S):
+        if item is None:
+            yield waiting
+            continue
+        number, volume, mask = item
+        waiting = Progress("Calibrating", number, len(cases), cases[number].name)
+        detecting = Inner(detect(volume, model, backbone=backbone, batch=batch, cache=cache))
+        for _ in detecting:
+            yield waiting
+        anomaly = detecting.value
+        first = anomaly.planes[0]
+        indices = healthy_slices(anomaly.scan, mask, first.plane)
+        inside = anomaly.scan.foreground[indices]
+        centred.append(to_plane(anomaly.scores, first.plane)[indices][inside])
+        shift = first.level if model.maps.centring else 0
+        levels.append(first.grid.to_slices(first.scores[indices])[inside] + np.float32(shift))
+    yield Progress("Calibrating", len(cases), len(cases))
+    return centred, levels

@@ -13,67 +13,119 @@ from napari_dino_uad.core.backbones import Backbone, backbone_spec, load_backbon
 from napari_dino_uad.core.calibration import Calibration
 from napari_dino_uad.core.errors import InputError
 from napari_dino_uad.core.normative.context import Context
-from napari_dino_uad.core.slices import Preprocessing
+from napari_dino_uad.core.score_map import MapSettings, ScoreScale
+from napari_dino_uad.core.slices import Plane, Preprocessing
 
 if TYPE_CHECKING:
     from napari_dino_uad.core.normative.base import NormativeModel
 
-__all__ = ["FittedModel"]
+__all__ = ["FittedModel", "View"]
+
+
+@dataclass(frozen=True)
+class View:
+    """What was learnt from the slices of one plane.
+
+    Attributes
+    ----------
+    preprocessing : Preprocessing
+        How scans are prepared, with the plane.
+    normative : NormativeModel
+        The model of healthy embeddings.
+    scale : ScoreScale
+        Its scores on healthy patches.
+    """
+
+    preprocessing: Preprocessing
+    normative: NormativeModel
+    scale: ScoreScale
 
 
 @dataclass(frozen=True)
 class FittedModel:
-    """A normative model with all that belongs to it.
+    """A normative model of one plane, or of several, with all that belongs to it.
 
     Attributes
     ----------
-    normative : NormativeModel
-        The model of healthy embeddings.
+    views : tuple of View
+        One for each plane; the first is the one whose slices are shown first.
     backbone_key, backbone_sha256 : str
         The backbone it was fitted on, and the checksum of its weights.
-    preprocessing : Preprocessing
-        How scans are prepared.
     context : Context
         What is done to embeddings.
-    smoothing_mm : float
-        Standard deviation of the Gaussian that smooths the score map along all three axes.
+    maps : MapSettings
+        How patch scores become a map.
     calibration : Calibration
-        Healthy scores.
+        Scores of healthy tissue.
+    levels : Calibration
+        The same of the first view before scans were centred: what a scan's level is compared
+        with.
     cohort : dict
         Scans, slices and date of the fit.
     versions : dict
         Versions of the libraries that made it.
     """
 
-    normative: NormativeModel
+    views: tuple[View, ...]
     backbone_key: str
     backbone_sha256: str
-    preprocessing: Preprocessing
     context: Context
-    smoothing_mm: float
+    maps: MapSettings
     calibration: Calibration
+    levels: Calibration
     cohort: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
 
-    def score(self, features: NDArray[np.float16]) -> NDArray[np.float32]:
+    @property
+    def normative(self) -> NormativeModel:
+        """The model of healthy embeddings of the first view."""
+        return self.views[0].normative
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """How scans are prepared for the first view."""
+        return self.views[0].preprocessing
+
+    @property
+    def planes(self) -> tuple[Plane, ...]:
+        """The planes it looks at."""
+        return tuple(view.preprocessing.plane for view in self.views)
+
+    def score(
+        self,
+        features: NDArray[np.float16],
+        tissue: NDArray[np.bool_],
+        view: View | None = None,
+    ) -> NDArray[np.float32]:
         """Score backbone embeddings of slices.
 
         Parameters
         ----------
         features : ndarray of float16, (B, C, h, w)
             As the backbone gave them.
+        tissue : ndarray of bool, (B, h, w)
+            Which patches are tissue.
+        view : View, optional
+            The view the slices are of; the first if not given.
 
         Returns
         -------
         ndarray of float32, (B, h, w)
-            Higher is more abnormal; not yet smoothed.
+            Healthy standard deviations above the healthy mean; not yet smoothed.
         """
         import torch
 
+        from napari_dino_uad.core.symmetry import mirror_distance
+
+        view = view or self.views[0]
         with torch.inference_mode():
             levels = backbone_spec(self.backbone_key).levels
             transformed = self.context.apply(torch.from_numpy(features).float(), levels)
-            return np.asarray(self.normative.score(transformed).float().numpy())
+            scores = view.normative.score(transformed).float().numpy()
+            mirror = None
+            if view.scale.symmetry > 0:
+                mirror = mirror_distance(transformed, torch.from_numpy(tissue)).numpy()
+            return view.scale.combine(scores, mirror)
 
     def load_backbone(self, weights: Path | str | None = None) -> Backbone:
         """Load the backbone the model was fitted on.
@@ -108,7 +160,8 @@ class FittedModel:
 
     def summary(self) -> str:
         """Say in one line what the model is."""
+        planes = self.planes[0] if len(self.planes) == 1 else f"{len(self.planes)} planes"
         return (
-            f"{self.normative.summary()}; {self.backbone_key}, {self.preprocessing.plane}; "
+            f"{self.normative.summary()}; {self.backbone_key}, {planes}; "
             f"{self.cohort.get('scans', 0)} scans, {self.cohort.get('slices', 0)} slices"
         )

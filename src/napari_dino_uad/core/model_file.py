@@ -14,15 +14,17 @@ import numpy as np
 
 from napari_dino_uad.core.calibration import Calibration
 from napari_dino_uad.core.errors import InputError
-from napari_dino_uad.core.model import FittedModel
+from napari_dino_uad.core.model import FittedModel, View
 from napari_dino_uad.core.normative.context import Context
 from napari_dino_uad.core.normative.methods import METHODS
+from napari_dino_uad.core.score_map import MapSettings, ScoreScale
 from napari_dino_uad.core.slices import Preprocessing
 
 __all__ = ["FORMAT_VERSION", "load_model", "save_model"]
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 _HEADER = "napari_dino_uad"
+_CALIBRATIONS = ("calibration", "levels")
 
 
 def save_model(model: FittedModel, path: Path | str) -> None:
@@ -49,21 +51,29 @@ def save_model(model: FittedModel, path: Path | str) -> None:
     header = {
         "format_version": FORMAT_VERSION,
         "method": model.normative.method,
-        "config": model.normative.config(),
+        "views": [
+            {
+                "preprocessing": view.preprocessing.to_dict(),
+                "config": view.normative.config(),
+                "scale": dataclasses.asdict(view.scale),
+            }
+            for view in model.views
+        ],
         "backbone": {"key": model.backbone_key, "sha256": model.backbone_sha256},
-        "preprocessing": model.preprocessing.to_dict(),
         "context": dataclasses.asdict(model.context),
-        "smoothing_mm": model.smoothing_mm,
-        "calibration_pixels": model.calibration.pixels,
+        "maps": dataclasses.asdict(model.maps),
+        "pixels": {name: getattr(model, name).pixels for name in _CALIBRATIONS},
         "cohort": model.cohort,
         "versions": model.versions,
     }
     tensors = {
-        f"normative.{name}": tensor.contiguous()
-        for name, tensor in model.normative.tensors().items()
+        f"views.{number}.{name}": tensor.contiguous()
+        for number, view in enumerate(model.views)
+        for name, tensor in view.normative.tensors().items()
     }
-    tensors["calibration.rates"] = torch.from_numpy(np.ascontiguousarray(model.calibration.rates))
-    tensors["calibration.scores"] = torch.from_numpy(np.ascontiguousarray(model.calibration.scores))
+    for kind in _CALIBRATIONS:
+        for name, array in getattr(model, kind).tensors().items():
+            tensors[f"{kind}.{name}"] = torch.from_numpy(np.ascontiguousarray(array))
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem}.partial.safetensors")
     try:
@@ -88,7 +98,7 @@ def load_model(path: Path | str) -> FittedModel:
     Raises
     ------
     InputError
-        If the file is missing, damaged, foreign or of a newer version.
+        If the file is missing, damaged, foreign or of another version.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -109,26 +119,53 @@ def load_model(path: Path | str) -> FittedModel:
             f"{path.name} holds tensors but no napari-dino-uad model; choose a file that Fit saved."
         )
     header: dict[str, Any] = json.loads(metadata[_HEADER])
-    if header["format_version"] > FORMAT_VERSION:
-        raise InputError(
-            f"{path.name} was written by a newer version (format {header['format_version']}, "
-            f"this one reads up to {FORMAT_VERSION}); update napari-dino-uad."
+    _check_version(header["format_version"], path.name)
+    views = tuple(
+        View(
+            preprocessing=Preprocessing.from_dict(view["preprocessing"]),
+            normative=_restore(
+                header["method"], view["config"], _under(f"views.{number}.", tensors), path.name
+            ),
+            scale=ScoreScale(**view["scale"]),
         )
+        for number, view in enumerate(header["views"])
+    )
+    calibrations = {
+        kind: Calibration(
+            **{name: one.numpy() for name, one in _under(f"{kind}.", tensors).items()},
+            pixels=header["pixels"][kind],
+        )
+        for kind in _CALIBRATIONS
+    }
     return FittedModel(
-        normative=_restore(header["method"], header["config"], tensors, path.name),
+        views=views,
         backbone_key=header["backbone"]["key"],
         backbone_sha256=header["backbone"]["sha256"],
-        preprocessing=Preprocessing.from_dict(header["preprocessing"]),
         context=Context(**header["context"]),
-        smoothing_mm=header["smoothing_mm"],
-        calibration=Calibration(
-            rates=tensors["calibration.rates"].numpy(),
-            scores=tensors["calibration.scores"].numpy(),
-            pixels=header["calibration_pixels"],
-        ),
+        maps=MapSettings(**header["maps"]),
+        **calibrations,
         cohort=header["cohort"],
         versions=header["versions"],
     )
+
+
+def _check_version(version: int, name: str) -> None:
+    if version > FORMAT_VERSION:
+        raise InputError(
+            f"{name} was written by a newer version (format {version}, "
+            f"this one reads format {FORMAT_VERSION}); update napari-dino-uad."
+        )
+    if version < FORMAT_VERSION:
+        raise InputError(
+            f"{name} was written before the first release (format {version}, this one reads "
+            f"format {FORMAT_VERSION}), when scores meant something else; fit the model again."
+        )
+
+
+def _under(prefix: str, tensors: dict[str, Any]) -> dict[str, Any]:
+    return {
+        key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)
+    }
 
 
 def _restore(method: str, config: dict[str, Any], tensors: dict[str, Any], name: str) -> Any:
@@ -136,6 +173,4 @@ def _restore(method: str, config: dict[str, Any], tensors: dict[str, Any], name:
         raise InputError(
             f"{name} holds a model of the unknown kind {method!r}; update napari-dino-uad."
         )
-    prefix = "normative."
-    own = {key[len(prefix) :]: value for key, value in tensors.items() if key.startswith(prefix)}
-    return METHODS[method].model_class().restore(config, own)
+    return METHODS[method].model_class().restore(config, tensors)

@@ -60,18 +60,19 @@ class PatchEmbedder(torch.nn.Module):
         Returns
         -------
         torch.Tensor of float32, (B, C, H / stride, W / stride)
-            The layers that are read, joined; the coarser ones are brought to the finest one's
-            grid bilinearly.
+            The layers that are read, joined; finer ones than the grid are averaged over its
+            patches, coarser ones brought to it bilinearly.
         """
-        maps = self._maps(images)
-        grid = maps[0].shape[-2:]
-        strides = [self.spec.strides[layer - 1] for layer in self.spec.layers]
-        joined = [
-            one
-            if stride == strides[0]
-            else F.interpolate(one, size=grid, mode="bilinear", align_corners=False)
-            for one, stride in zip(maps, strides, strict=True)
-        ]
+        stride = self.spec.stride
+        height, width = images.shape[-2] // stride, images.shape[-1] // stride
+        joined = []
+        for one, layer in zip(self._maps(images), self.spec.layers, strict=True):
+            own = self.spec.strides[layer - 1]
+            if own < stride:
+                one = F.avg_pool2d(one, stride // own)
+            elif own > stride:
+                one = F.interpolate(one, size=(height, width), mode="bilinear", align_corners=False)
+            joined.append(one)
         return torch.cat(joined, dim=1).float()
 
     def _maps(self, images: torch.Tensor) -> list[torch.Tensor]:

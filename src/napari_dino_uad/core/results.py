@@ -75,7 +75,7 @@ def write_results(
     write_volume(paths[1], labels, anomaly.volume)
     write_findings_csv(paths[2], findings)
     model = anomaly.model
-    shift = measure_shift(anomaly.scores[anomaly.foreground], model.calibration)
+    shift = measure_shift(anomaly.level, model.levels)
     report = {
         "case": name,
         "scan": None if anomaly.volume.path is None else str(anomaly.volume.path),

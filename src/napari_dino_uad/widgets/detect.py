@@ -520,7 +520,7 @@ def _detect_for_display(
     _fill(array, anomaly, low, tissue_only)
     tissue = anomaly.scores[anomaly.foreground]
     histogram = score_histogram(tissue, edges) if edges is not None else np.zeros(1)
-    warning = measure_shift(tissue, model.calibration).warning
+    warning = measure_shift(anomaly.level, model.levels).warning
     return _Detection(anomaly, histogram, warning, time.perf_counter() - started)
 
 

@@ -12,6 +12,7 @@ from magicgui.widgets import ComboBox
 from napari.layers import Image, Labels
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import (
+    QCheckBox,
     QDoubleSpinBox,
     QFileDialog,
     QFormLayout,
@@ -30,6 +31,7 @@ from superqt import QCollapsible
 from napari_dino_uad.core.normative.methods import METHODS
 from napari_dino_uad.core.progress import Progress
 from napari_dino_uad.core.results import RESEARCH_USE
+from napari_dino_uad.core.score_map import MapSettings
 from napari_dino_uad.widgets.controls import DockWidget, RunControl, rule, small_label
 from napari_dino_uad.widgets.layers import is_ours, volume_reader
 from napari_dino_uad.widgets.session import session, weights_setting
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
 __all__ = ["FitWidget"]
 
 _BLUE = (110, 160, 220)
+_ALL_PLANES = "all three"
 _WINDOW_AUTO = "auto (MR)"
 _FILES = "Scans (*.nii *.nii.gz *.nrrd *.nhdr *.mha *.mhd *.dcm *.png *.tif *.tiff)"
 
@@ -144,8 +147,11 @@ class FitWidget(DockWidget):
         self.method = ComboBox(choices=[(one.title, key) for key, one in METHODS.items()])
         self.method.native.setMinimumWidth(60)
         self.method.native.setToolTip("What learns the healthy patches.")
-        self.plane = ComboBox(choices=["axial", "coronal", "sagittal"])
-        self.plane.native.setToolTip("The plane in which slices are cut.")
+        self.plane = ComboBox(choices=["axial", "coronal", "sagittal", _ALL_PLANES])
+        self.plane.native.setToolTip(
+            "The plane in which slices are cut. All three give a model each, whose maps are "
+            "averaged: for scans whose voxels are nearly cubes; it takes three times as long."
+        )
 
         self._fold = QCollapsible("Advanced")
         self._advanced = QWidget()
@@ -165,9 +171,28 @@ class FitWidget(DockWidget):
         self.smoothing = QDoubleSpinBox()
         self.smoothing.setRange(0, 50)
         self.smoothing.setSuffix(" mm")
+        self.smoothing.setValue(MapSettings.smoothing_mm)
         self.smoothing.setToolTip(
             "Width of the Gaussian that smooths the map in all directions. It is part of the "
             "model, because the thresholds are calibrated with it."
+        )
+        self.symmetry = ComboBox(
+            choices=[("where healthy scans are symmetric", None), ("never", 0.0)]
+        )
+        self.symmetry.native.setMinimumWidth(60)
+        self.symmetry.native.setToolTip(
+            "Compare each place with its mirror image: a healthy head is nearly symmetric."
+        )
+        self.neighbours = QCheckBox("Neighbouring slices as colours")
+        self.neighbours.setChecked(True)
+        self.neighbours.setToolTip(
+            "Show the backbone each slice with the one before and the one after it."
+        )
+        self.centring = QCheckBox("Centre each scan")
+        self.centring.setChecked(True)
+        self.centring.setToolTip(
+            "Take a scan's own median score from its scores, so that another scanner does not "
+            "make all of it hot."
         )
         self.seed = QSpinBox()
         self.seed.setRange(0, 2**31 - 1)
@@ -178,6 +203,9 @@ class FitWidget(DockWidget):
         advanced.addRow("Layers", self.layers)
         advanced.addRow("Window", self.window_level.native)
         advanced.addRow("Smoothing", self.smoothing)
+        advanced.addRow("Left and right", self.symmetry.native)
+        advanced.addRow(self.neighbours)
+        advanced.addRow(self.centring)
         advanced.addRow("Seed", self.seed)
         self._advanced_layout = QVBoxLayout(self._advanced)
         self._advanced_layout.setContentsMargins(0, 0, 0, 0)
@@ -398,8 +426,7 @@ class FitWidget(DockWidget):
             session().add_model(name, model)
             self._show_model(model, f"Loaded {name}.")
             return
-        self._configs, self._smoothing = result["configs"], result["smoothing"]
-        self.smoothing.setValue(self._smoothing)
+        self._configs = result
         self._on_method()
         self._update_state()
 
@@ -428,7 +455,8 @@ class FitWidget(DockWidget):
             self.run.complain(str(error))
             return
         cases, method, seed = list(self.cases), self.method.value, self.seed.value()
-        smoothing = self.smoothing.value()
+        smoothing, symmetry = self.smoothing.value(), self.symmetry.value
+        centring, neighbours = self.centring.isChecked(), self.neighbours.isChecked()
         weights = Path(self.weights.text()) if _text(self.weights) else None
         held_out = _text(self.held_out)
         pattern, mask_pattern = _text(self.pattern), _text(self.mask_pattern)
@@ -439,7 +467,8 @@ class FitWidget(DockWidget):
         def pipeline() -> Generator[Progress, None, FittedModel]:
             from napari_dino_uad.core.cohort import find_cases
             from napari_dino_uad.core.fit import fit
-            from napari_dino_uad.core.slices import CT_WINDOWS, Preprocessing
+            from napari_dino_uad.core.score_map import MapSettings
+            from napari_dino_uad.core.slices import CT_WINDOWS, PLANES, Preprocessing
 
             yield from session().fetch(spec.key, weights)
             yield Progress("Loading the backbone", 0, 1, spec.key)
@@ -454,9 +483,13 @@ class FitWidget(DockWidget):
                     settings=settings,
                     backbone=backbone,
                     preprocessing=Preprocessing(
-                        plane=plane, input_size=size, window=CT_WINDOWS.get(window)
+                        plane="axial" if plane == _ALL_PLANES else plane,
+                        input_size=size,
+                        window=CT_WINDOWS.get(window),
+                        neighbours=neighbours,
                     ),
-                    smoothing_mm=smoothing,
+                    planes=PLANES if plane == _ALL_PLANES else None,
+                    maps=MapSettings(smoothing, symmetry, centring),
                     seed=seed,
                 )
             )
@@ -552,11 +585,8 @@ class FitWidget(DockWidget):
 
 
 def _load_settings() -> Generator[Progress, None, dict[str, Any]]:
-    from napari_dino_uad.core.fit import SMOOTHING_MM
-
     yield Progress("Loading", 0, 1)
-    configs = {key: method.config_class()() for key, method in METHODS.items()}
-    return {"configs": configs, "smoothing": SMOOTHING_MM}
+    return {key: method.config_class()() for key, method in METHODS.items()}
 
 
 def _backbone_choices() -> list[str]:

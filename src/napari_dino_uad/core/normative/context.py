@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from napari_dino_uad.core.errors import InputError
+
 if TYPE_CHECKING:
     import torch
 
@@ -27,6 +29,13 @@ class Context:
 
     normalise: Literal["l2", "none"] = "l2"
     neighbourhood: int = 3
+
+    def __post_init__(self) -> None:
+        if self.neighbourhood < 1 or self.neighbourhood % 2 == 0:
+            raise InputError(
+                "The neighbourhood is an odd number of patches from 1 up, but "
+                f"{self.neighbourhood} came."
+            )
 
     def apply(self, features: torch.Tensor, levels: tuple[int, ...]) -> torch.Tensor:
         """Transform embeddings.

@@ -108,14 +108,17 @@ class Fusion:
         for name, member in self.members_.items():
             for progress in member.fit(train, valid):
                 yield dataclasses.replace(progress, step=f"{name}: {progress.step}")
-            healthy = []
+            healthy: dict[int, list[NDArray[np.float32]]] = {}
             done = 0
-            for features, mask, _ in valid.transformed():
+            for features, mask, scan in valid.transformed():
                 with torch.inference_mode():
-                    healthy.append(member.score(features).numpy()[mask])
+                    scores = member.score(features).numpy()[mask]
+                healthy.setdefault(scan, []).append(scores)
                 done += len(features)
                 yield Progress(f"{name}: measuring healthy tissue", done, len(valid))
-            self.calibrations_[name] = Calibration.from_scores(np.concatenate(healthy))
+            self.calibrations_[name] = Calibration.from_scans(
+                [np.concatenate(parts) for parts in healthy.values()]
+            )
 
     def score(self, features: torch.Tensor) -> torch.Tensor:
         """Score embeddings, (B, C, h, w) -> (B, h, w): the sum of -log p, or the mean of 1 - p."""
@@ -151,9 +154,8 @@ class Fusion:
         out: dict[str, torch.Tensor] = {}
         for name, member in self.members_.items():
             out |= {f"{name}.{key}": tensor for key, tensor in member.tensors().items()}
-            calibration = self.calibrations_[name]
-            out[f"{name}.calibration.rates"] = torch.from_numpy(np.array(calibration.rates))
-            out[f"{name}.calibration.scores"] = torch.from_numpy(np.array(calibration.scores))
+            for key, array in self.calibrations_[name].tensors().items():
+                out[f"{name}.calibration.{key}"] = torch.from_numpy(np.array(array))
         return out
 
     def config(self) -> dict[str, Any]:
@@ -178,8 +180,12 @@ class Fusion:
                 for key, tensor in tensors.items()
                 if key.startswith(f"{name}.")
             }
-            rates, scores = (own.pop(f"calibration.{key}").numpy() for key in ("rates", "scores"))
-            model.calibrations_[name] = Calibration(rates, scores, pixels[name])
+            prefix = "calibration."
+            arrays = {
+                key.removeprefix(prefix): own.pop(key).numpy()
+                for key in [key for key in own if key.startswith(prefix)]
+            }
+            model.calibrations_[name] = Calibration(**arrays, pixels=pixels[name])
             model.members_[name] = find_method(name).model_class().restore(configs[name], own)
         return model
 

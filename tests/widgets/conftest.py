@@ -1,0 +1,17 @@
+"""What the tests of widgets share."""
+
+from __future__ import annotations
+
+import pytest
+from qtpy.QtCore import QSettings
+
+from napari_dino_uad.widgets import settings
+
+
+@pytest.fixture(autouse=True)
+def own_settings(tmp_path, monkeypatch):
+    """Keep the tests out of the user's last choices."""
+    path = str(tmp_path / "settings.ini")
+    monkeypatch.setattr(
+        settings, "QSettings", lambda *_: QSettings(path, QSettings.Format.IniFormat)
+    )
