@@ -169,13 +169,13 @@ def score_slices(
     PlaneMap
         Slices that did not come are 0.
     """
-    tissue = grid.to_grid(scan.foreground) > PATCH_FOREGROUND
+    tissue = np.zeros((len(scan), *grid.shape), dtype=bool)
     spacing = (
         scan.spacing_mm[0],
         scan.spacing_mm[1] * grid.patch_pixels[0],
         scan.spacing_mm[2] * grid.patch_pixels[1],
     )
-    grown = GrowingMaps(tissue.astype(np.float32), spacing, model.maps.smoothing_mm)
+    grown = GrowingMaps((len(scan), *grid.shape), spacing, model.maps.smoothing_mm)
     smoothed = np.zeros(tissue.shape, dtype=np.float32)
     clock = time.perf_counter()
     for item in batches:
@@ -185,7 +185,9 @@ def score_slices(
         indices, features = item
         seconds["backbone"] = seconds.get("backbone", 0.0) + time.perf_counter() - clock
         clock = time.perf_counter()
-        grown.add(indices, model.score(features, tissue[indices], view))
+        inside = grid.to_grid(scan.foreground[indices]) > PATCH_FOREGROUND
+        tissue[indices] = inside
+        grown.add(indices, model.score(features, inside, view), inside.astype(np.float32))
         smoothed[indices] = grown.smoothed(indices)
         maps = smoothed[indices] - _shift(model, scan_level(smoothed, tissue, grown.known))
         seconds["model"] = seconds.get("model", 0.0) + time.perf_counter() - clock

@@ -30,8 +30,8 @@ class GrowingMaps:
 
     Parameters
     ----------
-    weights : ndarray of float32, (slices, h, w)
-        How much each patch counts.
+    shape : (int, int, int)
+        (slices, h, w).
     spacing_mm : sequence of float
         Between patches along (slices, rows, cols).
     sigma_mm : float
@@ -39,20 +39,20 @@ class GrowingMaps:
     """
 
     def __init__(
-        self, weights: NDArray[np.float32], spacing_mm: Sequence[float], sigma_mm: float
+        self, shape: tuple[int, int, int], spacing_mm: Sequence[float], sigma_mm: float
     ) -> None:
-        self._weights = weights
         self._across, *self._within = (_gaussian(sigma_mm / spacing) for spacing in spacing_mm)
-        self._top = np.zeros_like(weights)
-        self._bottom = np.zeros_like(weights)
-        self.known = np.zeros(len(weights), dtype=bool)
+        self._top = np.zeros(shape, dtype=np.float32)
+        self._bottom = np.zeros(shape, dtype=np.float32)
+        self.known = np.zeros(shape[0], dtype=bool)
 
-    def add(self, indices: Sequence[int], maps: NDArray[np.float32]) -> None:
-        """Add the maps of some slices, (B, h, w)."""
+    def add(
+        self, indices: Sequence[int], maps: NDArray[np.float32], weights: NDArray[np.float32]
+    ) -> None:
+        """Add the maps of some slices, and how much each patch counts, (B, h, w) each."""
         from scipy.ndimage import correlate1d
 
-        bottom = self._weights[indices]
-        top = maps * bottom
+        top, bottom = maps * weights, weights
         for axis, kernel in enumerate(self._within, start=1):
             top = correlate1d(top, kernel, axis=axis, mode="constant")
             bottom = correlate1d(bottom, kernel, axis=axis, mode="constant")
@@ -73,9 +73,9 @@ class GrowingMaps:
             0 where nothing with weight is near.
         """
         radius = len(self._across) // 2
-        out = np.zeros((len(indices), *self._weights.shape[1:]), dtype=np.float32)
+        out = np.zeros((len(indices), *self._top.shape[1:]), dtype=np.float32)
         for place, index in enumerate(indices):
-            low, high = max(0, index - radius), min(len(self._weights), index + radius + 1)
+            low, high = max(0, index - radius), min(len(self._top), index + radius + 1)
             kernel = self._across[low - index + radius : high - index + radius]
             top = np.tensordot(kernel, self._top[low:high], axes=1)
             bottom = np.tensordot(kernel, self._bottom[low:high], axes=1)
