@@ -127,6 +127,8 @@ def measure(
         try:
             placed = backbone.on(make(spec))
             embeddings = placed.embed(images).cpu()
+            expected = embeddings if expected is None else expected
+            cosine = _smallest_cosine(embeddings, expected)
         except InputError:
             # Memory does not hold a slice.
             raise
@@ -136,8 +138,7 @@ def measure(
             reason = " ".join(str(error).split())[:300]
             measured[spec] = Measured(spec.description, failure=f"{type(error).__name__}: {reason}")
             continue
-        expected = embeddings if expected is None else expected
-        measured[spec] = Measured(spec.description, _smallest_cosine(embeddings, expected))
+        measured[spec] = Measured(spec.description, cosine)
         if measured[spec].faithful:
             running[spec] = placed
     best = dict.fromkeys(running, np.inf)
@@ -200,6 +201,7 @@ def circumstances(backbone: Backbone, specs: list[EngineSpec], input_size: int) 
         "version": _VERSION,
         **devices,
         "backbone": backbone.spec.key,
+        "layers": list(backbone.spec.layers),
         "weights": backbone.sha256,
         "input_size": input_size,
         "engines": [spec.description for spec in specs],

@@ -31,6 +31,9 @@ __all__ = ["ConvertedNetworks", "OpenVinoEngine", "has_openvino", "openvino_spec
 _DEVICES = {"cpu": "CPU", "intel-gpu": "GPU"}
 _TYPES = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
 
+# Counts up when the same weights would be converted to another network.
+_NETWORK_VERSION = 1
+
 # Networks held in memory: one for each size of the input, and most cohorts have one.
 _IN_MEMORY = 4
 
@@ -142,7 +145,9 @@ class OpenVinoEngine(Engine):
         if self._home is None:
             return self._convert(height, width)
         networks = ConvertedNetworks(self._home)
+        spec = self._backbone.spec
         parts = [
+            f"{_NETWORK_VERSION} {spec.key} layers {spec.layers}",
             self._backbone.sha256,
             f"{height} x {width}",
             *(f"{name} {version(name)}" for name in ("openvino", "torch", "timm")),
