@@ -12,8 +12,8 @@ from napari_dino_uad.core.score_map import (
     ScoreScale,
     refine_maps,
     scan_level,
-    smooth_maps,
 )
+from napari_dino_uad.core.smoothing import GrowingMaps
 from napari_dino_uad.core.volume import volume_from_array
 
 RNG = np.random.default_rng(0)
@@ -27,6 +27,12 @@ def test_scores_become_healthy_deviations():
     mirror = RNG.normal(3, 0.5, (3, 20, 20)).astype(np.float32)
     both = ScoreScale(7, 2, 3, 0.5, 0.25).combine(scores, mirror)
     np.testing.assert_allclose(both, combined + 0.25 * (mirror - 3) / 0.5, rtol=1e-5, atol=1e-5)
+
+
+def smooth_maps(maps, weights, spacing_mm, sigma_mm):
+    grown = GrowingMaps(maps.shape, spacing_mm, sigma_mm)
+    grown.add(range(len(maps)), maps, weights)
+    return grown.smoothed(range(len(maps)))
 
 
 def test_smoothing_is_in_mm_on_every_axis():

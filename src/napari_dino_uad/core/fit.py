@@ -16,6 +16,7 @@ from napari_dino_uad.core.cache import FeatureCache, content_digest, open_cache
 from napari_dino_uad.core.calibration import Calibration
 from napari_dino_uad.core.cohort import Case, healthy_slices, tissue_slices
 from napari_dino_uad.core.detect import detect
+from napari_dino_uad.core.engine_choice import choose_engine
 from napari_dino_uad.core.errors import InputError
 from napari_dino_uad.core.features import (
     PATCH_FOREGROUND,
@@ -53,7 +54,7 @@ def fit(
     context: Context | None = None,
     maps: MapSettings | None = None,
     seed: int = 0,
-    batch: int = 2,
+    batch: int | None = None,
     cache: FeatureCache | bool = True,
 ) -> Generator[Progress, None, FittedModel]:
     """Fit a model on healthy scans.
@@ -71,7 +72,8 @@ def fit(
     settings : dict, optional
         Settings of the method, such as ``{"components": 250}``.
     backbone : Backbone, optional
-        A loaded backbone; the embedded default if not given.
+        A loaded backbone; the embedded default if not given, run by the engine that
+        `choose_engine` finds.
     preprocessing : Preprocessing, optional
         How scans are prepared; the backbone's input size and an axial plane if not given.
     planes : sequence of str, optional
@@ -83,8 +85,8 @@ def fit(
         How patch scores become a map.
     seed : int
         The same seed gives the same model on the same machine.
-    batch : int
-        Slices the backbone takes at once.
+    batch : int, optional
+        Slices the backbone takes at once; as many as suit its engine if not given.
     cache : FeatureCache or bool
         Where embeddings are looked for and kept; True is the user's own cache, False none, and
         then they stay in memory.
@@ -110,7 +112,10 @@ def fit(
     if backbone is None:
         yield Progress("Loading the backbone", 0, 1, DEFAULT_BACKBONE)
         backbone = load_backbone(DEFAULT_BACKBONE)
+        size = None if preprocessing is None else preprocessing.input_size
+        backbone = yield from choose_engine(backbone, input_size=size)
     preprocessing = preprocessing or Preprocessing(input_size=backbone.spec.input_size)
+    batch = batch or backbone.engine.batch
     context = context or Context()
     views: list[View] = []
     counts: dict[str, int] = {}
@@ -135,6 +140,7 @@ def fit(
         **counts,
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "seed": seed,
+        "engine": backbone.engine.spec.description,
     }
     versions = {
         name: version(name) for name in ("napari-dino-uad", "torch", "timm", "numpy", "SimpleITK")
@@ -222,7 +228,7 @@ def _collect(
         entry = cache_entry(cache, digest, scan, grid, backbone)
         collecting = Inner(collect_features(scan, grid, backbone, indices, batch, entry))
         for _ in collecting:
-            yield waiting
+            yield dataclasses.replace(waiting, note=backbone.engine.take_note())
         mask = grid.to_grid(scan.foreground[indices]) > PATCH_FOREGROUND
         features.add(collecting.value, mask)
     yield Progress(step, len(cases), len(cases))

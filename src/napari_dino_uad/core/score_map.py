@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,6 @@ __all__ = [
     "ScoreScale",
     "refine_maps",
     "scan_level",
-    "smooth_maps",
 ]
 
 #: Weight of the comparison of left and right where the cohort is symmetric.
@@ -127,51 +125,6 @@ def scan_level(
     values = maps[tissue & known[:, None, None]]
     values = values[:: max(1, len(values) // _LEVEL_PATCHES)]
     return float(np.median(values)) if len(values) else np.inf
-
-
-@lru_cache(maxsize=32)
-def _gaussian(sigma: float) -> tuple[float, ...]:
-    radius = int(np.ceil(3 * sigma))
-    kernel = np.exp(-0.5 * (np.arange(-radius, radius + 1) / sigma) ** 2)
-    return tuple(kernel / kernel.sum())
-
-
-def smooth_maps(
-    maps: NDArray[np.float32],
-    weights: NDArray[np.float32],
-    spacing_mm: Sequence[float],
-    sigma_mm: float,
-) -> NDArray[np.float32]:
-    """Smooth score maps with a Gaussian of one width in mm along all axes.
-
-    Normalised convolution: what has no weight (slices not computed yet, patches outside the
-    tissue) takes no part, so the borders of the tissue are not dragged down.
-
-    Parameters
-    ----------
-    maps, weights : ndarray of float32, (slices, h, w)
-        Scores, and how much each counts.
-    spacing_mm : sequence of float
-        Between patches along (slices, rows, cols).
-    sigma_mm : float
-        Standard deviation; 0 leaves the maps alone.
-
-    Returns
-    -------
-    ndarray of float32, (slices, h, w)
-        0 where nothing with weight is near.
-    """
-    from scipy.ndimage import correlate1d
-
-    top, bottom = maps * weights, weights
-    if sigma_mm > 0:
-        for axis, spacing in enumerate(spacing_mm):
-            # Below a fifth of a step a Gaussian leaves neighbours untouched.
-            if maps.shape[axis] > 1 and sigma_mm / spacing > 0.2:
-                kernel = np.asarray(_gaussian(sigma_mm / spacing), dtype=np.float32)
-                top = correlate1d(top, kernel, axis=axis, mode="constant")
-                bottom = correlate1d(bottom, kernel, axis=axis, mode="constant")
-    return np.divide(top, bottom, out=np.zeros_like(top), where=bottom > 1e-6)
 
 
 def refine_maps(

@@ -482,7 +482,8 @@ class FitWidget(DockWidget):
 
             yield from session().fetch(spec.key, weights)
             yield Progress("Loading the backbone", 0, 1, spec.key)
-            backbone = session().backbone(spec.key, weights)
+            loaded = session().backbone(spec.key, weights)
+            backbone = yield from session().place(loaded, size)
             valid = find_cases([held_out], pattern, mask_pattern) if held_out else None
             return (
                 yield from fit(

@@ -60,6 +60,7 @@ class Autoregressive:
     """
 
     method: ClassVar[str] = "ar"
+    patchwise = False
 
     def __init__(
         self,

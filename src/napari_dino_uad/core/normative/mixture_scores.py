@@ -51,7 +51,8 @@ class Directions:
         if self.coarse is None:
             cosine, index = (x @ self.exact.T).max(1)
         else:
-            index = (x.bfloat16() @ self.coarse.T).argmax(1)
+            # Of the two, argmax is four times as slow.
+            index = (x.bfloat16() @ self.coarse.T).max(1).indices
             cosine = torch.linalg.vecdot(x, self.exact[index])
         return 1 - cosine / torch.linalg.vector_norm(x, dim=1).clamp_min(1e-12), index
 
