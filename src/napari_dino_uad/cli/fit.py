@@ -220,6 +220,8 @@ def _fit(
     cases = find_cases(scans, pattern, mask_pattern)
     held_out = find_cases(valid, pattern, mask_pattern) if valid else None
     _refuse_shared(cases, held_out or [])
+    if mask_pattern is not None:
+        _tell_without_mask([*cases, *(held_out or [])])
     options = parse_settings(method, settings or [])
     loaded = load_on(device, engine, spec.key, weights, preprocessing.input_size)
 
@@ -251,6 +253,16 @@ def _fit(
         f"{out}: {out.stat().st_size / 1e6:.2f} MB, {time.perf_counter() - started:.0f} s",
         soft_wrap=True,
     )
+
+
+def _tell_without_mask(cases: list[Case]) -> None:
+    """Say which scans are taken as healthy for want of a mask."""
+    without = [case.name for case in cases if case.mask is None]
+    if without:
+        note(
+            f"Note: {len(without)} of {len(cases)} scans, such as {without[0]}, have no mask and "
+            "are taken as healthy."
+        )
 
 
 def _refuse_shared(cases: list[Case], held_out: list[Case]) -> None:

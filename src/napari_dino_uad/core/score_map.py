@@ -40,10 +40,12 @@ class MapSettings:
     Attributes
     ----------
     smoothing_mm : float
-        Standard deviation of the Gaussian that smooths the map, in mm along all axes.
+        Standard deviation of the Gaussian that smooths the map, in mm along all axes; of a scan
+        that tells no spacing in pixels of the network's input.
     detail_mm : float
         Radius of the windows in which the map is fitted to the scan's intensities, so that its
-        edges follow those of the anatomy; 0 leaves it as smooth as the patches are large.
+        edges follow those of the anatomy, in the same unit; 0 leaves it as smooth as the patches
+        are large.
     symmetry : float or None
         Weight of the distance between a patch and its mirror image, in healthy standard
         deviations beside the model's score. 0 leaves it out; None lets the healthy cohort

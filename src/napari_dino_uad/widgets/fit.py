@@ -110,8 +110,8 @@ class FitWidget(DockWidget):
         self.mask_pattern = QLineEdit()
         self.mask_pattern.setPlaceholderText("none; or *_lesion.nii.gz")
         self.mask_pattern.setToolTip(
-            "Lesion masks beside the scans; * is the name of the case. Slices with lesions, and "
-            "those within 2 of them, are left out."
+            "Lesion masks beside the scans, or ../masks/*.png in another folder; * is the name of "
+            "the case. Slices with lesions, and those within 2 of them, are left out."
         )
         self.held_out = QLineEdit()
         self.held_out.setPlaceholderText("a fifth of the scans")
@@ -173,7 +173,8 @@ class FitWidget(DockWidget):
         self.smoothing.setSuffix(" mm")
         self.smoothing.setValue(MapSettings.smoothing_mm)
         self.smoothing.setToolTip(
-            "Width of the Gaussian that smooths the map in all directions. It is part of the "
+            "Width of the Gaussian that smooths the map in all directions; of images that tell no "
+            "spacing in pixels of the backbone's input. It is part of the "
             "model, because the thresholds are calibrated with it."
         )
         self.detail = QDoubleSpinBox()
