@@ -16,9 +16,10 @@ _HEALTHY = 4
 
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory):
-    """Keep the tests out of the user's cache."""
+    """Keep the tests out of the user's cache, and on one engine whatever the machine's load."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("NAPARI_DINO_UAD_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("NAPARI_DINO_UAD_ENGINE", "torch float32")
         yield
 
 

@@ -91,7 +91,7 @@ class Counting:
 
     def __init__(self):
         self._backbone = load_backbone()
-        self.spec, self.device = self._backbone.spec, self._backbone.device
+        self.spec, self.engine = self._backbone.spec, self._backbone.engine
         self.sha256 = self._backbone.sha256
         self.slices = 0
         self.forbidden = False

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from napari_dino_uad.core.backbones import load_backbone
     from napari_dino_uad.core.cohort import Case, find_cases
     from napari_dino_uad.core.detect import detect
+    from napari_dino_uad.core.engine_choice import choose_engine
     from napari_dino_uad.core.evaluate import evaluate
     from napari_dino_uad.core.fit import fit
     from napari_dino_uad.core.model_file import load_model, save_model
@@ -21,6 +22,7 @@ __version__ = "0.1.0"
 
 _HOME = {
     "Case": "cohort",
+    "choose_engine": "engine_choice",
     "detect": "detect",
     "drain": "progress",
     "evaluate": "evaluate",
@@ -36,6 +38,7 @@ _HOME = {
 __all__ = [
     "Case",
     "__version__",
+    "choose_engine",
     "detect",
     "drain",
     "evaluate",

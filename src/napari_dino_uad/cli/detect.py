@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from napari_dino_uad.cli.fit import load_on
-from napari_dino_uad.cli.options import Device, Model, NoCache, Pattern, Scans, Weights, path_of
+from napari_dino_uad.cli.options import (
+    Device,
+    Engine,
+    Model,
+    NoCache,
+    Pattern,
+    Scans,
+    Weights,
+    path_of,
+)
 from napari_dino_uad.cli.resume import (
     Request,
     image_paths,
@@ -68,6 +77,7 @@ def _detect(
     pattern: Pattern = None,
     weights: Weights = None,
     device: Device = "auto",
+    engine: Engine = "auto",
     no_cache: NoCache = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Make results again that are there already.")
@@ -102,7 +112,10 @@ def _detect(
     if skipped:
         note(f"{skipped} of {len(cases)} cases are done already; --overwrite makes them again.")
     if todo:
-        _detect_all(todo, fitted, weights, device, request, out, model, bad, not no_cache)
+        size = fitted.preprocessing.input_size
+        backbone = load_on(device, engine, fitted.backbone_key, weights, size)
+        fitted.check_backbone(backbone)
+        _detect_all(todo, fitted, backbone, request, out, model, bad, not no_cache)
     if len(bad) < len(cases):
         from napari_dino_uad.core.results import RESEARCH_USE
 
@@ -133,8 +146,7 @@ def _unfinished(
 def _detect_all(
     todo: dict[str, Path],
     model: FittedModel,
-    weights: Path | None,
-    device: str,
+    backbone: Backbone,
     request: Request,
     out: Path,
     model_path: Path,
@@ -145,8 +157,6 @@ def _detect_all(
     from napari_dino_uad.core.domain_shift import measure_shift
     from napari_dino_uad.core.results import write_results
 
-    backbone = load_on(device, model.backbone_key, weights)
-    model.check_backbone(backbone)
     columns = ("findings", "size", "largest", "peak score", "p", "seconds")
     table = new_table("case ", *columns)
     with progress_bars() as bars:
@@ -168,6 +178,7 @@ def _detect_all(
                 **request.entries(path),
                 "model_file": str(model_path.resolve()),
                 "backbone_sha256": model.backbone_sha256,
+                "engine": backbone.engine.spec.description,
                 "fitted_with": model.versions,
                 "versions": {library: version(library) for library in model.versions},
                 "seconds": {step: round(value, 3) for step, value in seconds.items()},
@@ -193,9 +204,8 @@ class _Overall:
 
         # Thousandths of a case, of which the preparation of a scan takes none.
         part = 1000 * progress.done // max(1, progress.total)
-        self._bars(
-            Progress("Detecting", 1000 * self._number + part, 1000 * self._count, self._name)
-        )
+        done = 1000 * self._number + part
+        self._bars(Progress("Detecting", done, 1000 * self._count, self._name, note=progress.note))
 
 
 def _detect_one(

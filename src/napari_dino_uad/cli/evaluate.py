@@ -8,7 +8,16 @@ from typing import Annotated, Any
 import typer
 
 from napari_dino_uad.cli.fit import load_on
-from napari_dino_uad.cli.options import Device, MaskPattern, Model, NoCache, Pattern, Scans, Weights
+from napari_dino_uad.cli.options import (
+    Device,
+    Engine,
+    MaskPattern,
+    Model,
+    NoCache,
+    Pattern,
+    Scans,
+    Weights,
+)
 from napari_dino_uad.cli.terminal import new_table, output, progress_bars, writable_folder
 from napari_dino_uad.core.errors import InputError
 
@@ -31,6 +40,7 @@ def _evaluate(
     pattern: Pattern = None,
     weights: Weights = None,
     device: Device = "auto",
+    engine: Engine = "auto",
     no_cache: NoCache = False,
 ) -> None:
     """Compare a model's scores with lesion masks, over the pixels of the foreground.
@@ -47,7 +57,8 @@ def _evaluate(
 
     fitted = load_model(model)
     writable_folder(out)
-    backbone = load_on(device, fitted.backbone_key, weights)
+    size = fitted.preprocessing.input_size
+    backbone = load_on(device, engine, fitted.backbone_key, weights, size)
     fitted.check_backbone(backbone)
 
     from napari_dino_uad.core.evaluate import evaluate, write_evaluation

@@ -11,6 +11,7 @@ from typer.core import TyperCommand
 
 from napari_dino_uad.cli.options import (
     Device,
+    Engine,
     MaskPattern,
     NoCache,
     Pattern,
@@ -63,32 +64,42 @@ def register(app: typer.Typer) -> None:
     app.command("fit", cls=_ManyValidScans)(_fit)
 
 
-def load_on(device: str, key: str, weights: Path | None) -> Backbone:
-    """Load a backbone onto a device and tell the user what runs where.
+def load_on(
+    device: str, engine: str, key: str, weights: Path | None, input_size: int | None = None
+) -> Backbone:
+    """Load a backbone, find the engine that runs it and tell the user what runs where.
 
     Parameters
     ----------
-    device : str
+    device, engine : str
         What the user asked for.
     key : str
         The backbone.
     weights : Path or None
         A file of weights.
+    input_size : int, optional
+        Shorter edge of the input in pixels; the backbone's own if not given.
 
     Raises
     ------
     InputError
-        If the device is not there, or the weights are missing or of another network.
+        If the device or engine is not there, or the weights are missing or of another network.
     """
     from napari_dino_uad.core.backbones import backbone_spec, load_backbone
     from napari_dino_uad.core.device import choose_device
+    from napari_dino_uad.core.engine_choice import choose_engine, describe_place
+    from napari_dino_uad.core.progress import drain
 
     spec = backbone_spec(key)
-    chosen = choose_device(device)
+    # Before weights are downloaded for nothing.
+    choose_device(device)
     source = f", weights of {weights}" if weights else ""
-    note(f"Backbone {spec.key} ({spec.licence}{source}) on {chosen}")
+    note(f"Backbone {spec.key} ({spec.licence}{source})")
     with progress_bars() as bars:
-        return load_backbone(key, weights, bars).to(chosen)
+        loaded = load_backbone(key, weights, bars)
+        placed = drain(choose_engine(loaded, device, engine, input_size), bars)
+    note(describe_place(placed, device))
+    return placed
 
 
 def _fit(
@@ -155,6 +166,13 @@ def _fit(
     smoothing_mm: Annotated[
         float, typer.Option(metavar="MM", help="Width of the Gaussian that smooths the map.")
     ] = MapSettings.smoothing_mm,
+    detail_mm: Annotated[
+        float,
+        typer.Option(
+            metavar="MM",
+            help="Radius of the windows in which the map's edges follow the anatomy's; 0 for none.",
+        ),
+    ] = MapSettings.detail_mm,
     symmetry: Annotated[
         str,
         typer.Option(
@@ -177,6 +195,7 @@ def _fit(
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same model.")] = 0,
     device: Device = "auto",
+    engine: Engine = "auto",
     no_cache: NoCache = False,
 ) -> None:
     """Fit a model of what is normal on healthy scans.
@@ -196,7 +215,7 @@ def _fit(
         neighbours=not single_slice,
     )
     context = Context(neighbourhood=neighbourhood)
-    maps = MapSettings(smoothing_mm, parse_symmetry(symmetry), not no_centring)
+    maps = MapSettings(smoothing_mm, detail_mm, parse_symmetry(symmetry), not no_centring)
     writable_file(out, ".safetensors")
     cases = find_cases(scans, pattern, mask_pattern)
     held_out = find_cases(valid, pattern, mask_pattern) if valid else None
@@ -204,7 +223,7 @@ def _fit(
     if mask_pattern is not None:
         _tell_without_mask([*cases, *(held_out or [])])
     options = parse_settings(method, settings or [])
-    loaded = load_on(device, spec.key, weights)
+    loaded = load_on(device, engine, spec.key, weights, preprocessing.input_size)
 
     from napari_dino_uad.core.fit import fit
     from napari_dino_uad.core.model_file import save_model

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Device",
+    "Engine",
     "MaskPattern",
     "Model",
     "NoCache",
@@ -62,6 +63,14 @@ Weights = Annotated[
     typer.Option(metavar="FILE", help="A file of the backbone's weights, instead of its hub."),
 ]
 Device = Annotated[str, typer.Option(metavar="auto|cpu|cuda|mps", help="Where the backbone runs.")]
+Engine = Annotated[
+    str,
+    typer.Option(
+        metavar="auto|torch|openvino",
+        help="What runs the backbone: auto measures once which is fastest on this machine. A "
+        "precision can be named too or alone, as 'torch float32'.",
+    ),
+]
 NoCache = Annotated[
     bool,
     typer.Option("--no-cache", help="Neither look for embeddings on disk nor keep them there."),

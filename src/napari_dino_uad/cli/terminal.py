@@ -123,6 +123,8 @@ class ProgressBars:
 
     def __call__(self, progress: Progress) -> None:
         """Show a progress."""
+        if progress.note:
+            note(progress.note)
         new = progress.step != self._step
         if self._bars is None:
             if new:

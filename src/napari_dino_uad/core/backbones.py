@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from copy import copy
 from functools import cached_property
 from pathlib import Path
 from threading import Lock
@@ -20,6 +21,7 @@ from napari_dino_uad.core.errors import InputError
 if TYPE_CHECKING:
     import torch
 
+    from napari_dino_uad.core.engines import Engine
     from napari_dino_uad.core.progress import Progress
 
 __all__ = [
@@ -46,24 +48,30 @@ class Backbone:
     ----------
     module : PatchEmbedder
         From images to the joined patch map; all that an engine has to run.
-    device : str
-        Where it is.
+    engine : Engine
+        What runs it: torch on the CPU in single precision, until `on` says otherwise.
     """
 
     def __init__(self, spec: BackboneSpec, network: torch.nn.Module) -> None:
+        from napari_dino_uad.core.engines import REFERENCE, TorchEngine
         from napari_dino_uad.core.patch_embedder import PatchEmbedder
 
         self.spec = spec
         self.module = PatchEmbedder(spec, network)
-        self.device = "cpu"
+        self.engine: Engine = TorchEngine(REFERENCE, self.module)
         # The module is set up for one size of input at a time.
         self._lock = Lock()
 
-    def to(self, device: str) -> Backbone:
-        """Move the network to a device and return self."""
-        self.module.to(device)
-        self.device = device
-        return self
+    def on(self, engine: Engine) -> Backbone:
+        """Return the same backbone run by an engine of its module."""
+        other = copy(self)
+        other.engine = engine
+        return other
+
+    @property
+    def words(self) -> str:
+        """What runs where, for users: "dinov2-vits14 on CPU, OpenVINO bfloat16"."""
+        return f"{self.spec.key} on {self.engine.spec.words}"
 
     @cached_property
     def sha256(self) -> str:
@@ -92,18 +100,14 @@ class Backbone:
         InputError
             If the edges are no such multiples.
         """
-        import torch
-
         height, width = images.shape[-2:]
         if height % self.spec.multiple or width % self.spec.multiple:
             raise InputError(
                 f"{self.spec.key} takes images whose edges are multiples of "
                 f"{self.spec.multiple}, but {height} x {width} came."
             )
-        with self._lock, torch.inference_mode():
-            self.module.prepare(height, width)
-            embedded: torch.Tensor = self.module(images.to(self.device))
-        return embedded
+        with self._lock:
+            return self.engine.embed(images)
 
 
 def load_backbone(
@@ -128,7 +132,7 @@ def load_backbone(
     Returns
     -------
     Backbone
-        On the CPU.
+        Run by torch on the CPU; `engine_choice.choose_engine` finds what is faster.
 
     Raises
     ------

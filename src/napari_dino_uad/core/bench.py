@@ -274,7 +274,7 @@ def _run(
         "cases": evaluation.cases,
         "machine": {
             "threads": torch.get_num_threads(),
-            "device": setting.backbone.device,
+            "engine": setting.backbone.engine.spec.words,
             "python": platform.python_version(),
         },
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),

@@ -36,6 +36,7 @@ __all__ = [
     "CacheKey",
     "CacheUsage",
     "FeatureCache",
+    "cache_home",
     "content_digest",
     "open_cache",
 ]
@@ -372,6 +373,22 @@ class FeatureCache:
                 excess -= sizes[entry]
 
 
+def cache_home() -> Path | None:
+    """Return the folder for all that is kept from run to run, or None where it is "off".
+
+    The environment variable ``NAPARI_DINO_UAD_CACHE`` names it; without it, it is where the
+    system keeps caches.
+    """
+    place = os.environ.get(FOLDER_VARIABLE, "")
+    if place.lower() == "off":
+        return None
+    if not place:
+        import platformdirs
+
+        place = platformdirs.user_cache_dir("napari-dino-uad", appauthor=False)
+    return Path(place).expanduser()
+
+
 def open_cache(choice: FeatureCache | bool = True) -> FeatureCache | None:
     """Return the cache to use.
 
@@ -393,19 +410,15 @@ def open_cache(choice: FeatureCache | bool = True) -> FeatureCache | None:
     """
     if isinstance(choice, FeatureCache):
         return choice
-    place = os.environ.get(FOLDER_VARIABLE, "")
-    if not choice or place.lower() == "off":
+    home = cache_home()
+    if not choice or home is None:
         return None
-    if not place:
-        import platformdirs
-
-        place = platformdirs.user_cache_dir("napari-dino-uad", appauthor=False)
     text = os.environ.get(LIMIT_VARIABLE, str(DEFAULT_LIMIT_GB))
     try:
         limit = float(text)
     except ValueError as error:
         raise InputError(f"{LIMIT_VARIABLE} is a number of GB, but {text!r} came.") from error
-    return FeatureCache(Path(place).expanduser() / "features", limit)
+    return FeatureCache(home / "features", limit)
 
 
 def _is_sound(folder: Path, described: dict[str, Any], size: int) -> bool:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_dino_uad.core.cache import FeatureCache, content_digest, open_cache
+from napari_dino_uad.core.engine_choice import choose_engine
 from napari_dino_uad.core.features import (
     PATCH_FOREGROUND,
     cache_entry,
@@ -21,7 +22,7 @@ from napari_dino_uad.core.features import (
 from napari_dino_uad.core.model import FittedModel, View
 from napari_dino_uad.core.pipeline import in_background
 from napari_dino_uad.core.progress import Inner, Progress
-from napari_dino_uad.core.score_map import scan_level, smooth_maps
+from napari_dino_uad.core.score_map import refine_maps, scan_level
 from napari_dino_uad.core.slices import (
     PatchGrid,
     Plane,
@@ -30,6 +31,7 @@ from napari_dino_uad.core.slices import (
     prepare,
     to_plane,
 )
+from napari_dino_uad.core.smoothing import GrowingMaps
 
 if TYPE_CHECKING:
     from napari_dino_uad.core.backbones import Backbone
@@ -53,14 +55,32 @@ class SliceMaps:
         Scores on the patch grid, smoothed and centred over what is known so far.
     grid : PatchGrid
         How the grid lies over the slices.
-    foreground : ndarray of bool, (B, rows, cols)
-        Tissue in the slices.
+    scan : PreparedScan
+        All slices.
+    detail_mm : float
+        See `MapSettings`.
     """
 
     indices: list[int]
     maps: NDArray[np.float32]
     grid: PatchGrid
-    foreground: NDArray[np.bool_]
+    scan: PreparedScan
+    detail_mm: float
+
+    @property
+    def foreground(self) -> NDArray[np.bool_]:
+        """Tissue in the slices, (B, rows, cols)."""
+        return self.scan.foreground[self.indices]
+
+    def scores(self) -> NDArray[np.float32]:
+        """Bring the maps to the slices' pixels, (B, rows, cols)."""
+        return refine_maps(
+            self.grid.to_slices(self.maps),
+            self.scan.values[self.indices],
+            self.foreground,
+            self.scan.spacing_mm[1:],
+            self.detail_mm,
+        )
 
 
 @dataclass(frozen=True)
@@ -115,7 +135,7 @@ class AnomalyMap:
 
     @cached_property
     def scores(self) -> NDArray[np.float32]:
-        """Scores on the volume's canonical grid, (S, P, L) of float32: the mean of the planes'."""
+        """Scores on the volume's canonical grid, (S, P, L): the mean of the planes, refined."""
         full = np.zeros(self.volume.shape, dtype=np.float32)
         share = np.float32(1 / len(self.planes))
         for one in self.planes:
@@ -123,6 +143,16 @@ class AnomalyMap:
             for start in range(0, len(slices), _AT_ONCE):
                 part = slice(start, start + _AT_ONCE)
                 slices[part] += share * one.grid.to_slices(one.scores[part])
+        slices, scan = to_plane(full, self.planes[0].plane), self.scan
+        for start in range(0, len(slices), _AT_ONCE):
+            part = slice(start, start + _AT_ONCE)
+            slices[part] = refine_maps(
+                slices[part],
+                scan.values[part],
+                scan.foreground[part],
+                scan.spacing_mm[1:],
+                self.model.maps.detail_mm,
+            )
         return full
 
     @cached_property
@@ -167,42 +197,35 @@ def score_slices(
     PlaneMap
         Slices that did not come are 0.
     """
-    tissue = grid.to_grid(scan.foreground) > PATCH_FOREGROUND
+    tissue = np.zeros((len(scan), *grid.shape), dtype=bool)
     spacing = (
         scan.spacing_mm[0],
         scan.spacing_mm[1] * grid.patch_pixels[0],
         scan.spacing_mm[2] * grid.patch_pixels[1],
     )
-    raw = np.zeros((len(scan), *grid.shape), dtype=np.float32)
-    smoothed = np.zeros_like(raw)
-    known = np.zeros(len(scan), dtype=bool)
-    sigma = model.maps.smoothing_mm
-    reach = int(np.ceil(3 * sigma / spacing[0]))
+    grown = GrowingMaps((len(scan), *grid.shape), spacing, model.maps.smoothing_mm)
+    smoothed = np.zeros(tissue.shape, dtype=np.float32)
     clock = time.perf_counter()
     for item in batches:
         if item is None:
-            yield None, int(known.sum())
+            yield None, int(grown.known.sum())
             continue
         indices, features = item
         seconds["backbone"] = seconds.get("backbone", 0.0) + time.perf_counter() - clock
         clock = time.perf_counter()
-        raw[indices] = model.score(features, tissue[indices], view)
-        known[indices] = True
-        low, high = max(0, min(indices) - reach), min(len(scan), max(indices) + reach + 1)
-        near = slice(low, high)
-        weights = (tissue[near] & known[near, None, None]).astype(np.float32)
-        smoothed[indices] = smooth_maps(raw[near], weights, spacing, sigma)[
-            np.asarray(indices) - low
-        ]
-        maps = smoothed[indices] - _shift(model, scan_level(smoothed, tissue, known))
+        inside = grid.to_grid(scan.foreground[indices]) > PATCH_FOREGROUND
+        tissue[indices] = inside
+        grown.add(indices, model.score(features, inside, view), inside.astype(np.float32))
+        smoothed[indices] = grown.smoothed(indices)
+        maps = smoothed[indices] - _shift(model, scan_level(smoothed, tissue, grown.known))
         seconds["model"] = seconds.get("model", 0.0) + time.perf_counter() - clock
-        yield SliceMaps(indices, maps, grid, scan.foreground[indices]), int(known.sum())
+        part = SliceMaps(indices, maps, grid, scan, model.maps.detail_mm)
+        yield part, int(grown.known.sum())
         clock = time.perf_counter()
-    weights = (tissue & known[:, None, None]).astype(np.float32)
-    final = smooth_maps(raw, weights, spacing, sigma)
-    level = scan_level(final, tissue, known)
+    final = grown.smoothed(range(len(scan)))
+    level = scan_level(final, tissue, grown.known)
     final -= _shift(model, level)
-    final[~known] = 0
+    final[~grown.known] = 0
     return PlaneMap(view.preprocessing.plane, final, grid, level)
 
 
@@ -217,7 +240,7 @@ def detect(
     *,
     backbone: Backbone | None = None,
     first_slice: int | None = None,
-    batch: int = 2,
+    batch: int | None = None,
     cache: FeatureCache | bool = True,
 ) -> Generator[Progress, None, AnomalyMap]:
     """Score a scan, the slice on screen first.
@@ -229,12 +252,13 @@ def detect(
     model : FittedModel
         A fitted model.
     backbone : Backbone, optional
-        The model's backbone if it is loaded already.
+        The model's backbone if it is loaded already; otherwise it is, and run by the engine
+        that `choose_engine` finds.
     first_slice : int, optional
         Slice on screen, in the model's first plane; the others follow from there outwards.
         The middle if not given.
-    batch : int
-        Slices at once.
+    batch : int, optional
+        Slices at once; as many as suit the backbone's engine if not given.
     cache : FeatureCache or bool
         Where embeddings are looked for and kept; True is the user's own cache, False none.
 
@@ -266,7 +290,10 @@ def detect(
     for _ in ready:
         yield preparing
     network, scan, name = ready.value
+    if backbone is None:
+        network = yield from choose_engine(network, input_size=model.preprocessing.input_size)
     seconds = {"prepare": time.perf_counter() - clock}
+    size = batch or network.engine.batch
     planes = []
     for number, view in enumerate(model.views):
         seen = scan if number == 0 else prepare(volume, view.preprocessing)
@@ -275,10 +302,11 @@ def detect(
         order = outwards(len(seen), min(max(wanted, 0), len(seen) - 1))
         grid = seen.grid(network.spec.stride, network.spec.multiple)
         entry = cache_entry(store, name, seen, grid, network)
-        batches = extract_features(seen, grid, network, order, batch, first_batch=1, entry=entry)
+        batches = extract_features(seen, grid, network, order, size, first_batch=1, entry=entry)
         scoring = Inner(score_slices(seen, model, view, grid, batches, seconds))
         step = "Detecting" if number == 0 else f"Detecting, {view.preprocessing.plane}"
         for maps, done in scoring:
-            yield Progress(step, done, len(seen), volume.name, None if number else maps)
+            shown, note = None if number else maps, network.engine.take_note()
+            yield Progress(step, done, len(seen), volume.name, shown, note)
         planes.append(scoring.value)
     return AnomalyMap(volume, model, tuple(planes), scan, seconds)

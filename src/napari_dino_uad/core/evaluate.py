@@ -15,6 +15,7 @@ import numpy as np
 from napari_dino_uad.core.cache import FeatureCache
 from napari_dino_uad.core.cohort import Case, tissue_slices
 from napari_dino_uad.core.detect import detect
+from napari_dino_uad.core.engine_choice import choose_engine
 from napari_dino_uad.core.errors import InputError
 from napari_dino_uad.core.metrics import pixel_metrics
 from napari_dino_uad.core.progress import Inner, Progress
@@ -51,7 +52,7 @@ def evaluate(
     model: FittedModel,
     *,
     backbone: Backbone | None = None,
-    batch: int = 2,
+    batch: int | None = None,
     cache: FeatureCache | bool = True,
 ) -> Generator[Progress, None, Evaluation]:
     """Score scans with lesion masks and compare, over foreground pixels.
@@ -66,9 +67,9 @@ def evaluate(
     model : FittedModel
         A fitted model.
     backbone : Backbone, optional
-        The model's backbone if it is loaded already.
-    batch : int
-        Slices the backbone takes at once.
+        As in `detect`.
+    batch : int, optional
+        As in `detect`.
     cache : FeatureCache or bool
         As in `detect`.
 
@@ -90,7 +91,8 @@ def evaluate(
         raise InputError("At least one scan with a mask is needed to evaluate, but none came.")
     started = time.perf_counter()
     if backbone is None:
-        backbone = model.load_backbone()
+        size = model.preprocessing.input_size
+        backbone = yield from choose_engine(model.load_backbone(), input_size=size)
     thresholds = {rate: model.calibration.threshold(rate) for rate in FALSE_POSITIVE_RATES}
     rows: list[dict[str, Any]] = []
     truths, scores = [], []
@@ -104,8 +106,8 @@ def evaluate(
             raise InputError(f"{case.name} has no mask; evaluation needs one for every scan.")
         seconds["reading"] += time.perf_counter() - clock
         detecting = Inner(detect(volume, model, backbone=backbone, batch=batch, cache=cache))
-        for _ in detecting:
-            yield Progress("Evaluating", number, len(cases), case.name)
+        for inner in detecting:
+            yield Progress("Evaluating", number, len(cases), case.name, note=inner.note)
         anomaly = detecting.value
         seconds["backbone"] += anomaly.seconds["backbone"]
         seconds["model"] += anomaly.seconds["model"]
@@ -154,6 +156,7 @@ def evaluate(
         "model": {
             "method": model.normative.method,
             "backbone": model.backbone_key,
+            "engine": backbone.engine.spec.description,
             "cohort": model.cohort,
         },
     }

@@ -58,10 +58,8 @@ def outwards(count: int, first: int) -> list[int]:
 
 
 def features_key(backbone: Backbone) -> str:
-    """Name what embeddings depend on: the layers read, the weights, and how and where they run."""
-    engine = getattr(backbone, "engine", None)
-    where = getattr(engine, "description", None) or f"torch {backbone.device} float32"
-    return f"{backbone.spec.key} {backbone.sha256} {where}"
+    """Name what embeddings depend on: the layers read, the weights and the engine."""
+    return f"{backbone.spec.key} {backbone.sha256} {backbone.engine.spec.description}"
 
 
 def cache_entry(
@@ -146,6 +144,7 @@ def _inputs(
 ) -> Iterator[tuple[list[int], NDArray[np.float16] | torch.Tensor]]:
     """Give what the cache holds, and the network's input for what it does not."""
     known = np.zeros(len(scan), dtype=bool) if entry is None else entry.known()
+    resized: dict[int, torch.Tensor] = {}
     start = 0
     while start < len(order):
         cached = bool(known[order[start]])
@@ -160,7 +159,7 @@ def _inputs(
             continue
         for place in range(0, len(indices), batch):
             part = indices[place : place + batch]
-            yield part, scan.images(part, grid)
+            yield part, scan.images(part, grid, resized)
 
 
 def _embedded(

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from napari_dino_uad.core.backbones import DEFAULT_BACKBONE, Backbone, load_backbone
 from napari_dino_uad.core.cache import FeatureCache, content_digest, open_cache
 from napari_dino_uad.core.calibration import Calibration
-from napari_dino_uad.core.cohort import Case, healthy_slices
+from napari_dino_uad.core.cohort import Case, healthy_slices, tissue_slices
 from napari_dino_uad.core.detect import detect
+from napari_dino_uad.core.engine_choice import choose_engine
 from napari_dino_uad.core.errors import InputError
 from napari_dino_uad.core.features import (
     PATCH_FOREGROUND,
@@ -53,7 +54,7 @@ def fit(
     context: Context | None = None,
     maps: MapSettings | None = None,
     seed: int = 0,
-    batch: int = 2,
+    batch: int | None = None,
     cache: FeatureCache | bool = True,
 ) -> Generator[Progress, None, FittedModel]:
     """Fit a model on healthy scans.
@@ -71,7 +72,8 @@ def fit(
     settings : dict, optional
         Settings of the method, such as ``{"components": 250}``.
     backbone : Backbone, optional
-        A loaded backbone; the embedded default if not given.
+        A loaded backbone; the embedded default if not given, run by the engine that
+        `choose_engine` finds.
     preprocessing : Preprocessing, optional
         How scans are prepared; the backbone's input size and an axial plane if not given.
     planes : sequence of str, optional
@@ -83,8 +85,8 @@ def fit(
         How patch scores become a map.
     seed : int
         The same seed gives the same model on the same machine.
-    batch : int
-        Slices the backbone takes at once.
+    batch : int, optional
+        Slices the backbone takes at once; as many as suit its engine if not given.
     cache : FeatureCache or bool
         Where embeddings are looked for and kept; True is the user's own cache, False none, and
         then they stay in memory.
@@ -110,7 +112,10 @@ def fit(
     if backbone is None:
         yield Progress("Loading the backbone", 0, 1, DEFAULT_BACKBONE)
         backbone = load_backbone(DEFAULT_BACKBONE)
+        size = None if preprocessing is None else preprocessing.input_size
+        backbone = yield from choose_engine(backbone, input_size=size)
     preprocessing = preprocessing or Preprocessing(input_size=backbone.spec.input_size)
+    batch = batch or backbone.engine.batch
     context = context or Context()
     views: list[View] = []
     counts: dict[str, int] = {}
@@ -135,6 +140,7 @@ def fit(
         **counts,
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "seed": seed,
+        "engine": backbone.engine.spec.description,
     }
     versions = {
         name: version(name) for name in ("napari-dino-uad", "torch", "timm", "numpy", "SimpleITK")
@@ -222,7 +228,7 @@ def _collect(
         entry = cache_entry(cache, digest, scan, grid, backbone)
         collecting = Inner(collect_features(scan, grid, backbone, indices, batch, entry))
         for _ in collecting:
-            yield waiting
+            yield dataclasses.replace(waiting, note=backbone.engine.take_note())
         mask = grid.to_grid(scan.foreground[indices]) > PATCH_FOREGROUND
         features.add(collecting.value, mask)
     yield Progress(step, len(cases), len(cases))
@@ -280,10 +286,14 @@ def _healthy_scores(
     batch: int,
     cache: FeatureCache | bool,
 ) -> Generator[Progress, None, tuple[list[NDArray[np.float32]], list[NDArray[np.float32]]]]:
-    """Detect on the validation scans and return the scores of their healthy slices by scan.
+    """Detect on the validation scans and return the scores of their healthy tissue by scan.
 
-    Centred, as thresholds are for; and those of the first plane before they were centred, which
-    tell what scans of the cohort's kind look like.
+    Where there are masks all tissue outside them counts as healthy, not that of healthy slices
+    alone: those lie at the ends of an organ and do not stand for its middle, and what glows
+    around a lesion is a false positive too.
+
+    The scores come centred, as thresholds are for; and before, which tells what scans of the
+    cohort's kind look like.
     """
     centred, levels = [], []
     waiting = Progress("Calibrating", 0, len(cases))
@@ -297,11 +307,14 @@ def _healthy_scores(
         for _ in detecting:
             yield waiting
         anomaly = detecting.value
-        first = anomaly.planes[0]
-        indices = healthy_slices(anomaly.scan, mask, first.plane)
-        inside = anomaly.scan.foreground[indices]
-        centred.append(to_plane(anomaly.scores, first.plane)[indices][inside])
-        shift = first.level if model.maps.centring else 0
-        levels.append(first.grid.to_slices(first.scores[indices])[inside] + np.float32(shift))
+        healthy = to_plane(anomaly.foreground, model.planes[0]).copy()
+        healthy[~tissue_slices(anomaly.scan)] = False
+        if mask is not None:
+            healthy &= ~to_plane(mask, model.planes[0])
+        if not healthy.any():
+            continue
+        scores = to_plane(anomaly.scores, model.planes[0])[healthy]
+        centred.append(scores)
+        levels.append(scores + np.float32(anomaly.level if model.maps.centring else 0))
     yield Progress("Calibrating", len(cases), len(cases))
     return centred, levels

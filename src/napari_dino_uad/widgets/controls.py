@@ -82,7 +82,7 @@ class DockWidget(QWidget):
 
 
 class RunControl(QWidget):
-    """A button that starts a job, one that cancels it, its progress, and a line of text.
+    """A button that starts a job, one that cancels it, its progress, and what is to be said.
 
     Parameters
     ----------
@@ -108,11 +108,14 @@ class RunControl(QWidget):
         self._bar.setTextVisible(False)
         self._bar.setFixedHeight(8)
         self._status = small_label()
+        self._remarks = small_label()
+        self._remarks.hide()
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addLayout(row)
         layout.addWidget(self._bar)
         layout.addWidget(self._status)
+        layout.addWidget(self._remarks)
         job.progressed.connect(self._on_progress)
         job.failed.connect(self.complain)
         self.allow("")
@@ -142,6 +145,17 @@ class RunControl(QWidget):
         """The line of text."""
         return self._status.text()
 
+    @property
+    def remarks(self) -> str:
+        """The last remarks."""
+        return self._remarks.text()
+
+    def remark(self, text: str) -> None:
+        """Show what runs where, or what happened on the way, until the next is shown."""
+        if text:
+            self._remarks.setText(text)
+            self._remarks.show()
+
     def say(self, text: str) -> None:
         """Show a line of text."""
         self._status.setProperty("reason", False)
@@ -156,6 +170,7 @@ class RunControl(QWidget):
         self._status.setStyleSheet("color: #e8604c; font-weight: bold;")
 
     def _on_progress(self, progress: Progress) -> None:
+        self.remark(progress.note)
         self._bar.setRange(0, max(progress.total, 0))
         self._bar.setValue(progress.done)
         text = progress.step if not progress.detail else f"{progress.step}: {progress.detail}"

@@ -208,6 +208,7 @@ class DetectWidget(DockWidget):
         self.job.succeeded.connect(self._on_detected)
         self.findings_job.succeeded.connect(self._on_findings)
         self.loading.succeeded.connect(self._on_loaded)
+        self.loading.progressed.connect(lambda progress: self.run.remark(progress.note))
         self.saving.succeeded.connect(self.run.say)
         for job in (self.findings_job, self.loading, self.saving):
             job.failed.connect(self.run.complain)
@@ -506,7 +507,7 @@ def _loader(path: Path | None) -> Callable[[], Generator[Progress, None, Any]]:
                 importlib.import_module(module)
             yield Progress("Loading", 0, 1)
         if path is None:
-            session().backbone(DEFAULT_BACKBONE)
+            yield from session().place(session().backbone(DEFAULT_BACKBONE))
             return None
         model = load_model(path)
         try:
@@ -541,7 +542,7 @@ def _detect_for_display(
     for progress in detecting:
         part = progress.result
         if isinstance(part, SliceMaps):
-            heat = part.grid.to_slices(part.maps)
+            heat = part.scores()
             view[part.indices] = np.where(part.foreground, heat, low) if tissue_only else heat
             canvas = _Canvas(array, part.indices, plane_axis(plane))
             yield replace(progress, result=canvas)

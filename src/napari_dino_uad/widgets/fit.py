@@ -177,6 +177,14 @@ class FitWidget(DockWidget):
             "spacing in pixels of the backbone's input. It is part of the "
             "model, because the thresholds are calibrated with it."
         )
+        self.detail = QDoubleSpinBox()
+        self.detail.setRange(0, 100)
+        self.detail.setSuffix(" mm")
+        self.detail.setValue(MapSettings.detail_mm)
+        self.detail.setToolTip(
+            "Radius of the windows in which the map's edges follow those of the anatomy; 0 leaves "
+            "the map smooth."
+        )
         self.symmetry = ComboBox(
             choices=[("where healthy scans are symmetric", None), ("never", 0.0)]
         )
@@ -204,6 +212,7 @@ class FitWidget(DockWidget):
         advanced.addRow("Layers", self.layers)
         advanced.addRow("Window", self.window_level.native)
         advanced.addRow("Smoothing", self.smoothing)
+        advanced.addRow("Detail", self.detail)
         advanced.addRow("Left and right", self.symmetry.native)
         advanced.addRow(self.neighbours)
         advanced.addRow(self.centring)
@@ -456,7 +465,8 @@ class FitWidget(DockWidget):
             self.run.complain(str(error))
             return
         cases, method, seed = list(self.cases), self.method.value, self.seed.value()
-        smoothing, symmetry = self.smoothing.value(), self.symmetry.value
+        smoothing, detail = self.smoothing.value(), self.detail.value()
+        symmetry = self.symmetry.value
         centring, neighbours = self.centring.isChecked(), self.neighbours.isChecked()
         weights = Path(self.weights.text()) if _text(self.weights) else None
         held_out = _text(self.held_out)
@@ -473,7 +483,8 @@ class FitWidget(DockWidget):
 
             yield from session().fetch(spec.key, weights)
             yield Progress("Loading the backbone", 0, 1, spec.key)
-            backbone = session().backbone(spec.key, weights)
+            loaded = session().backbone(spec.key, weights)
+            backbone = yield from session().place(loaded, size)
             valid = find_cases([held_out], pattern, mask_pattern) if held_out else None
             return (
                 yield from fit(
@@ -489,7 +500,7 @@ class FitWidget(DockWidget):
                         neighbours=neighbours,
                     ),
                     planes=PLANES if plane == _ALL_PLANES else None,
-                    maps=MapSettings(smoothing, symmetry, centring),
+                    maps=MapSettings(smoothing, detail, symmetry, centring),
                     seed=seed,
                 )
             )

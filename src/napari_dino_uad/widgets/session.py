@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Generator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,6 +34,8 @@ class Session(QObject):
         super().__init__()
         self.models: dict[str, FittedModel] = {}
         self._backbones: dict[tuple[str, str | None], Backbone] = {}
+        self._placed: dict[tuple[str, str, int], Backbone] = {}
+        self._placing = threading.Lock()
 
     def add_model(self, name: str, model: FittedModel) -> str:
         """Add a model under a name that is free, and return that name."""
@@ -67,15 +70,56 @@ class Session(QObject):
             yield from fetch_weights(spec)
 
     def backbone_of(self, model: FittedModel) -> Generator[Progress, None, Backbone]:
-        """Return the backbone a model was fitted on, checked, after a download if need be."""
+        """Return the backbone a model was fitted on, checked, after a download if need be.
+
+        It is run by the engine that suits the model's size of input.
+        """
+        size = model.preprocessing.input_size
         for loaded in self._backbones.values():
             if (loaded.spec.key, loaded.sha256) == (model.backbone_key, model.backbone_sha256):
-                return loaded
+                return (yield from self.place(loaded, size))
         yield from self.fetch(model.backbone_key)
         yield Progress("Loading the backbone", 0, 1, model.backbone_key)
         backbone = self.backbone(model.backbone_key)
         model.check_backbone(backbone)
-        return backbone
+        return (yield from self.place(backbone, size))
+
+    def place(
+        self, backbone: Backbone, input_size: int | None = None
+    ) -> Generator[Progress, None, Backbone]:
+        """Find the engine that runs a backbone, once for each size of input.
+
+        Parameters
+        ----------
+        backbone : Backbone
+            As loaded.
+        input_size : int, optional
+            Shorter edge of the input in pixels; the backbone's own if not given.
+
+        Yields
+        ------
+        Progress
+            The last one with a note on what runs where.
+
+        Returns
+        -------
+        Backbone
+        """
+        from napari_dino_uad.core.engine_choice import choose_engine, describe_place
+
+        size = input_size or backbone.spec.input_size
+        name = (backbone.spec.key, backbone.sha256, size)
+        # Two widgets that measure at the same time would measure each other.
+        while not self._placing.acquire(timeout=0.1):
+            yield Progress("Loading the backbone", 0, 1, backbone.spec.key)
+        try:
+            if name not in self._placed:
+                self._placed[name] = yield from choose_engine(backbone, input_size=size)
+        finally:
+            self._placing.release()
+        placed = self._placed[name]
+        yield Progress("Loading the backbone", 1, 1, placed.spec.key, note=describe_place(placed))
+        return placed
 
     def _known_file(self, key: str) -> Path | None:
         from napari_dino_uad.core.backbone_hub import weights_here

@@ -26,6 +26,11 @@ class NormativeModel(Protocol):
 
     method: ClassVar[str]
 
+    @property
+    def patchwise(self) -> bool:
+        """Whether the score of a patch depends on that patch alone, not on where it lies."""
+        ...
+
     def fit(self, train: FeatureSet, valid: FeatureSet) -> Iterator[Progress]:
         """Learn from healthy embeddings, yielding progress at every batch.
 

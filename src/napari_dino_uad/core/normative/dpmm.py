@@ -154,6 +154,11 @@ class DPMM:
     # Using --------------------------------------------------------------------------------
 
     @property
+    def patchwise(self) -> bool:
+        """Whether the score of a patch depends on that patch alone."""
+        return self.settings.position == 0
+
+    @property
     def mixture(self) -> Mixture:
         """The living components, the most common first.
 

@@ -120,6 +120,11 @@ class Fusion:
                 [np.concatenate(parts) for parts in healthy.values()]
             )
 
+    @property
+    def patchwise(self) -> bool:
+        """Whether the score of a patch depends on that patch alone."""
+        return all(member.patchwise for member in self.members_.values())
+
     def score(self, features: torch.Tensor) -> torch.Tensor:
         """Score embeddings, (B, C, h, w) -> (B, h, w): the sum of -log p, or the mean of 1 - p."""
         parts = [

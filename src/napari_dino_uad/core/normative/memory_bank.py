@@ -82,6 +82,7 @@ class MemoryBank:
     """
 
     method: ClassVar[str] = "memory-bank"
+    patchwise = True
 
     def __init__(self, settings: MemoryBankConfig | None = None) -> None:
         self.settings = settings or MemoryBankConfig()

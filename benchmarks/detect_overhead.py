@@ -1,0 +1,138 @@
+"""Time of a whole detection over that of the bare backbone.
+
+A scan of 155 slices of 240 x 240 is read from NIfTI, prepared, embedded, kept in the cache,
+scored, brought to its voxels and written with its findings; the other side is the same backbone
+on the same slices, prepared beforehand. Both run by turns on the engine that is chosen here; of
+each the best round counts, since others may be at work on the machine. ViT-S/14 has random
+weights, which changes nothing of its time.
+
+    python benchmarks/detect_overhead.py [--rounds 3] [--engine auto]
+
+The last line is the figure for ViT-S/14 at 448 pixels.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from napari_dino_uad import Case, choose_engine, detect, drain, fit, load_backbone, read_volume
+from napari_dino_uad.core.backbone_weights import create_network
+from napari_dino_uad.core.backbones import Backbone, backbone_spec
+from napari_dino_uad.core.findings import find_findings
+from napari_dino_uad.core.model import FittedModel
+from napari_dino_uad.core.results import write_results
+from napari_dino_uad.core.slices import Preprocessing, prepare
+from napari_dino_uad.core.volume import Volume, volume_from_array, write_volume
+
+
+def head(slices: int, edge: int, seed: int) -> Volume:
+    """Make an ellipsoid of smooth texture and noise in air."""
+    chance = np.random.default_rng(seed)
+    z, y, x = np.meshgrid(
+        *(np.linspace(-1, 1, size, dtype=np.float32) for size in (slices, edge, edge)),
+        indexing="ij",
+    )
+    inside = (z / 0.95) ** 2 + (y / 0.85) ** 2 + (x / 0.7) ** 2 < 1
+    waves = sum(
+        np.sin(k * z + chance.uniform(0, 6)) * np.sin(k * y) * np.sin(k * x) for k in (4, 9, 17)
+    )
+    values = 500 + 120 * waves + 20 * chance.standard_normal(z.shape, dtype=np.float32)
+    return volume_from_array(np.where(inside, values, 0).astype(np.int16), (1.0, 1.0, 1.0))
+
+
+def place(key: str, engine: str) -> Backbone:
+    """Load a backbone, with random weights where there are none, and find its engine."""
+    spec = backbone_spec(key)
+    torch.manual_seed(0)
+    loaded = load_backbone(key) if spec.embedded else Backbone(spec, create_network(spec))
+    return drain(choose_engine(loaded, engine=engine))
+
+
+def small_model(backbone: Backbone) -> FittedModel:
+    """Fit the default number of components, 500, on a few slices."""
+    cases = [Case(head(12, 240, seed)) for seed in range(3)]
+    return drain(fit(cases, backbone=backbone, settings={"epochs": 1}, cache=False))
+
+
+def whole(scan: Path, model: FittedModel, backbone: Backbone, out: Path) -> None:
+    """Do all that the command line does for a case."""
+    volume = read_volume(scan)
+    anomaly = drain(detect(volume, model, backbone=backbone))
+    threshold = model.calibration.threshold(0.01)
+    labels, findings = find_findings(
+        anomaly.scores, volume, threshold, model.calibration, foreground=anomaly.foreground
+    )
+    write_results(out, anomaly, labels, findings, 0.01)
+
+
+def best(calls: dict[str, Callable[[int], None]], rounds: int) -> dict[str, float]:
+    """Time calls by turns and return the best of each."""
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for number in range(rounds):
+        for name, call in calls.items():
+            started = time.perf_counter()
+            call(number)
+            times[name].append(time.perf_counter() - started)
+            print(f"  {name}: {times[name][-1]:.2f} s", flush=True)
+    return {name: min(taken) for name, taken in times.items()}
+
+
+def compare(key: str, engine: str, rounds: int, folder: Path) -> float:
+    """Return the whole over the bare backbone."""
+    scan = folder / "scan.nii.gz"
+    volume = head(155, 240, 100)
+    write_volume(scan, volume.array, volume)
+    backbone = place(key, engine)
+    model = small_model(backbone)
+    prepared = prepare(read_volume(scan), Preprocessing(input_size=backbone.spec.input_size))
+    grid = prepared.grid(backbone.spec.stride, backbone.spec.multiple)
+    size = backbone.engine.batch
+    inputs = [
+        prepared.images(range(start, min(start + size, len(prepared))), grid)
+        for start in range(0, len(prepared), size)
+    ]
+
+    def bare(_: int) -> None:
+        for images in inputs:
+            backbone.embed(images).cpu()
+
+    def detection(number: int) -> None:
+        # Its own cache each time, so that nothing is known.
+        os.environ["NAPARI_DINO_UAD_CACHE"] = str(folder / f"{key} {number}")
+        whole(scan, model, backbone, folder / "out")
+
+    height, width = grid.input_shape
+    print(f"{backbone.words}, {len(prepared)} slices of {height} x {width}")
+    backbone.embed(inputs[0])
+    seconds = best({"backbone": bare, "detection": detection}, rounds)
+    ratio = seconds["detection"] / seconds["backbone"]
+    print(
+        f"{key}: backbone {seconds['backbone']:.2f} s, detection {seconds['detection']:.2f} s, "
+        f"ratio {ratio:.2f}"
+    )
+    return ratio
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--engine", default="auto")
+    parser.add_argument("--backbones", nargs="+", default=["efficientnet-lite0", "dinov2-vits14"])
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["NAPARI_DINO_UAD_CACHE"] = folder
+        for key in options.backbones:
+            ratio = compare(key, options.engine, options.rounds, Path(folder))
+    print(f"ratio: {ratio:.2f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,232 @@
+"""Which engine runs a backbone on this machine: found by measuring once, then remembered."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Generator, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from napari_dino_uad.core.device import choose_device
+from napari_dino_uad.core.engine_measurement import (
+    SMALLEST_COSINE,
+    Measured,
+    circumstances,
+    measure,
+    recall,
+    remember,
+)
+from napari_dino_uad.core.engines import (
+    LIBRARIES,
+    PRECISIONS,
+    Engine,
+    EngineSpec,
+    Precision,
+    TorchEngine,
+)
+from napari_dino_uad.core.errors import InputError
+from napari_dino_uad.core.openvino_engine import OpenVinoEngine, has_openvino, openvino_specs
+from napari_dino_uad.core.progress import Inner, Progress
+
+if TYPE_CHECKING:
+    from napari_dino_uad.core.backbones import Backbone
+
+__all__ = [
+    "ENGINE_VARIABLE",
+    "available_engines",
+    "choose_engine",
+    "decide",
+    "describe_place",
+]
+
+#: Environment variable that stands in for "auto".
+ENGINE_VARIABLE = "NAPARI_DINO_UAD_ENGINE"
+
+#: An engine other than torch in single precision is taken only where it is so much faster: below
+#: that the gain is not worth embeddings that differ in their last digits.
+CLEARLY_FASTER = 1.3
+
+
+def choose_engine(
+    backbone: Backbone,
+    device: str = "auto",
+    engine: str = "auto",
+    input_size: int | None = None,
+) -> Generator[Progress, None, Backbone]:
+    """Find the fastest engine for a backbone that gives the embeddings it should.
+
+    Every engine of this machine runs a few slices. One whose embeddings are not those of torch
+    in single precision is out; of the others the fastest is taken, if it is clearly faster than
+    torch in single precision. The choice is remembered for this machine, backbone, size of input
+    and versions of the libraries, so that the next run makes the same one.
+
+    Parameters
+    ----------
+    backbone : Backbone
+        As loaded.
+    device : {"auto", "cpu", "cuda", "mps"}
+        Where it is to run; "auto" takes a graphics processor if there is one.
+    engine : str
+        "auto", or what it must be: a library (torch, openvino), a precision (float32, bfloat16,
+        float16), or both, as "openvino float32". "auto" is what the environment variable
+        ``NAPARI_DINO_UAD_ENGINE`` says, where it is set.
+    input_size : int, optional
+        Shorter edge of the input in pixels; the backbone's own if not given.
+
+    Yields
+    ------
+    Progress
+        While measuring; nothing where the choice is remembered or there is none.
+
+    Returns
+    -------
+    Backbone
+        The same, run by the engine.
+
+    Raises
+    ------
+    InputError
+        If the device or the engine is not there, or the engine asked for gives other embeddings.
+    """
+    allowed = _allowed(device, engine)
+    reference = EngineSpec("torch", choose_device(device), "float32")
+    if allowed == [reference]:
+        return backbone.on(TorchEngine(reference, backbone.module))
+    size = input_size or backbone.spec.input_size
+    specs = [reference, *(spec for spec in allowed if spec != reference)]
+    where = circumstances(backbone, specs, size)
+    measured = recall(where)
+    if measured is None:
+        measuring = Inner(measure(backbone, specs, lambda spec: _make(spec, backbone), size))
+        yield from measuring
+        measured = measuring.value
+        remember(where, measured)
+    chosen = decide(measured, {spec.description for spec in allowed})
+    return backbone.on(next(_make(spec, backbone) for spec in specs if spec.description == chosen))
+
+
+def describe_place(backbone: Backbone, device: str = "auto") -> str:
+    """Say what runs where, and plainly where it is the CPU because no GPU was found.
+
+    Parameters
+    ----------
+    backbone : Backbone
+        From `choose_engine`.
+    device : str
+        What was asked for.
+    """
+    if device == "auto" and backbone.engine.spec.device == "cpu":
+        import torch
+
+        return f"{backbone.words}. torch {torch.__version__} found no GPU, so the CPU is used."
+    return f"{backbone.words}."
+
+
+def available_engines(device: str = "auto", library: str | None = None) -> list[EngineSpec]:
+    """List the engines of this machine, torch in single precision first.
+
+    Parameters
+    ----------
+    device : {"auto", "cpu", "cuda", "mps"}
+        Where they run. An Intel GPU is among them for "auto" alone.
+    library : str, optional
+        The only library to ask.
+    """
+    import torch
+
+    there = choose_device(device)
+    precisions: list[Precision] = ["float32"]
+    if there == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        precisions += ["bfloat16"]
+    elif there == "cuda":
+        precisions += ["float16"]
+        # Old cards only imitate it.
+        if torch.cuda.is_bf16_supported(including_emulation=False):
+            precisions += ["bfloat16"]
+    elif there == "mps":
+        precisions += ["float16"]
+    specs = [EngineSpec("torch", there, precision) for precision in precisions]
+    if there == "cpu" and library != "torch":
+        specs += openvino_specs(graphics=device == "auto")
+    return specs
+
+
+def _allowed(device: str, engine: str) -> list[EngineSpec]:
+    """List the engines of this machine that a user's wish leaves."""
+    if engine == "auto":
+        engine = os.environ.get(ENGINE_VARIABLE, "auto")
+    words = [word for word in engine.lower().replace(",", " ").split() if word != "auto"]
+    library = next((word for word in words if word in LIBRARIES), None)
+    precision = next((word for word in words if word in PRECISIONS), None)
+    if sorted(words) != sorted(word for word in (library, precision) if word):
+        raise InputError(
+            f"An engine is auto, or one of {', '.join(LIBRARIES)}, or one of "
+            f"{', '.join(PRECISIONS)}, or one of each, as 'torch float32', but {engine!r} came."
+        )
+    if library == "openvino" and not has_openvino():
+        raise InputError(
+            "OpenVINO was asked for, but it is not installed; install it with: pip install "
+            "'napari-dino-uad[openvino]', or choose torch."
+        )
+    specs = available_engines(device, library)
+    allowed = [
+        spec
+        for spec in specs
+        if library in (None, spec.library) and precision in (None, spec.precision)
+    ]
+    if not allowed:
+        raise InputError(
+            f"There is no engine {engine!r} here; there are "
+            f"{', '.join(spec.description for spec in specs)}."
+        )
+    return allowed
+
+
+def decide(measured: Sequence[Measured], allowed: Collection[str]) -> str:
+    """Choose among engines that were measured.
+
+    Parameters
+    ----------
+    measured : sequence of Measured
+        The first is torch in single precision.
+    allowed : collection of str
+        Descriptions of those that may be chosen.
+
+    Returns
+    -------
+    str
+        Description of the fastest faithful one. Where torch in single precision is allowed, it
+        is that unless another is clearly faster.
+
+    Raises
+    ------
+    InputError
+        If none of those allowed is faithful.
+    """
+    seconds = {
+        one.engine: one.seconds
+        for one in measured
+        if one.engine in allowed and one.seconds is not None
+    }
+    if not seconds:
+        reasons = (
+            one.failure
+            or f"{one.engine} gives other embeddings (a cosine of {one.cosine:.4f} with those of "
+            f"torch in single precision, where {SMALLEST_COSINE} is wanted)"
+            for one in measured
+            if one.engine in allowed
+        )
+        raise InputError(
+            f"No such engine can run this backbone: {'; '.join(reasons)}. Choose auto."
+        )
+    fastest = min(seconds, key=lambda engine: seconds[engine])
+    reference = measured[0].engine
+    clearly = CLEARLY_FASTER * seconds[fastest] <= seconds.get(reference, np.inf)
+    return fastest if clearly else reference
+
+
+def _make(spec: EngineSpec, backbone: Backbone) -> Engine:
+    if spec.library == "torch":
+        return TorchEngine(spec, backbone.module)
+    return OpenVinoEngine(spec, backbone)

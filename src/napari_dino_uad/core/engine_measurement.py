@@ -1,0 +1,280 @@
+"""Measuring engines against each other, and remembering what came of it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import time
+from collections.abc import Callable, Generator
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_dino_uad.core.cache import cache_home
+from napari_dino_uad.core.engines import Engine, EngineSpec
+from napari_dino_uad.core.errors import InputError
+from napari_dino_uad.core.progress import Progress
+from napari_dino_uad.core.slices import PreparedScan, Preprocessing
+
+if TYPE_CHECKING:
+    import torch
+
+    from napari_dino_uad.core.backbones import Backbone
+
+__all__ = [
+    "SMALLEST_COSINE",
+    "Measured",
+    "circumstances",
+    "forget",
+    "measure",
+    "recall",
+    "remember",
+    "remembered",
+]
+
+#: Least cosine between a patch's embedding by an engine and by torch in single precision.
+SMALLEST_COSINE = 0.999
+
+# Of each engine the best round counts, since others may be at work on the machine. Two rounds
+# are done however long they take.
+_ROUNDS = 5
+_PATIENCE_S = 20.0
+
+# Slices the engines are measured on.
+_SLICES = 2
+
+# Counts up when older measurements must not be believed any more.
+_VERSION = 1
+
+_FOLDER = "engines"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """How an engine did.
+
+    Attributes
+    ----------
+    engine : str
+        Its description.
+    cosine : float or None
+        Between its embedding and that of torch in single precision, of the patch where they
+        differ most; None where it failed.
+    seconds : float or None
+        For a slice; None where it failed or its embeddings are others.
+    failure : str
+        Why it cannot run; empty where it can.
+    """
+
+    engine: str
+    cosine: float | None = None
+    seconds: float | None = None
+    failure: str = ""
+
+    @property
+    def faithful(self) -> bool:
+        """Whether its embeddings are those of torch in single precision, up to rounding."""
+        return self.cosine is not None and self.cosine >= SMALLEST_COSINE
+
+
+# Of this process, for where nothing is kept on disk.
+_known: dict[str, list[Measured]] = {}
+
+
+def measure(
+    backbone: Backbone,
+    specs: list[EngineSpec],
+    make: Callable[[EngineSpec], Engine],
+    input_size: int,
+) -> Generator[Progress, None, list[Measured]]:
+    """Run engines on the same slices, by turns.
+
+    Parameters
+    ----------
+    backbone : Backbone
+        What they run.
+    specs : list of EngineSpec
+        The engines; the others are held against the first.
+    make : callable
+        Makes one.
+    input_size : int
+        Edge of the slices in pixels.
+
+    Yields
+    ------
+    Progress
+        Before every run.
+
+    Returns
+    -------
+    list of Measured
+        In the order of `specs`.
+    """
+    step = "Measuring which engine is fastest, once on this machine"
+    images = _probe(backbone, input_size)
+    running: dict[EngineSpec, Backbone] = {}
+    measured: dict[EngineSpec, Measured] = {}
+    expected: torch.Tensor | None = None
+    total = len(specs) + _ROUNDS
+    for number, spec in enumerate(specs):
+        yield Progress(step, number, total, spec.words)
+        try:
+            placed = backbone.on(make(spec))
+            embeddings = placed.embed(images).cpu()
+            expected = embeddings if expected is None else expected
+            cosine = _smallest_cosine(embeddings, expected)
+        except InputError:
+            # Memory does not hold a slice.
+            raise
+        except Exception as error:  # whatever it was, the others can run
+            if expected is None:
+                raise
+            reason = " ".join(str(error).split())[:300]
+            measured[spec] = Measured(spec.description, failure=f"{type(error).__name__}: {reason}")
+            continue
+        measured[spec] = Measured(spec.description, cosine)
+        if measured[spec].faithful:
+            running[spec] = placed
+    best = dict.fromkeys(running, np.inf)
+    started = time.perf_counter()
+    for number in range(_ROUNDS):
+        for spec, placed in running.items():
+            yield Progress(step, len(specs) + number, total, spec.words)
+            clock = time.perf_counter()
+            placed.embed(images).cpu()
+            best[spec] = min(best[spec], (time.perf_counter() - clock) / len(images))
+        if number > 0 and time.perf_counter() - started > _PATIENCE_S:
+            break
+    return [replace(measured[spec], seconds=best.get(spec)) for spec in specs]
+
+
+def _probe(backbone: Backbone, input_size: int) -> torch.Tensor:
+    """Make the network's input for slices like those of a head: texture, noise and air around.
+
+    Air is the hard part: there an embedding is small, and rounding tells most.
+    """
+    chance = np.random.default_rng(0)
+    edge = np.linspace(-1, 1, input_size, dtype=np.float32)
+    inside = (edge[:, None] / 0.9) ** 2 + (edge / 0.75) ** 2 < 1
+    values = np.zeros((_SLICES, input_size, input_size), dtype=np.float32)
+    for waves in (2, 5, 12, 30):
+        phase = chance.uniform(0, 2 * np.pi, (_SLICES, 2, 1, 1)).astype(np.float32)
+        values += np.sin(waves * edge[:, None] + phase[:, 0]) * np.sin(waves * edge + phase[:, 1])
+    values = 0.5 + 0.12 * values + 0.03 * chance.standard_normal(values.shape, dtype=np.float32)
+    values = np.where(inside, values, 0).clip(0, 1).astype(np.float32)
+    scan = PreparedScan(
+        values=values,
+        foreground=values > 0,
+        spacing_mm=(5.0, 1.0, 1.0),
+        preprocessing=Preprocessing(input_size=input_size),
+    )
+    grid = scan.grid(backbone.spec.stride, backbone.spec.multiple)
+    return scan.images(range(_SLICES), grid)
+
+
+def _smallest_cosine(found: torch.Tensor, expected: torch.Tensor) -> float:
+    """Return the cosine of the patch whose embeddings differ most, (B, C, h, w) each."""
+    import torch.nn.functional as F
+
+    cosine = F.cosine_similarity(found.double(), expected.double(), dim=1)
+    # What overflowed is not alike.
+    return float(cosine.nan_to_num(-1.0).min())
+
+
+# Remembering -------------------------------------------------------------------------------
+
+
+def circumstances(backbone: Backbone, specs: list[EngineSpec], input_size: int) -> dict[str, Any]:
+    """Say what a measurement holds for: processor, backbone, size of input, libraries."""
+    import torch
+
+    devices = {"processor": _processor(), "cores": os.cpu_count()}
+    if specs[0].device == "cuda":
+        devices["graphics"] = torch.cuda.get_device_name()
+    return {
+        "version": _VERSION,
+        **devices,
+        "backbone": backbone.spec.key,
+        "layers": list(backbone.spec.layers),
+        "weights": backbone.sha256,
+        "input_size": input_size,
+        "engines": [spec.description for spec in specs],
+        "libraries": {name: _version(name) for name in ("torch", "timm", "openvino")},
+    }
+
+
+def remember(where: dict[str, Any], measured: list[Measured]) -> None:
+    """Keep measurements on disk, where it takes them; otherwise they are made again next time."""
+    _known[_name(where)] = measured
+    home = cache_home()
+    if home is None:
+        return
+    path = home / _FOLDER / f"{_name(where)}.json"
+    content = {**where, "measured": [asdict(one) for one in measured]}
+    partial = path.with_suffix(f".{os.getpid()}.partial")
+    with suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        partial.replace(path)
+
+
+def recall(where: dict[str, Any]) -> list[Measured] | None:
+    """Return what was measured under the same circumstances, or None."""
+    home = cache_home()
+    if home is None:
+        return _known.get(_name(where))
+    try:
+        content = json.loads((home / _FOLDER / f"{_name(where)}.json").read_text(encoding="utf-8"))
+        measured = [Measured(**one) for one in content.pop("measured")]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return measured if content == where else None
+
+
+def remembered() -> list[tuple[dict[str, Any], list[Measured]]]:
+    """Return all measurements on disk with their circumstances, the oldest first."""
+    found = []
+    for path in sorted(_files(), key=lambda file: file.stat().st_mtime):
+        with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+            content = json.loads(path.read_text(encoding="utf-8"))
+            found.append((content, [Measured(**one) for one in content.pop("measured")]))
+    return found
+
+
+def forget() -> int:
+    """Remove all measurements from disk and return how many there were."""
+    files = _files()
+    for path in files:
+        path.unlink(missing_ok=True)
+    return len(files)
+
+
+def _files() -> list[Path]:
+    home = cache_home()
+    return [] if home is None else list((home / _FOLDER).glob("*.json"))
+
+
+def _name(where: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(where, sort_keys=True).encode()).hexdigest()[:40]
+
+
+def _version(library: str) -> str | None:
+    try:
+        return version(library)
+    except PackageNotFoundError:
+        return None
+
+
+def _processor() -> str:
+    """Name the processor; Python's own answer is empty on many a Linux."""
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.lower().startswith(("model name", "cpu part")):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
