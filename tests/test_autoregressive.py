@@ -49,6 +49,7 @@ SMALL = {
     "whitening": "channel",
     "shrinkage": 0.0,
     "position_map": True,
+    "precision": "float32",
 }
 
 
@@ -92,8 +93,7 @@ def moved_outputs(model: Autoregressive, direction: int, at: tuple[int, int]) ->
     """Which predictions change when the embedding at one position does."""
     generator = torch.Generator().manual_seed(3)
     edge = 25
-    x = torch.randn(1, CHANNELS, edge, edge, generator=generator, dtype=torch.float64)
-    model._networks.double()
+    x = torch.randn(1, CHANNELS, edge, edge, generator=generator)
     other = x.clone()
     other[:, :, at[0], at[1]] += 5
     with torch.inference_mode():
@@ -106,8 +106,11 @@ def moved_outputs(model: Autoregressive, direction: int, at: tuple[int, int]) ->
 
 @pytest.mark.parametrize("dilations", [(1,), (4,), (2, 1), (1, 3, 2)])
 @pytest.mark.parametrize("kernel", [3, 5])
-def test_causal_predictions_move_only_after_the_perturbed_position(dilations, kernel):
-    model = untrained(dilations=dilations, kernel_size=kernel, first_kernel_size=kernel)
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_causal_predictions_move_only_after_the_perturbed_position(dilations, kernel, precision):
+    model = untrained(
+        dilations=dilations, kernel_size=kernel, first_kernel_size=kernel, precision=precision
+    )
     at = (12, 11)
     moved = moved_outputs(model, 0, at)
     rows, cols = np.nonzero(moved)
@@ -204,16 +207,54 @@ def test_live_convolution_equals_a_loop_over_taps(mode, first, kernel, dilation)
     taps = live_taps(mode, kernel, first)
     conv = LiveConv(3, 5, taps, dilation, torch.Generator().manual_seed(0)).double()
     x = torch.randn(2, 3, 9, 11, dtype=torch.float64)
-    weights = conv.kernel()
+    weights = conv.kernel().detach()
     assert not weights[:, :, ~torch.from_numpy(taps)].any()
-    expected = conv.bias.view(1, -1, 1, 1).expand(2, 5, 9, 11).clone()
+    expected = conv.bias.detach().view(1, -1, 1, 1).expand(2, 5, 9, 11).clone()
     for i, j in itertools.product(range(kernel), repeat=2):
         for row, col in itertools.product(range(9), range(11)):
             r = row + (i - kernel // 2) * dilation
             c = col + (j - kernel // 2) * dilation
             if taps[i, j] and 0 <= r < 9 and 0 <= c < 11:
                 expected[:, :, row, col] += x[:, :, r, c] @ weights[:, :, i, j].T
-    assert torch.allclose(conv(x), expected, atol=1e-12)
+    assert torch.allclose(conv(x.permute(0, 2, 3, 1)), expected.permute(0, 2, 3, 1), atol=1e-12)
+
+
+@pytest.mark.parametrize("mode", ["causal", "bidirectional", "standard"])
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize(("kernel", "dilation"), [(3, 1), (3, 4), (5, 2), (3, 7)])
+def test_gradients_of_the_live_convolution_are_those_of_a_masked_one(mode, first, kernel, dilation):
+    taps = live_taps(mode, kernel, first)
+    conv = LiveConv(3, 5, taps, dilation, torch.Generator().manual_seed(0)).double()
+    x = torch.randn(2, 6, 8, 3, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(conv, x)
+    pull = torch.randn(2, 6, 8, 5, dtype=torch.float64)
+    names = ["weight", "bias"]
+    own = torch.autograd.grad((conv(x) * pull).sum(), [x, *(getattr(conv, n) for n in names)])
+    dense = F.conv2d(
+        x.permute(0, 3, 1, 2),
+        conv.kernel(),
+        conv.bias,
+        padding=kernel // 2 * dilation,
+        dilation=dilation,
+    ).permute(0, 2, 3, 1)
+    theirs = torch.autograd.grad((dense * pull).sum(), [x, *(getattr(conv, n) for n in names)])
+    for mine, reference in zip(own, theirs, strict=True):
+        assert torch.allclose(mine, reference, atol=1e-12)
+
+
+def test_weights_stay_in_float32_and_a_product_in_bfloat16_errs_by_its_rounding():
+    conv = LiveConv(64, 32, live_taps("causal", 3, False), 2, torch.Generator().manual_seed(0))
+    x = torch.randn(2, 9, 11, 64, generator=torch.Generator().manual_seed(1)).bfloat16()
+    coarse, fine = conv(x), conv(x.float())
+    assert coarse.dtype == torch.bfloat16 and fine.dtype == torch.float32
+    # Weights and sum are each rounded to 8 bits; the sum itself is not.
+    assert float((coarse - fine).abs().max()) < 2**-7 * float(fine.abs().max())
+    coarse.float().square().sum().backward()
+    rounded = conv.weight.grad.clone()
+    conv.weight.grad = None
+    fine.square().sum().backward()
+    assert rounded.dtype == torch.float32
+    assert F.cosine_similarity(rounded.flatten(), conv.weight.grad.flatten(), dim=0) > 0.999
 
 
 def test_dead_taps_of_a_causal_kernel_are_not_stored():
@@ -325,6 +366,7 @@ def test_whitened_components_are_uncorrelated_and_of_one_size():
         {"combine": "mean", "standardise": "channel", "dropout": 0.2},
         {"combine": "min", "standardise": "none", "position_map": False, "schedule": "constant"},
         {"kernel_size": 1, "first_kernel_size": 7, "mode": "bidirectional", "hole": 1},
+        {"precision": "bfloat16", "position": 2, "dropout": 0.1},
     ],
 )
 def test_fit_score_save_and_restore(changes):
@@ -387,19 +429,32 @@ def test_backward_network_is_the_forward_one_on_the_turned_grid():
     assert torch.equal(model._predict(1, x)[0], turned)
 
 
-def test_the_same_seed_gives_the_same_model():
-    first, second = fitted(dropout=0.1), fitted(dropout=0.1)
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_the_same_seed_gives_the_same_model(precision):
+    changes = {"dropout": 0.1, "precision": precision}
+    first, second = fitted(**changes), fitted(**changes)
     assert first.history_ == second.history_
     for name, value in first.tensors().items():
         assert torch.equal(value, second.tensors()[name]), name
-    assert fitted(seed=1).history_ != first.history_
+    assert fitted(seed=1, **changes).history_ != first.history_
 
 
-def test_a_stopped_fit_goes_on_to_the_same_model(tmp_path):
+def test_training_and_scoring_in_bfloat16_come_near_those_in_float32():
+    exact, coarse = (fitted(precision=precision) for precision in ("float32", "bfloat16"))
+    assert coarse.history_ == pytest.approx(exact.history_, rel=1e-2)
+    x = torch.from_numpy(healthy(3, 5).chunks[0][0]).float()
+    assert torch.allclose(coarse.score(x), exact.score(x), rtol=0.05)
+    assert coarse.score(x).dtype == torch.float32
+    assert all(value.dtype == torch.float32 for value in coarse.tensors().values())
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_stopped_fit_goes_on_to_the_same_model(tmp_path, precision):
     from safetensors.torch import load_file, save_file
 
-    whole = fitted(dropout=0.1)
-    stopped = Autoregressive(settings(dropout=0.1))
+    changes = {"dropout": 0.1, "precision": precision}
+    whole = fitted(**changes)
+    stopped = Autoregressive(settings(**changes))
     steps = stopped.fit(healthy(12, 0), healthy(4, 1))
     for progress in steps:
         if progress.detail.startswith("epoch 2 of 3") and progress.step.startswith("Training"):
@@ -408,7 +463,7 @@ def test_a_stopped_fit_goes_on_to_the_same_model(tmp_path):
     with pytest.raises(InputError, match="not fitted"):
         stopped.score(torch.zeros(1, CHANNELS, EDGE, EDGE))
     save_file(stopped.training_state(), tmp_path / "state.safetensors")
-    fresh = Autoregressive(settings(dropout=0.1))
+    fresh = Autoregressive(settings(**changes))
     fresh.resume_from(load_file(tmp_path / "state.safetensors"))
     for model in (stopped, fresh):
         first = next(
@@ -505,6 +560,7 @@ def test_no_tissue_is_an_input_error():
         ({"hole": 1}, "hole"),
         ({"mode": "bidirectional", "combine": "mean"}, "direction"),
         ({"score": "nll"}, "variance"),
+        ({"precision": "float16"}, "precision"),
     ],
 )
 def test_bad_settings_are_input_errors(changes, message):

@@ -93,6 +93,52 @@ def test_evaluate_writes_metrics(heads, model_file, tmp_path):
         assert len(list(csv.DictReader(file))) == metrics["cases"] == 1
 
 
+def test_pictures_with_masks_in_another_folder(healthy, ill, tmp_path):
+    for number in range(6, 22, 2):
+        grey = healthy[number % 4].volume.array[number]
+        picture = sitk.GetImageFromArray((grey / grey.max() * 255).astype(np.uint8))
+        path = tmp_path / "healthy" / f"s{number}.png"
+        path.parent.mkdir(exist_ok=True)
+        sitk.WriteImage(picture, str(path))
+    worst = int(ill.lesion.sum(axis=(1, 2)).argmax())
+    grey = ill.volume.array[worst]
+    (tmp_path / "ill").mkdir()
+    (tmp_path / "truth").mkdir()
+    picture = sitk.GetImageFromArray((grey / grey.max() * 255).astype(np.uint8))
+    sitk.WriteImage(picture, str(tmp_path / "ill" / "s1.png"))
+    mask = sitk.GetImageFromArray(ill.lesion[worst].astype(np.uint8) * 255)
+    sitk.WriteImage(mask, str(tmp_path / "truth" / "s1.png"))
+    model = tmp_path / "model.safetensors"
+    result = run("fit", tmp_path / "healthy", "--pattern", "s*.png", "--out", model, *SETTINGS)
+    assert result.exit_code == 0, result.output
+    assert "6 scans, 6 slices" in result.output
+    result = run(
+        "evaluate", tmp_path / "ill", "-m", model, "-o", tmp_path / "e",
+        "--pattern", "s*.png", "--mask-pattern", "../truth/s*.png",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    metrics = json.loads((tmp_path / "e" / "metrics.json").read_text())
+    assert metrics["lesion_pixels"] == ill.lesion[worst].sum()
+    assert metrics["pixel"]["auroc"] > 0.7
+    result = run("detect", tmp_path / "ill", "-m", model, "-o", tmp_path / "d", "--pattern",
+                 "s*.png", "--min-size", 20)  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert "pixels" in result.output
+    report = json.loads((tmp_path / "d" / "s1.json").read_text())
+    assert report["minimum_size"] == 20
+    assert report["spacing_mm"] is None
+    assert report["findings"][0]["centroid_ras_mm"] is None
+
+
+def test_scans_taken_as_healthy_for_want_of_a_mask_are_told(heads, tmp_path):
+    result = run(
+        "fit", heads, "--pattern", "*_flair.nii.gz", "--mask-pattern", "*_lesion.nii.gz",
+        "--out", tmp_path / "model.safetensors", *SETTINGS,
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert "4 of 5 scans, such as h0_flair, have no mask and are taken as healthy" in result.stderr
+
+
 def test_phantom_writes_scans_and_masks(tmp_path):
     result = run("phantom", "--out", tmp_path, "--count", 1, "--lesions", 2, "--seed", 7)
     assert result.exit_code == 0, result.output

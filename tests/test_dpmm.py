@@ -4,6 +4,8 @@ import dataclasses
 import itertools
 import json
 import math
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -21,7 +23,7 @@ from napari_dino_uad.core.normative.mixture_start import kmeans
 from napari_dino_uad.core.normative.mixture_training import Training
 from napari_dino_uad.core.normative.mixture_vmf import concentration_from_length, log_bessel
 from napari_dino_uad.core.normative.mixture_weights import log_stick_weights, update_concentration
-from napari_dino_uad.core.progress import Inner
+from napari_dino_uad.core.progress import Inner, Progress
 
 CHANNELS, EDGE = 6, 12
 SMALL = {"components": 5, "batch_patches": 200, "epochs": 3, "prior_patches": 10.0}
@@ -497,3 +499,37 @@ def test_too_few_patches_and_no_tissue():
         list(DPMM(DPMMConfig(**SMALL)).fit(empty, clustered(2, 1)))
     with pytest.raises(InputError, match="principal components"):
         fitted(pca=50)
+
+
+def test_whoever_waits_for_slow_components_hears_something():
+    now = Progress("Fitting", 1, 2)
+
+    def step() -> int:
+        time.sleep(0.35)
+        return 7
+
+    waiting = Inner(started("full").waiting_for(step, now))
+    assert list(waiting) in ([now] * 2, [now] * 3)
+    assert waiting.value == 7
+    quick = Inner(started("diag").waiting_for(step, now))
+    assert list(quick) == []
+    assert quick.value == 7
+
+
+def test_a_slow_fit_that_is_closed_in_a_step_ends_at_once(monkeypatch):
+    entered, leave = threading.Event(), threading.Event()
+
+    def step(*_) -> None:
+        entered.set()
+        leave.wait(30)
+
+    monkeypatch.setattr(Training, "step", step)
+    running = DPMM(DPMMConfig(**SMALL, covariance="full")).fit(clustered(8, 0), clustered(3, 1))
+    for _ in running:
+        if entered.is_set():
+            break
+    begun = time.perf_counter()
+    running.close()
+    # The step itself would have lasted half a minute.
+    assert time.perf_counter() - begun < 10
+    leave.set()

@@ -31,7 +31,7 @@ def scene():
 
 def test_findings_are_measured_and_ranked(scene, calibration):
     scores, volume = scene
-    labels, findings = find_findings(scores, volume, 0.9, calibration, minimum_volume_ml=0.1)
+    labels, findings = find_findings(scores, volume, 0.9, calibration, minimum_size=0.1)
     assert labels.dtype == np.uint8
     assert [finding.label for finding in findings] == [1, 2]
     large, small = findings
@@ -61,7 +61,7 @@ def test_diagonal_neighbours_are_one_finding(calibration):
     scores = np.zeros((1, 8, 8), dtype=np.float32)
     scores[0, 2, 2] = scores[0, 3, 3] = 1
     volume = volume_from_array(np.random.default_rng(0).random((1, 8, 8)))
-    _, findings = find_findings(scores, volume, 0.5, calibration, minimum_volume_ml=0)
+    _, findings = find_findings(scores, volume, 0.5, calibration, minimum_size=0)
     assert len(findings) == 1
 
 
@@ -70,10 +70,10 @@ def test_more_findings_than_labels_keep_the_largest(calibration):
     scores[0, ::4, ::4] = 1
     scores[0, 50:53, 50:53] = 1
     volume = volume_from_array(np.random.default_rng(0).random((1, 120, 120)))
-    labels, findings = find_findings(scores, volume, 0.5, calibration, minimum_volume_ml=0)
+    labels, findings = find_findings(scores, volume, 0.5, calibration, minimum_size=0)
     assert len(findings) == 255
     assert labels.max() == 255
-    assert findings[0].volume_ml > findings[-1].volume_ml
+    assert findings[0].voxels == 9 > findings[-1].voxels == 1
 
 
 def test_a_map_without_findings(scene, calibration):
@@ -86,7 +86,45 @@ def test_a_map_without_findings(scene, calibration):
 def test_a_negative_size_is_refused(scene, calibration):
     scores, volume = scene
     with pytest.raises(InputError, match="0 ml or more"):
-        find_findings(scores, volume, 0.9, calibration, minimum_volume_ml=-1)
+        find_findings(scores, volume, 0.9, calibration, minimum_size=-1)
+
+
+@pytest.mark.parametrize(
+    ("known", "shape", "expected"),
+    [
+        (True, (4, 40, 40), {"volume_ml": 400 * 4 * 0.5 * 0.5 / 1000, "area_mm2": None}),
+        (True, (1, 40, 40), {"volume_ml": None, "area_mm2": 100 * 0.5 * 0.5}),
+        (False, (1, 40, 40), {"volume_ml": None, "area_mm2": None}),
+    ],
+)
+def test_sizes_and_places_are_told_in_what_is_known(calibration, known, shape, expected, tmp_path):
+    scores = np.zeros(shape, dtype=np.float32)
+    scores[:, 10:20, 20:30] = 1
+    scores[:, 30, 30] = 1
+    noise = np.random.default_rng(0).random(shape)
+    volume = volume_from_array(noise, (4, 0.5, 0.5), spacing_known=known)
+    _, [finding] = find_findings(scores, volume, 0.5, calibration)
+    assert finding.voxels == 100 * shape[0]
+    assert {name: getattr(finding, name) for name in expected} == pytest.approx(expected)
+    assert finding.centroid_voxel[1:] == (14.5, 24.5)
+    assert (finding.centroid_ras_mm is not None) == known
+    write_findings_csv(tmp_path / "a.csv", [finding])
+    with (tmp_path / "a.csv").open(newline="", encoding="utf-8") as file:
+        [row] = csv.DictReader(file)
+    assert (row["right_mm"], row["centre_row"]) == ("-12.25" if known else "", "14.5")
+    assert row["area_mm2"] == ("25" if known and shape[0] == 1 else "")
+
+
+def test_a_smallest_size_is_in_the_unit_of_the_scan(calibration):
+    scores = np.zeros((1, 40, 40), dtype=np.float32)
+    scores[0, 10:16, 10:15] = 1
+    noise = np.random.default_rng(0).random((1, 40, 40))
+    image = volume_from_array(noise, spacing_known=False)
+    assert find_findings(scores, image, 0.5, calibration)[1] == []
+    assert len(find_findings(scores, image, 0.5, calibration, minimum_size=30)[1]) == 1
+    slice_of_2_mm = volume_from_array(noise, (5, 2, 2))
+    assert len(find_findings(scores, slice_of_2_mm, 0.5, calibration, minimum_size=120)[1]) == 1
+    assert find_findings(scores, slice_of_2_mm, 0.5, calibration, minimum_size=121)[1] == []
 
 
 def test_table(scene, calibration, tmp_path):

@@ -97,7 +97,7 @@ def test_findings_are_the_lesions(anomaly, ill, model):
         model.calibration.threshold(0.005),
         model.calibration,
         foreground=anomaly.foreground,
-        minimum_volume_ml=0.5,
+        minimum_size=0.5,
     )
     assert findings
     hit = sum(bool(ill.lesion[labels == finding.label].any()) for finding in findings)

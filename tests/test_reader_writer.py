@@ -43,6 +43,16 @@ def test_a_scan_opens_in_mm_on_canonical_axes(oblique):
     assert np.array_equal(layer.rotate, np.eye(3))
 
 
+def test_a_picture_opens_in_pixels(tmp_path):
+    sitk.WriteImage(random_image((7, 6), np.uint8), str(tmp_path / "image.png"))
+    layer = open_scan(tmp_path / "image.png")
+    assert layer.ndim == 2
+    assert [str(unit) for unit in layer.units] == ["pixel"] * 2
+    assert layer.axis_labels == ("row", "column")
+    # Its pixels are not square.
+    assert layer.scale.tolist() == [1.5, 1]
+
+
 @pytest.mark.parametrize("suffix", [".nii.gz", ".nrrd", ".mha"])
 def test_what_is_saved_lies_on_the_grid_of_the_file(oblique, tmp_path, suffix):
     layer = open_scan(oblique)

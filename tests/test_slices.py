@@ -47,6 +47,19 @@ def test_spacing_follows_the_plane(array):
     assert plane_spacing_mm(volume, "sagittal") == (1, 5, 2)
 
 
+def test_without_spacing_lengths_are_pixels_of_the_network_s_input():
+    small = np.random.default_rng(0).random((1, 100, 150))
+    preprocessing = Preprocessing(input_size=200)
+    unknown = volume_from_array(small, (1, 1, 1), spacing_known=False)
+    assert prepare(unknown, preprocessing).spacing_mm == (2, 2, 2)
+    large = volume_from_array(small.repeat(3, 1).repeat(3, 2), spacing_known=False)
+    scan = prepare(large, preprocessing)
+    assert scan.spacing_mm == pytest.approx((2 / 3, 2 / 3, 2 / 3))
+    assert scan.grid(8, 8).content_shape == (200, 300)
+    # A pixel's edge in mm stays what it is.
+    assert prepare(volume_from_array(small, (5, 0.5, 0.5)), preprocessing).spacing_mm[1] == 0.5
+
+
 def _head(peak=1000.0, background=0.0):
     rows, cols = np.mgrid[:64, :64]
     inside = (rows - 32) ** 2 + (cols - 32) ** 2 < 24**2
@@ -80,8 +93,8 @@ def test_percentile_is_that_of_the_foreground():
 
 def test_ct_window():
     hounsfield = np.array([-1000, 0, 40, 80, 3000], dtype=np.float32)
-    scaled = scale_intensity(hounsfield, Preprocessing(window=CT_WINDOWS["brain"]))
-    np.testing.assert_allclose(scaled, [0, 0, 0.5, 1, 1])
+    scaled = scale_intensity(hounsfield[None, None], Preprocessing(window=CT_WINDOWS["brain"]))
+    np.testing.assert_allclose(scaled[0, 0], [0, 0, 0.5, 1, 1])
 
 
 def test_settings_survive_a_file_header():
@@ -148,3 +161,36 @@ def test_a_2d_image_has_one_plane():
     assert len(prepare(image, Preprocessing(input_size=64))) == 1
     with pytest.raises(InputError, match="single 2D image"):
         prepare(image, Preprocessing(plane="coronal"))
+
+
+def _white_corners(rows=80, cols=120):
+    """A slice of noisy tissue, turned, with what was added at its top and one corner in white."""
+    tissue = np.random.default_rng(3).uniform(60, 140, (1, rows, cols)).astype(np.float32)
+    row, col = np.mgrid[:rows, :cols]
+    padding = (row < 12 - col / 20) | (row + col > rows + cols - 14)
+    return np.where(padding, np.float32(255), tissue), padding
+
+
+def test_bright_padding_is_neither_tissue_nor_the_measure_of_brightness():
+    image, padding = _white_corners()
+    prepared = prepare(volume_from_array(image), Preprocessing())
+    np.testing.assert_array_equal(prepared.foreground[0], ~padding)
+    # The brightest tissue is white, although the padding is nearly twice as bright.
+    assert (prepared.values[0, ~padding] >= 1).mean() == pytest.approx(0.005, abs=0.002)
+    window = prepare(volume_from_array(image), Preprocessing(window=(100, 200)))
+    np.testing.assert_array_equal(window.foreground[0], ~padding)
+
+
+def test_bright_tissue_that_reaches_a_corner_is_no_padding():
+    image, padding = _white_corners()
+    noisy = image + np.random.default_rng(4).normal(0, 1, image.shape).astype(np.float32)
+    assert prepare(volume_from_array(noisy), Preprocessing()).foreground[0][padding].all()
+    inside, _ = _white_corners()
+    inside[0, 30:50, 40:70] = 255
+    assert prepare(volume_from_array(inside), Preprocessing()).foreground[0, 30:50, 40:70].all()
+
+
+def test_a_drawing_of_plain_areas_keeps_them():
+    drawing = np.full((1, 64, 64), 100, np.float32)
+    drawing[0, :, 32:] = 200
+    assert prepare(volume_from_array(drawing), Preprocessing()).foreground.all()

@@ -149,7 +149,7 @@ def test_formats(tmp_path, suffix):
         assert volume.spacing_mm == (2.0, 0.75, 0.5)
         assert volume.origin_mm == (30.5, 20.0, -10.0)
     assert not volume.is_2d
-    assert volume.voxel_volume_ml == pytest.approx(np.prod(volume.spacing_mm) / 1000)
+    assert volume.spacing_known == (suffix != ".tif")
 
 
 @pytest.mark.parametrize("suffix", [".nii", ".nii.gz", ".nrrd", ".mha", ".tif", ".png", ".tiff"])
@@ -202,6 +202,22 @@ def test_a_2d_image_and_its_way_back(tmp_path):
     assert mask.GetSize() == (7, 6)
     assert np.array_equal(sitk.GetArrayFromImage(mask), sitk.GetArrayFromImage(image) > 20)
     assert np.array_equal(read_volume(tmp_path / "mask.nii.gz").array, volume.array > 20)
+
+
+def test_pictures_tell_no_spacing_whatever_a_printer_would_make_of_them(tmp_path):
+    image = random_image((7, 6), np.uint8)
+    image.SetSpacing((0.3, 0.6))
+    sitk.WriteImage(image, str(tmp_path / "image.tif"))
+    volume = read_volume(tmp_path / "image.tif")
+    assert not volume.spacing_known
+    assert volume.spacing_mm == pytest.approx((1, 2, 1), rel=1e-3)
+    (tmp_path / "stack").mkdir()
+    sitk.WriteImage(image, str(tmp_path / "stack" / "1.png"))
+    sitk.WriteImage(image, str(tmp_path / "stack" / "2.png"))
+    assert not read_volume(tmp_path / "stack").spacing_known
+    sitk.WriteImage(image, str(tmp_path / "image.mha"))
+    known = read_volume(tmp_path / "image.mha")
+    assert known.spacing_known and known.is_2d and known.spacing_mm[1:] == (0.6, 0.3)
 
 
 @pytest.mark.parametrize(("order", "signs"), SIGNED_AXES)

@@ -10,7 +10,15 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from napari_dino_uad.core.volume import Volume
 
-__all__ = ["AXIS_LABELS", "METADATA", "UNITS", "labels_layer", "volume_layer"]
+__all__ = [
+    "AXIS_LABELS",
+    "METADATA",
+    "PIXEL_AXIS_LABELS",
+    "PIXEL_UNITS",
+    "UNITS",
+    "labels_layer",
+    "volume_layer",
+]
 
 #: Key under which the plugin keeps its own things in a layer's metadata.
 METADATA = "napari_dino_uad"
@@ -19,13 +27,17 @@ METADATA = "napari_dino_uad"
 AXIS_LABELS = ("S", "P", "L")
 UNITS = "mm"
 
+#: Of images that tell neither their spacing nor how the patient lay.
+PIXEL_AXIS_LABELS = ("slice", "row", "column")
+PIXEL_UNITS = "pixel"
+
 # Share of the brightest voxels that may be clipped where a scan has no window of its own.
 _BRIGHT_PERCENTILE = 99.8
 _SAMPLE = 2_000_000
 
 
 def volume_layer(volume: Volume) -> tuple[NDArray[Any], dict[str, Any], str]:
-    """Return the layer data of a scan, on canonical axes in mm.
+    """Return the layer data of a scan, on canonical axes in mm, or in pixels without spacing.
 
     The layer has scale and translation alone: napari shows no rotation in 2D, so the true
     geometry of an oblique scan stays in the volume, which goes along in the metadata.
@@ -64,11 +76,12 @@ def labels_layer(
 
 def _placed(volume: Volume, array: NDArray[Any]) -> tuple[NDArray[Any], dict[str, Any]]:
     ndim = 2 if volume.is_2d else 3
+    labels = AXIS_LABELS if volume.spacing_known else PIXEL_AXIS_LABELS
     return array[0] if volume.is_2d else array, {
         "scale": volume.spacing_mm[-ndim:],
         "translate": volume.origin_mm[-ndim:],
-        "units": (UNITS,) * ndim,
-        "axis_labels": AXIS_LABELS[-ndim:],
+        "units": (UNITS if volume.spacing_known else PIXEL_UNITS,) * ndim,
+        "axis_labels": labels[-ndim:],
     }
 
 

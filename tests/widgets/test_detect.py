@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import SimpleITK as sitk
 from napari.components import ViewerModel
 from napari.layers import Image
 
-from napari_dino_uad import detect, drain, save_model
+from napari_dino_uad import detect, drain, read_volume, save_model
 from napari_dino_uad.core.results import RESEARCH_USE
 from napari_dino_uad.layer_data import volume_layer
 from napari_dino_uad.widgets.detect import DetectWidget
@@ -105,6 +107,34 @@ def test_without_a_scan_or_a_model_detect_says_why(qtbot):
     assert not widget.run.start.isEnabled()
     assert widget.run.start.toolTip()
     widget.loading.cancel()
+
+
+def test_a_picture_is_told_in_pixels(qtbot, widget, viewer, ill, tmp_path):
+    assert widget.minimum_size.suffix() == " ml"
+    lesion = int(ill.lesion.sum(axis=(1, 2)).argmax())
+    grey = np.clip(ill.volume.array[lesion] / ill.volume.array.max() * 255, 0, 255)
+    sitk.WriteImage(sitk.GetImageFromArray(grey.astype(np.uint8)), str(tmp_path / "picture.png"))
+    viewer.layers.clear()
+    data, keywords, _ = volume_layer(read_volume(tmp_path / "picture.png"))
+    viewer.add_layer(Image(data, **keywords))
+    assert widget.minimum_size.suffix() == " pixels"
+    widget.threshold.rate = 0.01
+    finish(qtbot, widget)
+    assert viewer.layers["findings"].data.ndim == 2
+    assert widget.findings
+    for name in ("anomaly", "findings"):
+        assert [str(unit) for unit in viewer.layers[name].units] == ["pixel"] * 2
+    text = widget._summary.text()
+    assert "pixels" in text and "row" in text
+    assert "mm" not in text and "ml" not in text and "lice" not in text
+    row, column = np.argwhere(widget.detection.foreground[0])[0]
+    assert widget._describe((row, column)).startswith(f"row {row} column {column}   score")
+    with qtbot.waitSignal(widget.saving.succeeded, timeout=LONG_MS):
+        widget.save(tmp_path)
+    report = json.loads((tmp_path / "picture.json").read_text())
+    assert report["spacing_mm"] is None
+    assert report["findings"][0]["volume_ml"] is None
+    assert report["findings"][0]["voxels"] == widget.findings[0].voxels
 
 
 def test_saving_writes_on_the_grid_of_the_scan(qtbot, widget, tmp_path, ill):

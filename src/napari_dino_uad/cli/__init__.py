@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from napari_dino_uad import __version__
-from napari_dino_uad.cli import cache, detect, engines, evaluate, fit, models, synthetic
+from napari_dino_uad.cli import bench, cache, detect, engines, evaluate, fit, models, synthetic
 from napari_dino_uad.cli.terminal import SentenceGroup
 
 __all__ = ["app"]
@@ -50,4 +50,5 @@ evaluate.register(app)
 models.register(app)
 engines.register(app)
 cache.register(app)
+bench.register(app)
 synthetic.register(app)

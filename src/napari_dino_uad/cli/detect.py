@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from napari_dino_uad.core.findings import Finding
     from napari_dino_uad.core.model import FittedModel
     from napari_dino_uad.core.progress import Progress
+    from napari_dino_uad.core.volume import Volume
 
 __all__ = ["register"]
 
@@ -66,9 +67,13 @@ def _detect(
     model: Model,
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder for results.")],
     fpr: Annotated[float, typer.Option(help="Share of healthy pixels above the threshold.")] = 0.05,
-    min_volume_ml: Annotated[
-        float, typer.Option(help="Findings smaller than this are dropped.")
-    ] = 0.1,
+    min_size: Annotated[
+        float | None,
+        typer.Option(
+            help="Findings smaller than this are dropped: in ml, of a single slice in mm², and "
+            "where the file tells no spacing in pixels. 0.1 ml, 10 mm² or 100 pixels without it.",
+        ),
+    ] = None,
     pattern: Pattern = None,
     weights: Weights = None,
     device: Device = "auto",
@@ -86,8 +91,8 @@ def _detect(
     """
     from napari_dino_uad.core.cohort import find_cases
 
-    if not (math.isfinite(min_volume_ml) and min_volume_ml >= 0):
-        raise InputError(f"A minimum size is 0 ml or more, but {min_volume_ml} came.")
+    if min_size is not None and not (math.isfinite(min_size) and min_size >= 0):
+        raise InputError(f"A minimum size is 0 or more, but {min_size} came.")
     found = dict.fromkeys(path_of(case).resolve() for case in find_cases(scans, pattern))
     names = unique_case_names(list(found))
     cases = dict(zip(names, found, strict=True))
@@ -100,7 +105,7 @@ def _detect(
     fitted = load_model(model)
     _check_rate(fitted, fpr)
     writable_folder(out)
-    request = Request.of(model, fpr, min_volume_ml)
+    request = Request.of(model, fpr, min_size)
     bad: dict[Path, str] = {}
     todo = dict(cases) if overwrite else _unfinished(cases, out, request, bad)
     skipped = len(cases) - len(todo) - len(bad)
@@ -152,7 +157,7 @@ def _detect_all(
     from napari_dino_uad.core.domain_shift import measure_shift
     from napari_dino_uad.core.results import write_results
 
-    columns = ("findings", "volume ml", "largest ml", "peak score", "p", "seconds")
+    columns = ("findings", "size", "largest", "peak score", "p", "seconds")
     table = new_table("case ", *columns)
     with progress_bars() as bars:
         for number, (name, path) in enumerate(todo.items()):
@@ -182,7 +187,7 @@ def _detect_all(
             shift = measure_shift(anomaly.level, model.levels)
             if shift.unlike:
                 note(f"Warning: {name}: {shift.warning}")
-            _add_row(table, name, findings, time.perf_counter() - started)
+            _add_row(table, name, anomaly.volume, findings, time.perf_counter() - started)
     if table.row_count:
         output().print(table)
 
@@ -227,21 +232,26 @@ def _detect_one(
         model.calibration.threshold(request.false_positive_rate),
         model.calibration,
         foreground=anomaly.foreground,
-        minimum_volume_ml=request.minimum_volume_ml,
+        minimum_size=request.minimum_size,
     )
     finding = time.perf_counter() - clock
     return anomaly, labels, findings, {"reading": reading, **anomaly.seconds, "findings": finding}
 
 
-def _add_row(table: Table, name: str, findings: Sequence[Finding], seconds: float) -> None:
-    volumes = [finding.volume_ml for finding in findings]
+def _add_row(
+    table: Table, name: str, volume: Volume, findings: Sequence[Finding], seconds: float
+) -> None:
+    from napari_dino_uad.core.findings import size_unit
+
+    unit = size_unit(volume.spacing_mm, volume.is_2d, volume.spacing_known)
+    voxels = [finding.voxels for finding in findings]
     cells = ["0", "0", "", "", ""]
     if findings:
         hottest = max(findings, key=lambda finding: finding.peak_score)
         cells = [
             str(len(findings)),
-            f"{sum(volumes):.2f}",
-            f"{max(volumes):.2f}",
+            unit.text(sum(voxels)),
+            unit.text(max(voxels)),
             f"{hottest.peak_score:.4g}",
             f"{hottest.p_value:.1g}",
         ]

@@ -43,13 +43,12 @@ def _evaluate(
     engine: Engine = "auto",
     no_cache: NoCache = False,
 ) -> None:
-    """Compare a model's scores with lesion masks, over the pixels of the foreground."""
+    """Compare a model's scores with lesion masks, over the pixels of the foreground.
+
+    A folder in one of the layouts of the BMAD benchmark needs no patterns.
+    """
     from napari_dino_uad.core.cohort import find_cases
 
-    if mask_pattern is None:
-        raise InputError(
-            "To evaluate, lesion masks are needed; give --mask-pattern, such as '*_lesion.nii.gz'."
-        )
     cases = find_cases(scans, pattern, mask_pattern, require_masks=True)
     if not model.is_file():
         raise InputError(f"There is no model file at {model}.")

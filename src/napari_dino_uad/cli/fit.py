@@ -166,6 +166,13 @@ def _fit(
     smoothing_mm: Annotated[
         float, typer.Option(metavar="MM", help="Width of the Gaussian that smooths the map.")
     ] = MapSettings.smoothing_mm,
+    detail_mm: Annotated[
+        float,
+        typer.Option(
+            metavar="MM",
+            help="Radius of the windows in which the map's edges follow the anatomy's; 0 for none.",
+        ),
+    ] = MapSettings.detail_mm,
     symmetry: Annotated[
         str,
         typer.Option(
@@ -208,11 +215,13 @@ def _fit(
         neighbours=not single_slice,
     )
     context = Context(neighbourhood=neighbourhood)
-    maps = MapSettings(smoothing_mm, parse_symmetry(symmetry), not no_centring)
+    maps = MapSettings(smoothing_mm, detail_mm, parse_symmetry(symmetry), not no_centring)
     writable_file(out, ".safetensors")
     cases = find_cases(scans, pattern, mask_pattern)
     held_out = find_cases(valid, pattern, mask_pattern) if valid else None
     _refuse_shared(cases, held_out or [])
+    if mask_pattern is not None:
+        _tell_without_mask([*cases, *(held_out or [])])
     options = parse_settings(method, settings or [])
     loaded = load_on(device, engine, spec.key, weights, preprocessing.input_size)
 
@@ -244,6 +253,16 @@ def _fit(
         f"{out}: {out.stat().st_size / 1e6:.2f} MB, {time.perf_counter() - started:.0f} s",
         soft_wrap=True,
     )
+
+
+def _tell_without_mask(cases: list[Case]) -> None:
+    """Say which scans are taken as healthy for want of a mask."""
+    without = [case.name for case in cases if case.mask is None]
+    if without:
+        note(
+            f"Note: {len(without)} of {len(cases)} scans, such as {without[0]}, have no mask and "
+            "are taken as healthy."
+        )
 
 
 def _refuse_shared(cases: list[Case], held_out: list[Case]) -> None:

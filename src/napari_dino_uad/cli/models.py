@@ -110,7 +110,9 @@ def _info(
     weights = ", ".join(f"{view.scale.symmetry:g}" for view in fitted.views)
     say(
         "map",
-        f"smoothing {fitted.maps.smoothing_mm:g} mm, weight of left against right {weights}, "
+        f"smoothing {fitted.maps.smoothing_mm:g} mm and edges within {fitted.maps.detail_mm:g} mm "
+        f"(input pixels where a scan tells no spacing), "
+        f"weight of left against right {weights}, "
         f"{'' if fitted.maps.centring else 'not '}centred on each scan",
     )
     say("cohort", ", ".join(f"{key.replace('_', ' ')} {one}" for key, one in fitted.cohort.items()))

@@ -53,7 +53,9 @@ Pattern = Annotated[
 MaskPattern = Annotated[
     str | None,
     typer.Option(
-        metavar="PATTERN", help="Names of lesion masks beside the scans, as '*_lesion.nii.gz'."
+        metavar="PATTERN",
+        help="Names of lesion masks, as '*_lesion.nii.gz' beside the scans, or '../masks/*.png' "
+        "as seen from the scan's folder.",
     ),
 ]
 Weights = Annotated[

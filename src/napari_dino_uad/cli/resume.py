@@ -25,20 +25,20 @@ class Request:
         Checksum of the model's file.
     false_positive_rate : float
         Share of healthy pixels above the threshold.
-    minimum_volume_ml : float
-        Smaller findings are dropped.
+    minimum_size : float or None
+        Smaller findings are dropped; None for the smallest size that suits the scan.
     """
 
     model_sha256: str
     false_positive_rate: float
-    minimum_volume_ml: float
+    minimum_size: float | None
 
     @classmethod
-    def of(cls, model: Path, false_positive_rate: float, minimum_volume_ml: float) -> Request:
+    def of(cls, model: Path, false_positive_rate: float, minimum_size: float | None) -> Request:
         """Make a request of a model file and options."""
         with model.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
-        return cls(digest, false_positive_rate, minimum_volume_ml)
+        return cls(digest, false_positive_rate, minimum_size)
 
     def entries(self, scan: Path) -> dict[str, Any]:
         """Return what a report must say for its case to count as done."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_dino_uad.core.bmad import bmad_images
 from napari_dino_uad.core.errors import InputError
 from napari_dino_uad.core.slices import Plane, PreparedScan, to_plane
 from napari_dino_uad.core.volume import Volume, find_scans, read_volume
@@ -33,10 +35,13 @@ class Case:
         A file or folder, or a scan already open.
     mask : Path, ndarray or None
         A mask of the same grid; non-zero is lesion.
+    healthy : bool
+        Whether the scan is known to have no lesion, and so needs no mask.
     """
 
     scan: Path | Volume
     mask: Path | NDArray[np.generic] | None = None
+    healthy: bool = False
 
     @property
     def name(self) -> str:
@@ -51,7 +56,9 @@ class Case:
 
     def read_mask(self, volume: Volume) -> NDArray[np.bool_] | None:
         """Read the mask on the scan's canonical grid, or return None where there is none."""
-        return None if self.mask is None else read_mask(self.mask, volume)
+        if self.mask is not None:
+            return read_mask(self.mask, volume)
+        return np.zeros(volume.shape, dtype=bool) if self.healthy else None
 
 
 def read_mask(mask: Path | NDArray[np.generic], volume: Volume) -> NDArray[np.bool_]:
@@ -100,11 +107,13 @@ def find_cases(
     Parameters
     ----------
     paths : sequence of path
-        Files or folders.
+        Files or folders. A folder in one of the layouts of the BMAD benchmark needs no patterns:
+        every image is a scan, and its label is known.
     pattern : str, optional
         Names of scans, such as ``*_flair.nii.gz``; ``*`` is the case name.
     mask_pattern : str, optional
-        Names of masks beside the scans, such as ``*_lesion.nii.gz``; the same ``*`` pairs them.
+        Names of masks, such as ``*_lesion.nii.gz`` beside the scans, or ``../masks/*.png`` in
+        another folder, as seen from the scan's own; the same ``*`` pairs them.
     require_masks : bool
         Whether every scan must have a mask.
 
@@ -125,8 +134,17 @@ def find_cases(
             "A mask pattern pairs masks with scans by the scans' pattern; give --pattern too, "
             "such as '*_flair.nii.gz'."
         )
+    if pattern is None:
+        cases = _cases_without_pattern([Path(path) for path in paths])
+        lacking = [case.name for case in cases if case.mask is None and not case.healthy]
+        if require_masks and lacking:
+            raise InputError(
+                f"Every scan needs a lesion mask here, but {lacking[0]} has none; give --pattern "
+                "and --mask-pattern, such as '*_flair.nii.gz' and '*_lesion.nii.gz'."
+            )
+        return cases
     scans = find_scans([Path(path) for path in paths], pattern)
-    if mask_pattern is None or pattern is None:
+    if mask_pattern is None:
         return [Case(scan) for scan in scans]
     head, tail = pattern.split("*")
     cases = []
@@ -136,21 +154,38 @@ def find_cases(
                 f"{scan.name} does not match the pattern {pattern!r}, so its mask cannot be found."
             )
         case_name = scan.name[len(head) : len(scan.name) - len(tail)]
-        mask = scan.with_name(mask_pattern.replace("*", case_name))
+        mask = Path(os.path.normpath(scan.parent / mask_pattern.replace("*", case_name)))
         if require_masks and not mask.exists():
             raise InputError(
-                f"{scan.name} has no mask {mask.name} beside it; every scan needs one here."
+                f"{scan.name} has no mask {mask}; every scan needs one here. A mask pattern starts "
+                "from the scan's own folder."
             )
         cases.append(Case(scan, mask if mask.exists() else None))
     if all(case.mask is None for case in cases):
         raise InputError(
-            f"No mask matches {mask_pattern!r} beside the {len(cases)} scans; check the pattern."
+            f"No mask matches {mask_pattern!r}, seen from the folder of each of the {len(cases)} "
+            "scans; check the pattern."
         )
     return cases
 
 
+def _cases_without_pattern(paths: list[Path]) -> list[Case]:
+    cases, others = [], []
+    for path in paths:
+        images = bmad_images(path) if path.is_dir() else []
+        cases += [Case(image, label, healthy) for image, label, healthy in images]
+        if not images:
+            others.append(path)
+    return cases + [Case(scan) for scan in find_scans(others)] if others else cases
+
+
 def tissue_slices(scan: PreparedScan) -> NDArray[np.bool_]:
-    """Say which slices hold enough tissue to be worth modelling, (slices,) of bool."""
+    """Say which slices hold enough tissue to be worth modelling, (slices,) of bool.
+
+    A single slice needs only some: whoever made it chose it.
+    """
+    if len(scan) == 1:
+        return np.asarray(scan.foreground.any(axis=(1, 2)))
     return np.asarray(scan.foreground.mean(axis=(1, 2)) > MINIMUM_TISSUE)
 
 

@@ -22,7 +22,7 @@ from napari_dino_uad.core.features import (
 from napari_dino_uad.core.model import FittedModel, View
 from napari_dino_uad.core.pipeline import in_background
 from napari_dino_uad.core.progress import Inner, Progress
-from napari_dino_uad.core.score_map import scan_level
+from napari_dino_uad.core.score_map import refine_maps, scan_level
 from napari_dino_uad.core.slices import (
     PatchGrid,
     Plane,
@@ -55,14 +55,32 @@ class SliceMaps:
         Scores on the patch grid, smoothed and centred over what is known so far.
     grid : PatchGrid
         How the grid lies over the slices.
-    foreground : ndarray of bool, (B, rows, cols)
-        Tissue in the slices.
+    scan : PreparedScan
+        All slices.
+    detail_mm : float
+        See `MapSettings`.
     """
 
     indices: list[int]
     maps: NDArray[np.float32]
     grid: PatchGrid
-    foreground: NDArray[np.bool_]
+    scan: PreparedScan
+    detail_mm: float
+
+    @property
+    def foreground(self) -> NDArray[np.bool_]:
+        """Tissue in the slices, (B, rows, cols)."""
+        return self.scan.foreground[self.indices]
+
+    def scores(self) -> NDArray[np.float32]:
+        """Bring the maps to the slices' pixels, (B, rows, cols)."""
+        return refine_maps(
+            self.grid.to_slices(self.maps),
+            self.scan.values[self.indices],
+            self.foreground,
+            self.scan.spacing_mm[1:],
+            self.detail_mm,
+        )
 
 
 @dataclass(frozen=True)
@@ -117,7 +135,7 @@ class AnomalyMap:
 
     @cached_property
     def scores(self) -> NDArray[np.float32]:
-        """Scores on the volume's canonical grid, (S, P, L) of float32: the mean of the planes'."""
+        """Scores on the volume's canonical grid, (S, P, L): the mean of the planes, refined."""
         full = np.zeros(self.volume.shape, dtype=np.float32)
         share = np.float32(1 / len(self.planes))
         for one in self.planes:
@@ -125,6 +143,16 @@ class AnomalyMap:
             for start in range(0, len(slices), _AT_ONCE):
                 part = slice(start, start + _AT_ONCE)
                 slices[part] += share * one.grid.to_slices(one.scores[part])
+        slices, scan = to_plane(full, self.planes[0].plane), self.scan
+        for start in range(0, len(slices), _AT_ONCE):
+            part = slice(start, start + _AT_ONCE)
+            slices[part] = refine_maps(
+                slices[part],
+                scan.values[part],
+                scan.foreground[part],
+                scan.spacing_mm[1:],
+                self.model.maps.detail_mm,
+            )
         return full
 
     @cached_property
@@ -191,7 +219,8 @@ def score_slices(
         smoothed[indices] = grown.smoothed(indices)
         maps = smoothed[indices] - _shift(model, scan_level(smoothed, tissue, grown.known))
         seconds["model"] = seconds.get("model", 0.0) + time.perf_counter() - clock
-        yield SliceMaps(indices, maps, grid, scan.foreground[indices]), int(grown.known.sum())
+        part = SliceMaps(indices, maps, grid, scan, model.maps.detail_mm)
+        yield part, int(grown.known.sum())
         clock = time.perf_counter()
     final = grown.smoothed(range(len(scan)))
     level = scan_level(final, tissue, grown.known)

@@ -97,7 +97,7 @@ def evaluate(
     rows: list[dict[str, Any]] = []
     truths, scores = [], []
     seconds = {"reading": 0.0, "backbone": 0.0, "model": 0.0}
-    slices = 0
+    slices = scored = 0
     for number, case in enumerate(cases):
         clock = time.perf_counter()
         volume = case.read()
@@ -111,6 +111,7 @@ def evaluate(
         anomaly = detecting.value
         seconds["backbone"] += anomaly.seconds["backbone"]
         seconds["model"] += anomaly.seconds["model"]
+        scored += len(anomaly.scan)
         kept = tissue_slices(anomaly.scan)
         if not kept.any():
             continue
@@ -144,10 +145,11 @@ def evaluate(
         "pixel": pooled,
         "cases": len(rows),
         "slices": slices,
+        "slices_scored": scored,
         "pixels": int(truth.size),
         "lesion_pixels": int(truth.sum()),
         "median_realised_fpr": {
-            f"{rate:g}": float(np.median([row[f"realised_fpr_{rate:g}"] for row in rows]))
+            f"{rate:g}": _median([row[f"realised_fpr_{rate:g}"] for row in rows])
             for rate in FALSE_POSITIVE_RATES
         },
         "seconds": {**seconds, "rest": total - sum(seconds.values()), "total": total},
@@ -159,6 +161,12 @@ def evaluate(
         },
     }
     return Evaluation(metrics, rows)
+
+
+def _median(values: list[float | None]) -> float | None:
+    """Return the median of those that are known: a case of lesion alone has no false positives."""
+    known = [value for value in values if value is not None]
+    return float(np.median(known)) if known else None
 
 
 def _flat(metrics: dict[str, Any]) -> dict[str, Any]:

@@ -17,10 +17,53 @@ if TYPE_CHECKING:
     from napari_dino_uad.core.calibration import Calibration
     from napari_dino_uad.core.volume import Volume
 
-__all__ = ["Finding", "find_findings", "write_findings_csv"]
+__all__ = ["Finding", "SizeUnit", "find_findings", "size_unit", "write_findings_csv"]
 
 # Labels are uint8, because napari redraws that type many times faster than any other.
 _MOST_FINDINGS = 255
+
+
+@dataclass(frozen=True)
+class SizeUnit:
+    """What the size of a finding is told in.
+
+    Attributes
+    ----------
+    name : str
+        As users read it.
+    voxel : float
+        Size of one voxel.
+    smallest : float
+        Findings below this are dropped unless another size is asked for.
+    decimals : int
+        Digits after the point worth telling.
+    """
+
+    name: str
+    voxel: float
+    smallest: float
+    decimals: int
+
+    def text(self, voxels: int) -> str:
+        """Tell the size of so many voxels."""
+        return f"{voxels * self.voxel:.{self.decimals}f} {self.name}"
+
+
+def size_unit(
+    spacing_mm: Sequence[float], is_2d: bool = False, spacing_known: bool = True
+) -> SizeUnit:
+    """Choose the unit that means something: ml, of a single slice mm², and without spacing pixels.
+
+    Parameters
+    ----------
+    spacing_mm, is_2d, spacing_known
+        As in `Volume`.
+    """
+    if not spacing_known:
+        return SizeUnit("pixels" if is_2d else "voxels", 1.0, 100.0, 0)
+    if is_2d:
+        return SizeUnit("mm²", float(np.prod(spacing_mm[1:])), 10.0, 0)
+    return SizeUnit("ml", float(np.prod(spacing_mm)) / 1000, 0.1, 2)
 
 
 @dataclass(frozen=True)
@@ -31,14 +74,18 @@ class Finding:
     ----------
     label : int
         Its value in the labels; 1 is the largest.
-    volume_ml : float
-        Volume in millilitres.
+    voxels : int
+        How many voxels it has; pixels of a single slice.
+    volume_ml : float or None
+        Volume in millilitres; None of a single slice, or where the spacing is not known.
+    area_mm2 : float or None
+        Area in a single slice of known spacing.
     peak_score, mean_score : float
         Highest and mean anomaly score.
     p_value : float
         False-positive rate on healthy tissue of the peak score.
-    centroid_ras_mm : tuple of float
-        Centroid in mm to the right, front and head.
+    centroid_ras_mm : tuple of float or None
+        Centroid in mm to the right, front and head; None where the spacing is not known.
     centroid_voxel : tuple of float
         Centroid in voxels of the canonical grid (S, P, L).
     first_slice, last_slice : int
@@ -46,11 +93,13 @@ class Finding:
     """
 
     label: int
-    volume_ml: float
+    voxels: int
+    volume_ml: float | None
+    area_mm2: float | None
     peak_score: float
     mean_score: float
     p_value: float
-    centroid_ras_mm: tuple[float, float, float]
+    centroid_ras_mm: tuple[float, float, float] | None
     centroid_voxel: tuple[float, float, float]
     first_slice: int
     last_slice: int
@@ -63,7 +112,7 @@ def find_findings(
     calibration: Calibration,
     *,
     foreground: NDArray[np.bool_] | None = None,
-    minimum_volume_ml: float = 0.1,
+    minimum_size: float | None = None,
 ) -> tuple[NDArray[np.uint8], list[Finding]]:
     """Find the connected regions above a threshold and rank them.
 
@@ -79,24 +128,32 @@ def find_findings(
         Turns scores into p-values.
     foreground : ndarray of bool, (S, P, L), optional
         Tissue; nothing is found outside it.
-    minimum_volume_ml : float
-        Smaller regions are dropped.
+    minimum_size : float, optional
+        Smaller regions are dropped; in the scan's `size_unit`, whose own smallest size is taken if
+        none is given.
 
     Returns
     -------
     labels : ndarray of uint8, (S, P, L)
     findings : list of Finding
         Largest first; at most 255.
+
+    Raises
+    ------
+    InputError
+        If the smallest size is below 0.
     """
     import SimpleITK as sitk
 
-    if minimum_volume_ml < 0:
-        raise InputError(f"A minimum size is 0 ml or more, but {minimum_volume_ml} came.")
+    unit = size_unit(volume.spacing_mm, volume.is_2d, volume.spacing_known)
+    minimum = unit.smallest if minimum_size is None else minimum_size
+    if minimum < 0:
+        raise InputError(f"A minimum size is 0 {unit.name} or more, but {minimum} came.")
     above = scores > threshold
     if foreground is not None:
         above &= foreground
     components = sitk.ConnectedComponent(sitk.GetImageFromArray(above.astype(np.uint8)), True)
-    minimum_voxels = max(1, int(np.ceil(minimum_volume_ml / volume.voxel_volume_ml - 1e-9)))
+    minimum_voxels = max(1, int(np.ceil(minimum / unit.voxel - 1e-9)))
     ordered = sitk.RelabelComponent(components, minimum_voxels, True)
     ranked = sitk.GetArrayFromImage(ordered)
     ranked[ranked > _MOST_FINDINGS] = 0
@@ -111,14 +168,17 @@ def find_findings(
         centroid = tuple(float(value) for value in reversed(shape.GetCentroid(label)))
         _, _, first, _, _, extent = shape.GetBoundingBox(label)
         peak = float(intensity.GetMaximum(label))
+        voxels = int(shape.GetNumberOfPixels(label))
         findings.append(
             Finding(
                 label=int(label),
-                volume_ml=shape.GetNumberOfPixels(label) * volume.voxel_volume_ml,
+                voxels=voxels,
+                volume_ml=voxels * unit.voxel if unit.name == "ml" else None,
+                area_mm2=voxels * unit.voxel if unit.name == "mm²" else None,
                 peak_score=peak,
                 mean_score=float(intensity.GetMean(label)),
                 p_value=float(calibration.false_positive_rate(peak)),
-                centroid_ras_mm=volume.to_ras_mm(centroid),
+                centroid_ras_mm=volume.to_ras_mm(centroid) if volume.spacing_known else None,
                 centroid_voxel=(centroid[0], centroid[1], centroid[2]),
                 first_slice=int(first),
                 last_slice=int(first + extent - 1),
@@ -135,20 +195,25 @@ def write_findings_csv(path: Path, findings: Sequence[Finding]) -> None:
     path : Path
         The file.
     findings : sequence of Finding
-        One row each.
+        One row each; cells of what is not known are empty.
     """
     temporary = path.with_name(f".{path.name}.partial")
     names = [
-        "label", "volume_ml", "peak_score", "mean_score", "p_value",
-        "right_mm", "anterior_mm", "superior_mm", "first_slice", "last_slice",
+        "label", "volume_ml", "area_mm2", "voxels", "peak_score", "mean_score", "p_value",
+        "right_mm", "anterior_mm", "superior_mm", "centre_slice", "centre_row", "centre_column",
+        "first_slice", "last_slice",
     ]  # fmt: skip
     with temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, names)
         writer.writeheader()
         for finding in findings:
             row = asdict(finding)
-            right, anterior, superior = finding.centroid_ras_mm
-            row |= {"right_mm": right, "anterior_mm": anterior, "superior_mm": superior}
+            places = {
+                ("right_mm", "anterior_mm", "superior_mm"): finding.centroid_ras_mm,
+                ("centre_slice", "centre_row", "centre_column"): finding.centroid_voxel,
+            }
+            for columns, place in places.items():
+                row |= zip(columns, place or (None, None, None), strict=True)
             writer.writerow(
                 {
                     name: f"{row[name]:.6g}" if isinstance(row[name], float) else row[name]

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from napari_dino_uad.core.backbones import DEFAULT_BACKBONE, Backbone, load_backbone
 from napari_dino_uad.core.cache import FeatureCache, content_digest, open_cache
 from napari_dino_uad.core.calibration import Calibration
-from napari_dino_uad.core.cohort import Case, healthy_slices
+from napari_dino_uad.core.cohort import Case, healthy_slices, tissue_slices
 from napari_dino_uad.core.detect import detect
 from napari_dino_uad.core.engine_choice import choose_engine
 from napari_dino_uad.core.errors import InputError
@@ -286,10 +286,14 @@ def _healthy_scores(
     batch: int,
     cache: FeatureCache | bool,
 ) -> Generator[Progress, None, tuple[list[NDArray[np.float32]], list[NDArray[np.float32]]]]:
-    """Detect on the validation scans and return the scores of their healthy slices by scan.
+    """Detect on the validation scans and return the scores of their healthy tissue by scan.
 
-    Centred, as thresholds are for; and those of the first plane before they were centred, which
-    tell what scans of the cohort's kind look like.
+    Where there are masks all tissue outside them counts as healthy, not that of healthy slices
+    alone: those lie at the ends of an organ and do not stand for its middle, and what glows
+    around a lesion is a false positive too.
+
+    The scores come centred, as thresholds are for; and before, which tells what scans of the
+    cohort's kind look like.
     """
     centred, levels = [], []
     waiting = Progress("Calibrating", 0, len(cases))
@@ -303,11 +307,14 @@ def _healthy_scores(
         for _ in detecting:
             yield waiting
         anomaly = detecting.value
-        first = anomaly.planes[0]
-        indices = healthy_slices(anomaly.scan, mask, first.plane)
-        inside = anomaly.scan.foreground[indices]
-        centred.append(to_plane(anomaly.scores, first.plane)[indices][inside])
-        shift = first.level if model.maps.centring else 0
-        levels.append(first.grid.to_slices(first.scores[indices])[inside] + np.float32(shift))
+        healthy = to_plane(anomaly.foreground, model.planes[0]).copy()
+        healthy[~tissue_slices(anomaly.scan)] = False
+        if mask is not None:
+            healthy &= ~to_plane(mask, model.planes[0])
+        if not healthy.any():
+            continue
+        scores = to_plane(anomaly.scores, model.planes[0])[healthy]
+        centred.append(scores)
+        levels.append(scores + np.float32(anomaly.level if model.maps.centring else 0))
     yield Progress("Calibrating", len(cases), len(cases))
     return centred, levels

@@ -69,7 +69,8 @@ class Volume:
         Axis 0 runs feet to head, axis 1 front to back, axis 2 the patient's right to left. Of a
         single slice in another plane, axis 0 is the one it was cut across, rows run head to feet.
     spacing_mm : tuple of float
-        Along the three array axes.
+        Along the three array axes. Where `spacing_known` is False, in pixels of the image's
+        shorter pixel edge.
     origin_mm : tuple of float
         Position (S, P, L) of voxel (0, 0, 0).
     direction : ndarray of float64, (3, 3)
@@ -87,6 +88,9 @@ class Volume:
         DICOM window (centre, width).
     is_2d : bool
         Whether it is a single slice; the array is then (1, rows, cols).
+    spacing_known : bool
+        Whether the file tells the size of a voxel. PNG and TIFF do not: the resolution some of
+        them name is that of a printer. Nothing may then be said in mm or ml.
     """
 
     array: NDArray[np.float32]
@@ -99,17 +103,13 @@ class Volume:
     modality: str | None = None
     window: tuple[float, float] | None = None
     is_2d: bool = False
+    spacing_known: bool = True
 
     @property
     def shape(self) -> tuple[int, int, int]:
         """Shape of the array, (slices, rows, cols)."""
         slices, rows, cols = self.array.shape
         return slices, rows, cols
-
-    @property
-    def voxel_volume_ml(self) -> float:
-        """Volume of a voxel in millilitres."""
-        return float(np.prod(self.spacing_mm)) / 1000
 
     def to_ras_mm(self, index: ArrayLike) -> tuple[float, float, float]:
         """Return where a voxel lies, in mm to the patient's right, front and head.
@@ -132,6 +132,7 @@ def volume_from_image(
     window: tuple[float, float] | None = None,
     *,
     allow_constant: bool = False,
+    spacing_known: bool = True,
 ) -> Volume:
     """Bring a SimpleITK image of one value per voxel onto canonical axes.
 
@@ -141,7 +142,7 @@ def volume_from_image(
         Of 2 or 3 dimensions, or 4 with a single volume.
     name : str
         Name of the case, for messages too.
-    path, modality, window
+    path, modality, window, spacing_known
         As in `Volume`.
     allow_constant : bool
         Whether an image of one value throughout is welcome, as an empty mask is.
@@ -186,6 +187,9 @@ def volume_from_image(
 
     flips = (signs[0] < 0, signs[1] < 0, signs[2] < 0)
     spacing = np.asarray(image.GetSpacing()[::-1])[list(axes)]
+    if not spacing_known:
+        spacing = spacing / spacing[1:].min()
+        spacing[0] = 1.0
     origin = np.asarray(image.GetOrigin()[::-1])
     for axis, flip in zip(axes, flips, strict=True):
         if flip:
@@ -210,6 +214,7 @@ def volume_from_image(
         modality=modality,
         window=window,
         is_2d=is_2d,
+        spacing_known=spacing_known,
     )
 
 
@@ -257,6 +262,7 @@ def volume_from_array(
     *,
     direction: ArrayLike | None = None,
     allow_constant: bool = False,
+    spacing_known: bool = True,
 ) -> Volume:
     """Make a volume of an array whose axes run (S, P, L), such as a layer of the viewer.
 
@@ -272,6 +278,8 @@ def volume_from_array(
         Column j is the direction (S, P, L) of array axis j, where the axes are turned.
     allow_constant : bool
         Whether an image of one value throughout is welcome, as an empty mask is.
+    spacing_known : bool
+        As in `Volume`.
 
     Raises
     ------
@@ -307,6 +315,7 @@ def volume_from_array(
         ),
         name=name,
         is_2d=slices == 1,
+        spacing_known=spacing_known,
     )
 
 

@@ -85,6 +85,7 @@ def write_results(
         "versions": model.versions,
         "false_positive_rate": false_positive_rate,
         "threshold": model.calibration.threshold(false_positive_rate),
+        "spacing_mm": anomaly.volume.spacing_mm if anomaly.volume.spacing_known else None,
         "domain_shift": {"median_rate": shift.median_rate, "warning": shift.warning},
         "findings": [dataclasses.asdict(finding) for finding in findings],
         "seconds": anomaly.seconds,

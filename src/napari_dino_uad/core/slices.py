@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_dino_uad.core.errors import InputError
+from napari_dino_uad.core.padding import find_padding
 
 if TYPE_CHECKING:
     import torch
@@ -165,12 +166,12 @@ def scale_intensity(
     With a fixed window the window's ends become 0 and 1. Without one, 0 (or the value of the
     scan's border, where that is negative, as in standardised scans) stays 0 and the chosen
     percentile of the foreground becomes 1. Foreground is what lies above a share of that same
-    value, so the two are found together by iteration.
+    value, so the two are found together by iteration. Bright padding takes no part and becomes 0.
 
     Parameters
     ----------
-    array : ndarray of float32
-        Voxel values, any shape.
+    array : ndarray of float32, (slices, rows, cols)
+        Voxel values.
     preprocessing : Preprocessing
         Window or percentile, and the foreground threshold.
 
@@ -179,19 +180,32 @@ def scale_intensity(
     ndarray of float32
         Same shape, in [0, 1].
     """
+    low, height = _intensity_range(array, preprocessing)
+    padding = find_padding(array, low + preprocessing.foreground_threshold * height)
+    # A drawing of plain areas alone would have nothing else left.
+    if padding is not None and array[~padding].max(initial=low) > low:
+        array = np.where(padding, np.float32(low), array)
+        low, height = _intensity_range(array, preprocessing)
+    scaled = array - np.float32(low)
+    # In place: the copies of a large CT would take more memory than all the rest of detection.
+    scaled /= np.float32(height)
+    return np.clip(scaled, 0, 1, out=scaled)
+
+
+def _intensity_range(
+    array: NDArray[np.float32], preprocessing: Preprocessing
+) -> tuple[float, float]:
+    """Return the value that becomes 0, and how far above it 1 lies."""
     if preprocessing.window is not None:
         centre, width = preprocessing.window
-        scaled = array - np.float32(centre - width / 2)
-        scaled /= np.float32(width)
-        return np.clip(scaled, 0, 1, out=scaled)
+        return centre - width / 2, width
     border = np.concatenate(
         [array[..., 0, :], array[..., -1, :], array[..., :, 0], array[..., :, -1]], axis=-1
     )
     low = min(0.0, float(np.median(border)))
-    shifted = array - np.float32(low)
     # A subsample carries the percentile: sorting 100 million voxels would take longer than
     # looking at them.
-    sample = shifted.ravel()[:: max(1, shifted.size // 4_000_000)]
+    sample = array.ravel()[:: max(1, array.size // 4_000_000)] - np.float32(low)
     top = float(np.percentile(sample[sample > sample.mean()], preprocessing.percentile))
     for _ in range(5):
         inside = sample[sample > preprocessing.foreground_threshold * top]
@@ -199,9 +213,7 @@ def scale_intensity(
         if abs(new_top - top) <= 1e-4 * top:
             break
         top = new_top
-    # In place: the copies of a large CT would take more memory than all the rest of detection.
-    shifted /= np.float32(top)
-    return np.clip(shifted, 0, 1, out=shifted)
+    return low, top
 
 
 @dataclass(frozen=True)
@@ -353,7 +365,8 @@ class PreparedScan:
     foreground : ndarray of bool, (slices, rows, cols)
         Where there is tissue.
     spacing_mm : tuple of float
-        Along (slices, rows, cols).
+        Along (slices, rows, cols). Of a scan whose spacing is not known, in pixels of the network's
+        input, so that it means the same for images of any resolution.
     preprocessing : Preprocessing
         How it was made.
     """
@@ -451,6 +464,15 @@ def prepare(volume: Volume, preprocessing: Preprocessing) -> PreparedScan:
     return PreparedScan(
         values=values,
         foreground=values > preprocessing.foreground_threshold,
-        spacing_mm=plane_spacing_mm(volume, preprocessing.plane),
+        spacing_mm=_spacing(volume, preprocessing),
         preprocessing=preprocessing,
     )
+
+
+def _spacing(volume: Volume, preprocessing: Preprocessing) -> tuple[float, float, float]:
+    spacing = plane_spacing_mm(volume, preprocessing.plane)
+    if volume.spacing_known:
+        return spacing
+    _, rows, cols = to_plane(volume.array, preprocessing.plane).shape
+    scale = preprocessing.input_size / min(rows * spacing[1], cols * spacing[2])
+    return spacing[0] * scale, spacing[1] * scale, spacing[2] * scale

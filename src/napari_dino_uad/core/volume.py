@@ -82,8 +82,8 @@ def read_volume(
     -------
     Volume
         NaN became the smallest value of the scan, infinities the smallest and the largest; in a
-        NIfTI file SimpleITK has made all of them 0. Slices of a PNG or TIFF stack are 1 mm apart:
-        nothing in the files says how far.
+        NIfTI file SimpleITK has made all of them 0. The spacing of PNG and TIFF images is not
+        known, and slices of a stack are taken to lie one pixel apart.
 
     Raises
     ------
@@ -103,7 +103,13 @@ def read_volume(
     image = read_image(path)
     modality, window = modality_and_window(image)
     return volume_from_image(
-        image, case_name(path), path, modality, window, allow_constant=allow_constant
+        image,
+        case_name(path),
+        path,
+        modality,
+        window,
+        allow_constant=allow_constant,
+        spacing_known=path.suffix.lower() not in IMAGE_SUFFIXES,
     )
 
 
@@ -234,7 +240,11 @@ def _read_images(files: list[Path], folder: Path, allow_constant: bool) -> Volum
         image.CopyInformation(slices[0] if slices else image)
         slices.append(sitk.Cast(image, sitk.sitkFloat32))
     return volume_from_image(
-        sitk.JoinSeries(slices), folder.name, folder, allow_constant=allow_constant
+        sitk.JoinSeries(slices),
+        folder.name,
+        folder,
+        allow_constant=allow_constant,
+        spacing_known=False,
     )
 
 

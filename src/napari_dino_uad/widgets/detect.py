@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ import numpy as np
 from magicgui.widgets import ComboBox
 from napari.layers import Image
 from numpy.typing import NDArray
-from qtpy.QtCore import Qt
+from qtpy.QtCore import QSignalBlocker, Qt
 from qtpy.QtWidgets import (
     QCheckBox,
     QDoubleSpinBox,
@@ -25,6 +25,7 @@ from qtpy.QtWidgets import (
     QPushButton,
 )
 
+from napari_dino_uad.core.findings import size_unit
 from napari_dino_uad.core.progress import Inner, Progress
 from napari_dino_uad.core.results import RESEARCH_USE
 from napari_dino_uad.widgets.controls import (
@@ -35,7 +36,12 @@ from napari_dino_uad.widgets.controls import (
     warning_label,
 )
 from napari_dino_uad.widgets.heat import HeatView
-from napari_dino_uad.widgets.layers import is_ours, slice_index, volume_reader
+from napari_dino_uad.widgets.layers import (
+    is_ours,
+    layer_size_unit,
+    slice_index,
+    volume_reader,
+)
 from napari_dino_uad.widgets.session import session
 from napari_dino_uad.widgets.settings import recall, remember
 from napari_dino_uad.widgets.threshold import (
@@ -51,7 +57,7 @@ if TYPE_CHECKING:
     from napari.viewer import Viewer
 
     from napari_dino_uad.core.detect import AnomalyMap
-    from napari_dino_uad.core.findings import Finding
+    from napari_dino_uad.core.findings import Finding, SizeUnit
     from napari_dino_uad.core.model import FittedModel
     from napari_dino_uad.core.volume import Volume
 
@@ -119,7 +125,7 @@ class DetectWidget(DockWidget):
         self._refresh_models()
         # torch, timm and the backbone take seconds to load: do it while the user looks around.
         self.loading.start(_loader(None))
-        self._update_state()
+        self._on_scan()
 
     # Building -----------------------------------------------------------------------------
 
@@ -154,14 +160,13 @@ class DetectWidget(DockWidget):
         )
         self.warning = warning_label()
         self.threshold = ThresholdControl()
-        self.minimum_volume = QDoubleSpinBox()
-        self.minimum_volume.setRange(0, 100)
-        self.minimum_volume.setDecimals(2)
-        self.minimum_volume.setSingleStep(0.05)
-        self.minimum_volume.setValue(0.1)
-        self.minimum_volume.setSuffix(" ml")
-        self.minimum_volume.setMinimumWidth(96)
-        self.minimum_volume.setToolTip("Smaller findings are not shown.")
+        self.minimum_size = QDoubleSpinBox()
+        self.minimum_size.setMinimumWidth(96)
+        self.minimum_size.setToolTip(
+            "Smaller findings are not shown: in ml, of a single slice in mm², and in pixels where "
+            "the file tells no spacing."
+        )
+        self._set_unit(size_unit((1.0, 1.0, 1.0)))
         self.tissue_only = QCheckBox("Tissue only")
         self.tissue_only.setChecked(True)
         self.tissue_only.setToolTip(
@@ -169,7 +174,7 @@ class DetectWidget(DockWidget):
         )
         size_row = QHBoxLayout()
         size_row.addWidget(QLabel("Smallest finding"))
-        size_row.addWidget(self.minimum_volume)
+        size_row.addWidget(self.minimum_size)
         size_row.addStretch()
         size_row.addWidget(self.tissue_only)
         self._summary = QLabel()
@@ -193,11 +198,11 @@ class DetectWidget(DockWidget):
         self._load.clicked.connect(self._choose_model_file)
         self._save.clicked.connect(self._choose_folder)
         self.model.changed.connect(self._on_model)
-        self.scan.changed.connect(self._update_state)
+        self.scan.changed.connect(self._on_scan)
         session().model_added.connect(self._on_model_added)
         self.threshold.dragged.connect(self._on_drag)
         self.threshold.rested.connect(self._find)
-        self.minimum_volume.valueChanged.connect(self._find)
+        self.minimum_size.valueChanged.connect(self._find)
         self.tissue_only.toggled.connect(self._on_tissue)
         self.job.progressed.connect(self._on_progress)
         self.job.succeeded.connect(self._on_detected)
@@ -260,6 +265,24 @@ class DetectWidget(DockWidget):
 
     def _chosen_model(self) -> FittedModel | None:
         return session().models.get(self.model.value) if self.model.value else None
+
+    def _on_scan(self, *_: Any) -> None:
+        layer = self.scan.value
+        if layer is not None and layer.ndim in (2, 3):
+            unit = layer_size_unit(layer)
+            if unit.name != self._unit.name:
+                self._set_unit(unit)
+        self._update_state()
+
+    def _set_unit(self, unit: SizeUnit) -> None:
+        """Tell sizes in another unit, from its own smallest one on."""
+        self._unit = unit
+        with QSignalBlocker(self.minimum_size):
+            self.minimum_size.setRange(0, 1000 * unit.smallest)
+            self.minimum_size.setDecimals(unit.decimals)
+            self.minimum_size.setSingleStep(unit.smallest / 2)
+            self.minimum_size.setSuffix(f" {unit.name}")
+            self.minimum_size.setValue(unit.smallest)
 
     # Detecting ----------------------------------------------------------------------------
 
@@ -345,7 +368,7 @@ class DetectWidget(DockWidget):
         if anomaly is None:
             return
         threshold = self.threshold.threshold
-        minimum = self.minimum_volume.value()
+        minimum = self.minimum_size.value()
         tissue_only = self.tissue_only.isChecked()
 
         def pipeline() -> Generator[Progress, None, Any]:
@@ -358,7 +381,7 @@ class DetectWidget(DockWidget):
                 threshold,
                 anomaly.model.calibration,
                 foreground=anomaly.foreground if tissue_only else None,
-                minimum_volume_ml=minimum,
+                minimum_size=minimum,
             )
 
         self.findings_job.start(pipeline)
@@ -372,18 +395,19 @@ class DetectWidget(DockWidget):
 
     def _describe_findings(self) -> str:
         rate = format_rate(self.threshold.rate)
-        if not self.findings:
+        if not self.findings or self.detection is None:
             return f"No finding above {rate} healthy false positives."
-        total = sum(finding.volume_ml for finding in self.findings)
-        first = self.findings[0]
-        right, anterior, superior = first.centroid_ras_mm
+        volume, first = self.detection.volume, self.findings[0]
+        unit = size_unit(volume.spacing_mm, volume.is_2d, volume.spacing_known)
+        total = unit.text(sum(finding.voxels for finding in self.findings))
         many = len(self.findings) > 1
-        head = f"<b>{len(self.findings)} finding{'s' if many else ''}, {total:.1f} ml</b>"
-        largest = f"Largest: {first.volume_ml:.1f} ml, slices" if many else "Slices"
-        return (
-            f"{head}. {largest} {first.first_slice} to {first.last_slice}, centre "
-            f"R&nbsp;{right:.0f} A&nbsp;{anterior:.0f} S&nbsp;{superior:.0f}&nbsp;mm."
-        )
+        head = f"<b>{len(self.findings)} finding{'s' if many else ''}, {total}</b>"
+        parts = [f"largest {unit.text(first.voxels)}"] if many else []
+        if not volume.is_2d:
+            parts.append(f"slices {first.first_slice} to {first.last_slice}")
+        parts.append(f"centre {_place(volume, first.centroid_voxel)}".replace(" ", "&nbsp;"))
+        text = ", ".join(parts)
+        return f"{head}. {text[0].upper()}{text[1:]}."
 
     # Cursor, saving, state ----------------------------------------------------------------
 
@@ -400,8 +424,7 @@ class DetectWidget(DockWidget):
         if any(not 0 <= i < n for i, n in zip(index, layer.data.shape, strict=True)):
             return ""
         voxel = (0,) * (3 - len(index)) + index
-        right, anterior, superior = anomaly.volume.to_ras_mm(voxel)
-        text = f"R {right:.0f}  A {anterior:.0f}  S {superior:.0f} mm"
+        text = _place(anomaly.volume, voxel)
         if not anomaly.foreground[voxel]:
             return f"{text}   background"
         score = float(anomaly.scores[voxel])
@@ -439,7 +462,7 @@ class DetectWidget(DockWidget):
         if self._scan_layer is not None and self._scan_layer not in self._viewer.layers:
             # The scan is gone, and with it what its map lies on.
             self._forget()
-        self._update_state()
+        self._on_scan()
 
     def _update_state(self, *_: Any) -> None:
         """Enable what can be used now, and say why the rest cannot."""
@@ -457,6 +480,16 @@ class DetectWidget(DockWidget):
         if self._on_mouse in self._viewer.mouse_move_callbacks:
             self._viewer.mouse_move_callbacks.remove(self._on_mouse)
         super().closeEvent(event)
+
+
+def _place(volume: Volume, voxel: Sequence[float]) -> str:
+    """Say where a voxel (S, P, L) is, in mm where the file tells them."""
+    if volume.spacing_known:
+        right, anterior, superior = volume.to_ras_mm(voxel)
+        return f"R {right:.0f} A {anterior:.0f} S {superior:.0f} mm"
+    number, row, column = voxel
+    place = f"row {row:.0f} column {column:.0f}"
+    return place if volume.is_2d else f"slice {number:.0f} {place}"
 
 
 def _loader(path: Path | None) -> Callable[[], Generator[Progress, None, Any]]:
@@ -509,7 +542,7 @@ def _detect_for_display(
     for progress in detecting:
         part = progress.result
         if isinstance(part, SliceMaps):
-            heat = part.grid.to_slices(part.maps)
+            heat = part.scores()
             view[part.indices] = np.where(part.foreground, heat, low) if tissue_only else heat
             canvas = _Canvas(array, part.indices, plane_axis(plane))
             yield replace(progress, result=canvas)

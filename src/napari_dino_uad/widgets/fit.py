@@ -110,8 +110,8 @@ class FitWidget(DockWidget):
         self.mask_pattern = QLineEdit()
         self.mask_pattern.setPlaceholderText("none; or *_lesion.nii.gz")
         self.mask_pattern.setToolTip(
-            "Lesion masks beside the scans; * is the name of the case. Slices with lesions, and "
-            "those within 2 of them, are left out."
+            "Lesion masks beside the scans, or ../masks/*.png in another folder; * is the name of "
+            "the case. Slices with lesions, and those within 2 of them, are left out."
         )
         self.held_out = QLineEdit()
         self.held_out.setPlaceholderText("a fifth of the scans")
@@ -173,8 +173,17 @@ class FitWidget(DockWidget):
         self.smoothing.setSuffix(" mm")
         self.smoothing.setValue(MapSettings.smoothing_mm)
         self.smoothing.setToolTip(
-            "Width of the Gaussian that smooths the map in all directions. It is part of the "
+            "Width of the Gaussian that smooths the map in all directions; of images that tell no "
+            "spacing in pixels of the backbone's input. It is part of the "
             "model, because the thresholds are calibrated with it."
+        )
+        self.detail = QDoubleSpinBox()
+        self.detail.setRange(0, 100)
+        self.detail.setSuffix(" mm")
+        self.detail.setValue(MapSettings.detail_mm)
+        self.detail.setToolTip(
+            "Radius of the windows in which the map's edges follow those of the anatomy; 0 leaves "
+            "the map smooth."
         )
         self.symmetry = ComboBox(
             choices=[("where healthy scans are symmetric", None), ("never", 0.0)]
@@ -203,6 +212,7 @@ class FitWidget(DockWidget):
         advanced.addRow("Layers", self.layers)
         advanced.addRow("Window", self.window_level.native)
         advanced.addRow("Smoothing", self.smoothing)
+        advanced.addRow("Detail", self.detail)
         advanced.addRow("Left and right", self.symmetry.native)
         advanced.addRow(self.neighbours)
         advanced.addRow(self.centring)
@@ -455,7 +465,8 @@ class FitWidget(DockWidget):
             self.run.complain(str(error))
             return
         cases, method, seed = list(self.cases), self.method.value, self.seed.value()
-        smoothing, symmetry = self.smoothing.value(), self.symmetry.value
+        smoothing, detail = self.smoothing.value(), self.detail.value()
+        symmetry = self.symmetry.value
         centring, neighbours = self.centring.isChecked(), self.neighbours.isChecked()
         weights = Path(self.weights.text()) if _text(self.weights) else None
         held_out = _text(self.held_out)
@@ -489,7 +500,7 @@ class FitWidget(DockWidget):
                         neighbours=neighbours,
                     ),
                     planes=PLANES if plane == _ALL_PLANES else None,
-                    maps=MapSettings(smoothing, symmetry, centring),
+                    maps=MapSettings(smoothing, detail, symmetry, centring),
                     seed=seed,
                 )
             )

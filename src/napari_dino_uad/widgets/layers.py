@@ -9,19 +9,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_dino_uad.core.errors import InputError
-from napari_dino_uad.layer_data import AXIS_LABELS, METADATA, UNITS
+from napari_dino_uad.layer_data import AXIS_LABELS, METADATA, PIXEL_AXIS_LABELS, UNITS
 
 if TYPE_CHECKING:
     from napari.layers import Image, Layer
     from napari.utils.colormaps import Colormap
     from napari.viewer import Viewer
 
+    from napari_dino_uad.core.findings import SizeUnit
     from napari_dino_uad.core.volume import Volume
 
 __all__ = [
     "cut_colormap",
     "is_ours",
     "layer_geometry",
+    "layer_size_unit",
     "put_layer",
     "slice_index",
     "volume_reader",
@@ -70,29 +72,50 @@ def volume_reader(layer: Image) -> Callable[[], Volume]:
         raise InputError(
             f"The layer {layer.name!r} has {data.ndim} dimensions; expected a 2D or 3D image."
         )
-    missing = 3 - data.ndim
-    spacing = (1.0,) * missing + tuple(abs(float(value)) for value in layer.scale)
-    origin = (0.0,) * missing + tuple(float(value) for value in layer.translate)
+    spacing, known = _spacing(layer)
+    origin = (0.0,) * (3 - data.ndim) + tuple(float(value) for value in layer.translate)
     name = layer.name
 
     def make() -> Volume:
         from napari_dino_uad.core.volume import volume_from_array
 
-        return volume_from_array(np.asarray(data), spacing, origin, name)
+        return volume_from_array(np.asarray(data), spacing, origin, name, spacing_known=known)
 
     return make
+
+
+def _spacing(layer: Layer) -> tuple[tuple[float, ...], bool]:
+    """Return the spacing along (S, P, L), and whether it is one in mm.
+
+    A layer in pixels, each of size 1, says nothing; one that was given a scale means mm by it.
+    """
+    volume = layer.metadata.get(METADATA, {}).get("volume")
+    if volume is not None:
+        return volume.spacing_mm, volume.spacing_known
+    scale = tuple(abs(float(value)) for value in layer.scale)
+    known = str(layer.units[-1]) != "pixel" or any(value != 1 for value in scale)
+    return (1.0,) * (3 - len(scale)) + scale, known
+
+
+def layer_size_unit(layer: Image) -> SizeUnit:
+    """Return what the size of a finding in a 2D or 3D layer is told in."""
+    from napari_dino_uad.core.findings import size_unit
+
+    spacing, known = _spacing(layer)
+    return size_unit(spacing, layer.ndim == 2 or layer.data.shape[0] == 1, known)
 
 
 def layer_geometry(scan: Layer) -> dict[str, Any]:
     """Return the keywords that lay a new layer over a scan, voxel on voxel."""
     ndim = scan.ndim
+    _, known = _spacing(scan)
     return {
         "scale": scan.scale,
         "translate": scan.translate,
         "rotate": scan.rotate,
         "shear": scan.shear,
-        "units": scan.units if str(scan.units[-1]) != "pixel" else (UNITS,) * ndim,
-        "axis_labels": AXIS_LABELS[-ndim:],
+        "units": (UNITS,) * ndim if known and str(scan.units[-1]) == "pixel" else scan.units,
+        "axis_labels": (AXIS_LABELS if known else PIXEL_AXIS_LABELS)[-ndim:],
     }
 
 

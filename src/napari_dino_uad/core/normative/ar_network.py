@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -108,12 +108,102 @@ def position_features(
     return torch.stack(maps)[None]
 
 
-class LiveConv(nn.Module):
-    """A dilated convolution with "same" size that computes only its live taps.
+class _TapProduct(torch.autograd.Function):
+    """A dilated convolution over channels-last maps as one matrix product a slice.
 
-    A causal kernel is a block of full rows above the centre and a run of taps left of it. Each
-    is a small dense convolution over an input padded on the sides it looks to, so the dead half
-    of the kernel costs nothing. A kernel with all or nearly all taps alive stays whole.
+    What the taps see is gathered side by side, (h * w, taps * inputs), and multiplied with the
+    stacked weights. Slices are taken one by one on a CPU, so that what was gathered is still in
+    its cache when it is multiplied, and so that memory does not grow with the kernel. The
+    gradient of the input is the same product over the opposite offsets.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: torch.Tensor,
+        weight: torch.Tensor,
+        bias: torch.Tensor,
+        offsets: list[tuple[int, int]],
+    ) -> torch.Tensor:
+        """Convolve; see `_multiply`."""
+        ctx.offsets = offsets
+        ctx.save_for_backward(x, weight)
+        return _multiply(x, weight, bias, offsets)
+
+    @staticmethod
+    def backward(
+        ctx: Any, grad: torch.Tensor
+    ) -> tuple[torch.Tensor | None, torch.Tensor, torch.Tensor, None]:
+        """Return the gradients of the maps, the weights and the bias."""
+        x, weight = ctx.saved_tensors
+        grad = grad.contiguous()
+        # Summed in float32, whatever the products are in.
+        total = torch.zeros(
+            weight.flatten(0, 1).shape,
+            dtype=torch.promote_types(weight.dtype, torch.float32),
+            device=weight.device,
+        )
+        for seen, part in zip(_gathered(x, ctx.offsets), _portions(grad), strict=True):
+            total += seen.T @ part.flatten(0, 2)
+        back = None
+        if ctx.needs_input_grad[0]:
+            opposite = [(-down, -right) for down, right in ctx.offsets]
+            back = _multiply(grad, weight.transpose(1, 2), weight.new_zeros(x.shape[3]), opposite)
+        return back, total.view_as(weight).to(weight.dtype), grad.sum((0, 1, 2)), None
+
+
+def _portions(x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Split a batch into what is multiplied at once."""
+    return x.split(1 if x.device.type == "cpu" else len(x))
+
+
+def _gathered(x: torch.Tensor, offsets: list[tuple[int, int]]) -> Iterator[torch.Tensor]:
+    """Lay side by side what the taps see, with zeros beyond the border.
+
+    Every yield reuses the memory of the one before.
+
+    Parameters
+    ----------
+    x : torch.Tensor, (B, h, w, C)
+    offsets : list of tuple of int
+        Rows down and columns right of what each tap sees.
+
+    Yields
+    ------
+    torch.Tensor, (b * h * w, taps * C)
+    """
+    _, height, width, channels = x.shape
+    buffer: torch.Tensor | None = None
+    for part in _portions(x):
+        if buffer is None:
+            buffer = x.new_zeros(len(part), height, width, len(offsets), channels)
+        for tap, (down, right) in enumerate(offsets):
+            rows, cols = _inside(down, height), _inside(right, width)
+            from_rows, from_cols = _inside(-down, height), _inside(-right, width)
+            buffer[:, rows, cols, tap] = part[:, from_rows, from_cols]
+        yield buffer.view(-1, len(offsets) * channels)
+
+
+def _inside(offset: int, edge: int) -> slice:
+    """Return the positions from which one step of `offset` stays on the grid."""
+    return slice(min(edge, max(0, -offset)), max(0, edge - max(0, offset)))
+
+
+def _multiply(
+    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, offsets: list[tuple[int, int]]
+) -> torch.Tensor:
+    """Convolve, (B, h, w, inputs) and (taps, inputs, outputs) -> (B, h, w, outputs)."""
+    out = x.new_empty(*x.shape[:3], weight.shape[2])
+    stacked = weight.flatten(0, 1)
+    for seen, part in zip(_gathered(x, offsets), _portions(out), strict=True):
+        torch.addmm(bias, seen, stacked, out=part.view(-1, weight.shape[2]))
+    return out
+
+
+class LiveConv(nn.Module):
+    """A dilated convolution with "same" size that holds and computes only its live taps.
+
+    The weights may be of higher precision than the maps; products are computed in the maps'.
 
     Parameters
     ----------
@@ -136,55 +226,33 @@ class LiveConv(nn.Module):
         generator: torch.Generator,
     ) -> None:
         super().__init__()
+        middle = len(taps) // 2
         self.kernel_size = len(taps)
         self.dilation = dilation
-        bound = 1 / math.sqrt(inputs * max(1, int(taps.sum())))
+        self._live = [(int(row), int(col)) for row, col in np.argwhere(taps)]
+        self._offsets = [
+            ((row - middle) * dilation, (col - middle) * dilation) for row, col in self._live
+        ]
+        bound = 1 / math.sqrt(inputs * max(1, len(self._live)))
 
         def initial(*shape: int) -> nn.Parameter:
             return nn.Parameter(torch.empty(shape).uniform_(-bound, bound, generator=generator))
 
-        middle = self.kernel_size // 2
-        self.run = int(taps[middle].sum())
-        below = bool(taps[middle + 1 :].any())
-        right = bool(taps[middle, middle + 1 :].any())
-        self.causal = not (below or right) and self.kernel_size > 1
-        if self.causal:
-            self.above = initial(outputs, inputs, middle, self.kernel_size)
-            self.beside = initial(outputs, inputs, 1, self.run)
-        else:
-            self.whole = initial(outputs, inputs, self.kernel_size, self.kernel_size)
-            mask = torch.from_numpy(taps.astype(np.float32))
-            # Not saved: it follows from the settings.
-            self.register_buffer("mask", None if taps.all() else mask, persistent=False)
-            if not taps.all():
-                self.whole.data *= mask
+        self.weight = initial(len(self._live), inputs, outputs)
         self.bias = initial(outputs)
 
     def kernel(self) -> torch.Tensor:
         """Return the kernel with its dead taps as zeros, (outputs, inputs, k, k)."""
-        if not self.causal:
-            mask = self.mask
-            return self.whole * mask if isinstance(mask, torch.Tensor) else self.whole
-        outputs, inputs, middle, edge = self.above.shape
-        full = self.above.new_zeros(outputs, inputs, edge, edge)
-        full[:, :, :middle] = self.above
-        full[:, :, middle : middle + 1, : self.run] = self.beside
+        _, inputs, outputs = self.weight.shape
+        full = self.weight.new_zeros(outputs, inputs, self.kernel_size, self.kernel_size)
+        for (row, col), weight in zip(self._live, self.weight, strict=True):
+            full[:, :, row, col] = weight.T
         return full
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Convolve, (B, inputs, h, w) -> (B, outputs, h, w)."""
-        reach = self.kernel_size // 2 * self.dilation
-        if not self.causal:
-            return F.conv2d(x, self.kernel(), self.bias, padding=reach, dilation=self.dilation)
-        height, width = x.shape[-2:]
-        padded = F.pad(x, (reach, reach, reach, 0))
-        # The last full row lies one dilation above the centre.
-        rows = padded[..., : height + reach - self.dilation, :]
-        out = F.conv2d(rows, self.above, self.bias, dilation=self.dilation)
-        if self.run:
-            last = (self.run - 1) * self.dilation
-            line = padded[..., reach:, : width + last]
-            out = out + F.conv2d(line, self.beside, dilation=self.dilation)
+        """Convolve, (B, h, w, inputs) -> (B, h, w, outputs)."""
+        weight, bias = self.weight.to(x.dtype), self.bias.to(x.dtype)
+        out: torch.Tensor = _TapProduct.apply(x, weight, bias, self._offsets)
         return out
 
 
@@ -239,7 +307,7 @@ class ARNetwork(nn.Module):
         )
         if position:
             bound = 1 / math.sqrt(2 + 4 * position)
-            weights = torch.empty(hidden, 2 + 4 * position, 1, 1)
+            weights = torch.empty(2 + 4 * position, hidden)
             self.place = nn.Parameter(weights.uniform_(-bound, bound, generator=generator))
 
     def forward(
@@ -248,7 +316,7 @@ class ARNetwork(nn.Module):
         dropout: float = 0.0,
         generator: torch.Generator | None = None,
     ) -> torch.Tensor:
-        """Predict each embedding.
+        """Predict each embedding, in the precision that `x` comes in.
 
         Parameters
         ----------
@@ -263,15 +331,18 @@ class ARNetwork(nn.Module):
         -------
         torch.Tensor, (B, outputs, h, w)
         """
+        # Channels last from here on: a patch is one row of every product.
+        x = x.permute(0, 2, 3, 1).contiguous()
         last = len(self.layers) - 1
         for index, layer in enumerate(self.layers):
             x = layer(x)
             if index == 0 and self.frequencies:
-                shape = (int(x.shape[-2]), int(x.shape[-1]))
-                x = x + F.conv2d(position_features(shape, self.frequencies, x.device), self.place)
+                shape = (int(x.shape[1]), int(x.shape[2]))
+                place = position_features(shape, self.frequencies, x.device)[0].permute(1, 2, 0)
+                x = x + (place.to(self.place.dtype) @ self.place).to(x.dtype)
             if index < last:
-                x = F.relu(x)
+                x = F.relu(x, inplace=True)
                 if dropout > 0:
                     kept = torch.rand(x.shape, generator=generator, device=x.device) >= dropout
                     x = x * kept / (1 - dropout)
-        return x
+        return x.permute(0, 3, 1, 2)

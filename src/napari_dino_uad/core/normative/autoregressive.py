@@ -28,6 +28,7 @@ from napari_dino_uad.core.normative.ar_errors import (
 )
 from napari_dino_uad.core.normative.ar_network import ARNetwork
 from napari_dino_uad.core.normative.ar_training import Training
+from napari_dino_uad.core.precision import computing_dtype
 from napari_dino_uad.core.progress import Inner, Progress
 
 if TYPE_CHECKING:
@@ -183,7 +184,8 @@ class Autoregressive:
             raise InputError("This model is not fitted yet; call fit first.")
         # Backwards in raster order is forwards on the grid turned by 180 degrees.
         turned = x.flip(-2, -1) if direction else x
-        out = self._networks[direction](turned, dropout, generator)
+        dtype = computing_dtype(self.settings.precision, x.device)
+        out = self._networks[direction](turned.to(dtype), dropout, generator).float()
         out = out.flip(-2, -1) if direction else out
         if self.settings.loss != "nll":
             return out, None

@@ -117,15 +117,17 @@ class DPMM:
         if self._state is None:
             yield from training.start()
         else:
-            training.restore(self._state)
+            stopped, start = self._state, Progress("Starting the mixture", 0, 0)
+            yield from training.waiting_for(lambda: training.restore(stopped), start)
         epochs = len(training.history)
         for progress in training.run():
             if len(training.history) > epochs:
                 epochs = len(training.history)
-                self._state = training.state()
+                self._state = yield from training.waiting_for(training.state, progress)
             yield progress
         self._state = None
-        self._adopt(training.best(), space)
+        best = yield from training.waiting_for(training.best, Progress("Finishing", 0, 1))
+        self._adopt(best, space)
         self.history_, self.best_epoch_ = training.history, training.best_epoch
 
     def training_state(self) -> dict[str, torch.Tensor]:

@@ -109,6 +109,9 @@ class Components(ABC):
     #: Whether embeddings must have unit length.
     unit_length: ClassVar[bool] = False
 
+    #: Whether a step takes seconds, in which nobody who waits should hear nothing.
+    slow: ClassVar[bool] = False
+
     means: torch.Tensor
     _log_norm: torch.Tensor
 

@@ -26,6 +26,8 @@ class FullGaussians(Components):
         A_k with Sigma_k^-1 = A_k A_k^T, upper triangular.
     """
 
+    slow = True
+
     factors: torch.Tensor
 
     def _set(self, means: torch.Tensor, covariances: torch.Tensor, ridge: float) -> None:

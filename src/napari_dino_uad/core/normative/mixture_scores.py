@@ -9,19 +9,12 @@ import torch.nn.functional as F
 
 from napari_dino_uad.core.normative.dpmm_settings import Score
 from napari_dino_uad.core.normative.mixture_components import Components
+from napari_dino_uad.core.precision import native_bfloat16
 
 __all__ = ["Directions", "nearest"]
 
 # Patches scored at once, which bounds the N x K products.
 _CHUNK = 16_384
-
-
-def _native_bfloat16(device: torch.device) -> bool:
-    """Say whether products in bfloat16 run on hardware made for them."""
-    if device.type == "cpu":
-        check = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
-        return bool(check and check())
-    return device.type == "cuda" and torch.cuda.is_bf16_supported()
 
 
 @dataclass(frozen=True)
@@ -44,7 +37,7 @@ class Directions:
     def of(cls, means: torch.Tensor) -> Directions:
         """Make them from means (K, C)."""
         exact = F.normalize(means, dim=1)
-        return cls(exact, exact.bfloat16() if _native_bfloat16(means.device) else None)
+        return cls(exact, exact.bfloat16() if native_bfloat16(means.device) else None)
 
     def search(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return 1 - the largest cosine of each patch with a mean, and that mean, each (N,)."""

@@ -7,8 +7,10 @@ exponentially over batches, and the epoch that explains healthy validation patch
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
 
 import torch
 
@@ -18,9 +20,12 @@ from napari_dino_uad.core.normative.mixture import Mixture, new_components
 from napari_dino_uad.core.normative.mixture_components import Prior, Statistics
 from napari_dino_uad.core.normative.mixture_start import Clustering, kmeans
 from napari_dino_uad.core.normative.mixture_weights import log_stick_weights, update_concentration
+from napari_dino_uad.core.pipeline import in_background
 from napari_dino_uad.core.progress import Inner, Progress
 
 __all__ = ["LIVING_WEIGHT", "Training"]
+
+T = TypeVar("T")
 
 #: A component below this weight is dead: it is dropped after the epoch. The paper's threshold.
 LIVING_WEIGHT = 1e-6
@@ -112,14 +117,30 @@ class Training:
         self.history: list[float] = []
         self.best_epoch = 0
 
+    def waiting_for(
+        self, call: Callable[[], T], progress: Progress
+    ) -> Generator[Progress, None, T]:
+        """Run a part of the training, and yield a progress again and again if it takes long.
+
+        Of slow components one step takes seconds, and a pipeline is cancelled where it yields.
+        """
+        if not self._components.slow:
+            return call()
+        running = Inner(in_background(call))
+        for _ in running:
+            yield progress
+        value: T = running.value[0]
+        return value
+
     # Start --------------------------------------------------------------------------------
 
     def start(self) -> Iterator[Progress]:
         """Place the components, yielding progress."""
         generator = torch.Generator().manual_seed(self._settings.seed)
+        last = Progress("Starting the mixture", 1, 1)
         if self._settings.start == "random":
-            self._start_randomly(generator)
-            yield Progress("Starting the mixture", 1, 1)
+            yield from self.waiting_for(lambda: self._start_randomly(generator), last)
+            yield last
             return
         count = self._settings.components
         chosen = torch.randperm(len(self._patches), generator=generator)[: _SAMPLE * count]
@@ -127,7 +148,7 @@ class Training:
         steps = Inner(kmeans(sample, count, generator, self._components.unit_length))
         for done, total in steps:
             yield Progress("Starting the mixture", done, total)
-        self._start_from(sample, steps.value)
+        yield from self.waiting_for(lambda: self._start_from(sample, steps.value), last)
 
     def _start_from(self, sample: torch.Tensor, clustering: Clustering) -> None:
         """Take clusters as responsibilities and maximise."""
@@ -209,9 +230,11 @@ class Training:
                 # A random start has no statistics yet, so its first batch makes them alone.
                 alone = t == 1 and settings.start == "random"
                 rho = 1.0 if alone else settings.step(t)
-                self.step(self._patches[chosen].to(self._device), rho)
-                yield self._progress(t)
-            self._drop_dead()
+                x = self._patches[chosen].to(self._device)
+                now = self._progress(t)
+                yield from self.waiting_for(partial(self.step, x, rho), now)
+                yield now
+            yield from self.waiting_for(self._drop_dead, now)
             yield from self._validate()
 
     @property
@@ -234,13 +257,13 @@ class Training:
             f"epoch {epoch} of {settings.epochs}, {len(self._log_weights)} components",
         )
 
-    def _validate(self) -> Iterator[Progress]:
+    def _validate(self) -> Generator[Progress, None, None]:
         """Measure the validation likelihood, and keep the epoch if it is the best."""
         total = 0.0
+        now = self._progress((len(self.history) + 1) * self._steps)
         for part in self._held_out.split(_CHUNK):
-            joint = self._components.log_density(part.to(self._device), self._log_weights)
-            total -= float(torch.logsumexp(joint, dim=1).double().sum())
-            yield self._progress((len(self.history) + 1) * self._steps)
+            total -= yield from self.waiting_for(partial(self._log_likelihood, part), now)
+            yield now
         loss = total / len(self._held_out)
         if not math.isfinite(loss):
             raise InputError(
@@ -248,11 +271,16 @@ class Training:
                 "embeddings without infinite values."
             )
         if loss < min(self.history, default=math.inf):
-            self._best = self._state()
+            self._best = yield from self.waiting_for(self._state, now)
             self.best_epoch = len(self.history) + 1
         self.history.append(loss)
         # Whoever keeps the state must see it between two epochs.
         yield self._progress(len(self.history) * self._steps)
+
+    def _log_likelihood(self, patches: torch.Tensor) -> float:
+        """Return the log-likelihood of all patches together."""
+        joint = self._components.log_density(patches.to(self._device), self._log_weights)
+        return float(torch.logsumexp(joint, dim=1).double().sum())
 
     def _state(self) -> _State:
         running = self._statistics

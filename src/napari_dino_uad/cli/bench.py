@@ -1,0 +1,165 @@
+"""`bench`: every method on a data set with lesion masks, several seeds, one table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from napari_dino_uad.cli.fit import load_on
+from napari_dino_uad.cli.options import Device, Weights, parse_settings
+from napari_dino_uad.cli.terminal import output, progress_bars, writable_folder
+from napari_dino_uad.core.errors import InputError
+from napari_dino_uad.core.normative.methods import METHODS, find_method
+
+if TYPE_CHECKING:
+    from napari_dino_uad.core.bench_splits import Split
+
+__all__ = ["register"]
+
+Data = Annotated[Path, typer.Argument(metavar="DATA", help="Folder of the data set.")]
+Methods = Annotated[str, typer.Option(metavar="METHOD,...", help="Methods to compare.")]
+Seeds = Annotated[str, typer.Option(metavar="N,N,...", help="Seeds; each is a run of its own.")]
+Out = Annotated[
+    Path, typer.Option("--out", "-o", metavar="DIR", help="Folder for the tables and the runs.")
+]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="METHOD.KEY=VALUE", help="A setting of a method, as dpmm.components=250."
+    ),
+]
+BackboneKey = Annotated[
+    str, typer.Option(metavar="KEY", help="A key that the command backbones lists.")
+]
+Readme = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Put the table between its two markers there, too."),
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Make finished runs again.")]
+
+_OUT = Path("benchmarks/results")
+_METHODS = ",".join(METHODS)
+_SEEDS = "0,1,2"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    bench = typer.Typer(help="Compare methods on a data set with masks.", no_args_is_help=True)
+    bench.command("lgg")(_lgg)
+    bench.command("oct")(_oct)
+    app.add_typer(bench, name="bench")
+
+
+def _lgg(
+    data: Data,
+    methods: Methods = _METHODS,
+    seeds: Seeds = _SEEDS,
+    out: Out = _OUT,
+    settings: Settings = None,
+    backbone: BackboneKey = "efficientnet-lite0",
+    weights: Weights = None,
+    device: Device = "auto",
+    readme: Readme = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """FLAIR head scans: DATA holds train, valid and test with *_flair.nii.gz, *_lesion.nii.gz.
+
+    Writes lgg.json, lgg.csv and lgg.md. A finished run of the same data, settings and code is not
+    made again, so a stopped benchmark goes on where it was.
+    """
+    from napari_dino_uad.core.bench_splits import lgg_split
+
+    asked = _methods(methods, settings or [])
+    _bench(lgg_split(data), asked, seeds, out, backbone, weights, device, readme, overwrite)
+
+
+def _oct(
+    data: Data,
+    methods: Methods = _METHODS,
+    seeds: Seeds = _SEEDS,
+    out: Out = _OUT,
+    settings: Settings = None,
+    backbone: BackboneKey = "efficientnet-lite0",
+    weights: Weights = None,
+    device: Device = "auto",
+    readme: Readme = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Retinal B-scans: DATA holds img and fluid with img_N.png, 11 of each patient.
+
+    Writes oct.json, oct.csv and oct.md. A finished run of the same data, settings and code is not
+    made again, so a stopped benchmark goes on where it was.
+    """
+    from napari_dino_uad.core.bench_splits import oct_split
+
+    asked = _methods(methods, settings or [])
+    _bench(oct_split(data), asked, seeds, out, backbone, weights, device, readme, overwrite)
+
+
+def _methods(names: str, assignments: list[str]) -> dict[str, dict[str, Any]]:
+    """Read methods and their settings."""
+    methods = [name.strip() for name in names.split(",") if name.strip()]
+    own: dict[str, list[str]] = {find_method(name).key: [] for name in methods}
+    for assignment in assignments:
+        method, dot, rest = assignment.partition(".")
+        if not dot or method not in own:
+            raise InputError(
+                f"A setting here is METHOD.KEY=VALUE with one of {', '.join(own)}, but "
+                f"{assignment!r} came."
+            )
+        own[method].append(rest)
+    return {method: parse_settings(method, rest) for method, rest in own.items()}
+
+
+def _seeds(text: str) -> list[int]:
+    try:
+        seeds = [int(part) for part in text.split(",")]
+    except ValueError as error:
+        raise InputError(f"Seeds are whole numbers with commas between, but {text!r} came.") from (
+            error
+        )
+    if min(seeds) < 0:
+        raise InputError(f"A seed is 0 or more, but {min(seeds)} came.")
+    return list(dict.fromkeys(seeds))
+
+
+def _bench(
+    split: Split,
+    methods: dict[str, dict[str, Any]],
+    seeds: str,
+    out: Path,
+    backbone: str,
+    weights: Path | None,
+    device: str,
+    readme: Path | None,
+    overwrite: bool,
+) -> None:
+    from napari_dino_uad.core.atomic import write_text
+    from napari_dino_uad.core.bench_table import bench_table, read_section, replace_section
+
+    numbers = _seeds(seeds)
+    if readme is not None:
+        # Found out now rather than after an hour.
+        read_section(readme.read_text(encoding="utf-8"), split.name)
+    writable_folder(out)
+    loaded = load_on(device, backbone, weights)
+
+    from napari_dino_uad.core.bench import bench
+    from napari_dino_uad.core.bench_table import write_bench
+    from napari_dino_uad.core.progress import drain
+
+    with progress_bars() as bars:
+        result = drain(
+            bench(split, methods, numbers, out, backbone=loaded, overwrite=overwrite), bars
+        )
+    paths = write_bench(result, out)
+    table = bench_table(result)
+    if readme is not None:
+        text = readme.read_text(encoding="utf-8")
+        write_text(readme, replace_section(text, split.name, table))
+        paths.append(readme)
+    console = output()
+    console.print(table, soft_wrap=True)
+    console.print(f"Written: {', '.join(map(str, paths))}", soft_wrap=True)

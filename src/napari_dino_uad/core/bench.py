@@ -1,0 +1,295 @@
+"""Benchmarks: every method on one split, with several seeds, through `fit` and `evaluate`.
+
+A run is one method with one seed. Each is written when it is finished, and not made again as long
+as data, settings and the core's own code are the same; so a stopped benchmark goes on where it was.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import hashlib
+import json
+import platform
+import time
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from napari_dino_uad import __version__
+from napari_dino_uad.core.atomic import write_json
+from napari_dino_uad.core.cache import FeatureCache, content_digest, open_cache
+from napari_dino_uad.core.cohort import healthy_slices
+from napari_dino_uad.core.errors import InputError
+from napari_dino_uad.core.evaluate import evaluate
+from napari_dino_uad.core.features import cache_entry, extract_features
+from napari_dino_uad.core.fit import fit
+from napari_dino_uad.core.model_file import load_model, save_model
+from napari_dino_uad.core.normative.methods import find_method
+from napari_dino_uad.core.progress import Inner, Progress
+from napari_dino_uad.core.slices import Preprocessing, prepare
+
+if TYPE_CHECKING:
+    from napari_dino_uad.core.backbones import Backbone
+    from napari_dino_uad.core.bench_splits import Split
+
+__all__ = ["bench"]
+
+# Holds finished runs and what is left of stopped ones.
+_RUNS = "runs"
+
+
+@dataclass(frozen=True)
+class _Setting:
+    """What all runs of a benchmark have in common."""
+
+    split: Split
+    backbone: Backbone
+    preprocessing: Preprocessing
+    batch: int
+    store: FeatureCache | None
+    runs: Path
+
+    @property
+    def cache(self) -> FeatureCache | bool:
+        return False if self.store is None else self.store
+
+
+def bench(
+    split: Split,
+    methods: Mapping[str, dict[str, Any]],
+    seeds: Sequence[int],
+    out: Path,
+    *,
+    backbone: Backbone,
+    batch: int = 2,
+    cache: FeatureCache | bool = True,
+    overwrite: bool = False,
+) -> Generator[Progress, None, dict[str, Any]]:
+    """Fit and evaluate every method with every seed.
+
+    Parameters
+    ----------
+    split : Split
+        The data.
+    methods : mapping of str to dict
+        Settings by method; an empty dict for its defaults.
+    seeds : sequence of int
+        Seeds of the fits.
+    out : Path
+        Folder of results; finished runs are kept in `runs` in it.
+    backbone : Backbone
+        Embeds the slices, once for all runs.
+    batch : int
+        Slices the backbone takes at once.
+    cache : FeatureCache or bool
+        As in `fit`. Without a cache every fit and every evaluation embeds anew, and says so.
+    overwrite : bool
+        Whether finished runs are made again.
+
+    Yields
+    ------
+    Progress
+        Of every step of every run.
+
+    Returns
+    -------
+    dict
+        "split", "about", "features" (slices and seconds of embedding, or None where the cache
+        held all before), and "runs", a list of plain values.
+
+    Raises
+    ------
+    InputError
+        If there is no method or seed, a method is unknown, or a scan cannot be used.
+    """
+    if not methods or not seeds:
+        raise InputError("A benchmark takes at least one method and one seed, but none came.")
+    for method in methods:
+        find_method(method)
+    preprocessing = Preprocessing(input_size=backbone.spec.input_size)
+    setting = _Setting(split, backbone, preprocessing, batch, open_cache(cache), out / _RUNS)
+    common = _common_request(setting)
+    wanted = {
+        setting.runs / f"{split.name}-{method}-{seed}.json": _plain(
+            {**common, "method": method, "settings": settings, "seed": seed}
+        )
+        for method, settings in methods.items()
+        for seed in seeds
+    }
+    features_path = setting.runs / f"{split.name}-features.json"
+    runs = []
+    embedded = False
+    for path, request in wanted.items():
+        run = None if overwrite else _read(path, request)
+        if run is None:
+            if not embedded and setting.store is not None:
+                # Before the first run, so that no method's fit pays for what all need.
+                yield from _embed(setting, features_path, common)
+                embedded = True
+            running = Inner(_run(setting, path, request))
+            for progress in running:
+                step = f"{request['method']}, seed {request['seed']}: {progress.step}"
+                yield dataclasses.replace(progress, step=step)
+            run = running.value
+        runs.append(run)
+    return {
+        "split": split.name,
+        "about": split.about,
+        "features": _read(features_path, common),
+        "runs": runs,
+    }
+
+
+def _common_request(setting: _Setting) -> dict[str, Any]:
+    """Return what a finished run must have been made of for it to count."""
+    return _plain(
+        {
+            "split": setting.split.name,
+            "data": setting.split.digest(),
+            "backbone": setting.backbone.spec.key,
+            "backbone_sha256": setting.backbone.sha256,
+            "preprocessing": setting.preprocessing.to_dict(),
+            "version": __version__,
+            "source": _source_digest(),
+            "torch": version("torch"),
+        }
+    )
+
+
+def _plain(values: dict[str, Any]) -> dict[str, Any]:
+    """Return values as they will be when they come back from a file."""
+    plain: dict[str, Any] = json.loads(json.dumps(values))
+    return plain
+
+
+def _source_digest() -> str:
+    """Name the core's own code, without the benchmarks': what it gives may change with it."""
+    core = Path(__file__).parent
+    digest = hashlib.sha256()
+    for path in sorted(core.rglob("*.py")):
+        if not path.name.startswith("bench"):
+            digest.update(path.relative_to(core).as_posix().encode())
+            digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _read(path: Path, request: dict[str, Any]) -> dict[str, Any] | None:
+    """Read what an earlier benchmark wrote; None where it is not there or of another request."""
+    try:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return found if found["request"] == request else None
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _embed(
+    setting: _Setting, path: Path, request: dict[str, Any]
+) -> Generator[Progress, None, None]:
+    """Put into the cache what is not there yet, and write down how long that took."""
+    split, backbone = setting.split, setting.backbone
+    cases = [(case, True) for case in split.train]
+    # Calibration and evaluation detect in whole scans.
+    cases += [(case, False) for case in (*split.valid, *split.test)]
+    computed, seconds = 0, 0.0
+    for number, (case, healthy_only) in enumerate(cases):
+        step = Progress("Embedding", number, len(cases), case.name)
+        yield step
+        volume = case.read()
+        scan = prepare(volume, setting.preprocessing)
+        grid = scan.grid(backbone.spec.stride, backbone.spec.multiple)
+        name = content_digest(volume.array, volume.spacing_mm)
+        entry = cache_entry(setting.store, name, scan, grid, backbone)
+        assert entry is not None
+        indices = list(range(len(scan)))
+        if healthy_only:
+            mask = case.read_mask(volume)
+            indices = healthy_slices(scan, mask, setting.preprocessing.plane).tolist()
+        known = entry.known()
+        missing = [index for index in indices if not known[index]]
+        clock = time.perf_counter()
+        for _ in extract_features(scan, grid, backbone, missing, setting.batch, entry=entry):
+            yield step
+        seconds += time.perf_counter() - clock
+        computed += len(missing)
+    yield Progress("Embedding", len(cases), len(cases))
+    if computed:
+        write_json(path, {"request": request, "slices": computed, "seconds": seconds})
+
+
+def _run(
+    setting: _Setting, path: Path, request: dict[str, Any]
+) -> Generator[Progress, None, dict[str, Any]]:
+    """Fit, save, evaluate what was saved, and write the run."""
+    import torch
+
+    model_path, fit_path = path.with_suffix(".safetensors"), path.with_suffix(".fit.json")
+    fitted = _read(fit_path, request) if model_path.exists() else None
+    if fitted is None:
+        started = time.perf_counter()
+        fitting = Inner(
+            fit(
+                setting.split.train,
+                valid=setting.split.valid,
+                method=request["method"],
+                settings=request["settings"],
+                backbone=setting.backbone,
+                preprocessing=setting.preprocessing,
+                seed=request["seed"],
+                batch=setting.batch,
+                cache=setting.cache,
+            )
+        )
+        yield from fitting
+        seconds = time.perf_counter() - started
+        save_model(fitting.value, model_path)
+        fitted = {"request": request, "seconds": seconds}
+        write_json(fit_path, fitted)
+    # What a user gets: a model that has been through its file.
+    model = load_model(model_path)
+    evaluating = Inner(
+        evaluate(
+            setting.split.test,
+            model,
+            backbone=setting.backbone,
+            batch=setting.batch,
+            cache=setting.cache,
+        )
+    )
+    yield from evaluating
+    evaluation = evaluating.value
+    run = {
+        "request": request,
+        "label": _label(request["method"], model.normative.config()),
+        "summary": model.summary(),
+        "fit_seconds": fitted["seconds"],
+        "features_cached": setting.store is not None,
+        "score_ms_a_slice": (
+            1000 * evaluation.metrics["seconds"]["model"] / evaluation.metrics["slices_scored"]
+        ),
+        "model_bytes": model_path.stat().st_size,
+        "metrics": evaluation.metrics,
+        "cases": evaluation.cases,
+        "machine": {
+            "threads": torch.get_num_threads(),
+            "engine": setting.backbone.engine.spec.words,
+            "python": platform.python_version(),
+        },
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+    }
+    # The model goes last: a run that is stopped before is evaluated again, not fitted.
+    write_json(path, run)
+    fit_path.unlink()
+    model_path.unlink()
+    return run
+
+
+def _label(method: str, config: dict[str, Any]) -> str:
+    """Name a method as a table does; a fusion with its members."""
+    members = config.get("members")
+    if not members:
+        return f"`{method}`"
+    named = [f"`{member}`" for member in members]
+    return f"`{method}` of {', '.join(named[:-1])} and {named[-1]}"

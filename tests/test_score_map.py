@@ -1,0 +1,139 @@
+"""From patch scores to the map of a scan."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from napari_dino_uad import Case, detect, drain, fit
+from napari_dino_uad.core.errors import InputError
+from napari_dino_uad.core.score_map import (
+    MapSettings,
+    ScoreScale,
+    refine_maps,
+    scan_level,
+)
+from napari_dino_uad.core.smoothing import GrowingMaps
+from napari_dino_uad.core.volume import volume_from_array
+
+RNG = np.random.default_rng(0)
+
+
+def test_scores_become_healthy_deviations():
+    scores = RNG.normal(7, 2, (3, 20, 20)).astype(np.float32)
+    combined = ScoreScale(7, 2).combine(scores, None)
+    assert combined.mean() == pytest.approx(0, abs=0.1)
+    assert combined.std() == pytest.approx(1, abs=0.1)
+    mirror = RNG.normal(3, 0.5, (3, 20, 20)).astype(np.float32)
+    both = ScoreScale(7, 2, 3, 0.5, 0.25).combine(scores, mirror)
+    np.testing.assert_allclose(both, combined + 0.25 * (mirror - 3) / 0.5, rtol=1e-5, atol=1e-5)
+
+
+def smooth_maps(maps, weights, spacing_mm, sigma_mm):
+    grown = GrowingMaps(maps.shape, spacing_mm, sigma_mm)
+    grown.add(range(len(maps)), maps, weights)
+    return grown.smoothed(range(len(maps)))
+
+
+def test_smoothing_is_in_mm_on_every_axis():
+    maps = np.zeros((21, 31, 31), np.float32)
+    maps[10, 15, 15] = 1
+    smooth = smooth_maps(maps, np.ones_like(maps), (6.0, 2.0, 3.0), 6.0)
+    offsets = np.indices(maps.shape).reshape(3, -1) - np.array([[10], [15], [15]])
+    weights = smooth.ravel() / smooth.sum()
+    deviations = np.sqrt((weights * offsets**2).sum(1)) * (6.0, 2.0, 3.0)
+    np.testing.assert_allclose(deviations, 6.0, rtol=0.06)
+
+
+def test_what_has_no_weight_takes_no_part():
+    maps = np.full((5, 9, 9), 2.0, np.float32)
+    weights = np.ones_like(maps)
+    maps[:, :, 5:], weights[:, :, 5:] = 100.0, 0.0
+    smooth = smooth_maps(maps, weights, (1.0, 1.0, 1.0), 1.5)
+    np.testing.assert_allclose(smooth[:, :, :7], 2.0, rtol=1e-5)
+
+
+def test_level_is_the_median_of_known_tissue():
+    maps = np.arange(4 * 5 * 5, dtype=np.float32).reshape(4, 5, 5)
+    tissue = np.zeros(maps.shape, bool)
+    tissue[1:3] = True
+    known = np.array([True, True, False, True])
+    assert scan_level(maps, tissue, known) == np.median(maps[1])
+    assert scan_level(maps, ~tissue, ~known) == np.inf
+
+
+def _guided_reference(p, i, w, radius):
+    """The guided filter of one slice by loops over windows."""
+    rows, cols = p.shape
+    slope, offset = np.zeros_like(p), np.zeros_like(p)
+
+    def window(y, x):
+        return np.s_[max(0, y - radius) : y + radius + 1, max(0, x - radius) : x + radius + 1]
+
+    for y in range(rows):
+        for x in range(cols):
+            part = window(y, x)
+            weight = w[part] / w[part].sum()
+            mean_i, mean_p = (weight * i[part]).sum(), (weight * p[part]).sum()
+            cov = (weight * i[part] * p[part]).sum() - mean_i * mean_p
+            var = (weight * i[part] ** 2).sum() - mean_i**2
+            slope[y, x] = cov / (var + 1e-3)
+            offset[y, x] = mean_p - slope[y, x] * mean_i
+    out = np.zeros_like(p)
+    for y in range(rows):
+        for x in range(cols):
+            part = window(y, x)
+            weight = w[part] / w[part].sum()
+            out[y, x] = (weight * slope[part]).sum() * i[y, x] + (weight * offset[part]).sum()
+    return out
+
+
+def test_refinement_is_the_guided_filter():
+    p = RNG.normal(size=(2, 14, 17)).astype(np.float32)
+    i = RNG.uniform(size=(2, 14, 17)).astype(np.float32)
+    w = RNG.uniform(size=(2, 14, 17)) > 0.3
+    found = refine_maps(p, i, w, (1.0, 1.0), 3.0)
+    for one in range(2):
+        expected = _guided_reference(p[one], i[one], w[one].astype(float), 3)
+        np.testing.assert_allclose(found[one], expected, atol=2e-4)
+
+
+def test_refined_edges_follow_the_anatomy():
+    rows = np.arange(64)
+    intensities = np.where(rows < 30, 0.2, 0.8)[None, :, None].repeat(64, 2).astype(np.float32)
+    blurred = (1 / (1 + np.exp(-(rows - 30) / 5.0)))[None, :, None].repeat(64, 2)
+    refined = refine_maps(
+        blurred.astype(np.float32), intensities, np.ones((1, 64, 64), bool), (1.0, 1.0), 12.0
+    )
+    step = refined[0, 30, 32] - refined[0, 29, 32]
+    assert step > 5 * (blurred[0, 30, 32] - blurred[0, 29, 32])
+    np.testing.assert_array_equal(
+        refine_maps(blurred, intensities, np.ones((1, 64, 64), bool), (1.0, 1.0), 0.0), blurred
+    )
+
+
+def test_centring_takes_a_scanners_shift_away(healthy):
+    cases = [Case(head.volume) for head in healthy]
+    settings = {"components": 40, "epochs": 2, "max_patches": 10_000}
+    head = healthy[0].volume
+    noisy = head.array + RNG.normal(0, 0.03 * head.array.max(), head.shape).astype(np.float32)
+    noisy = volume_from_array(np.clip(noisy, 0, None), head.spacing_mm, head.origin_mm, "noisy")
+    medians = {}
+    for centring in (True, False):
+        maps = MapSettings(centring=centring, detail_mm=0)
+        anomaly = drain(detect(noisy, drain(fit(cases, settings=settings, maps=maps))))
+        medians[centring] = abs(float(np.median(anomaly.scores[anomaly.foreground])))
+    assert medians[True] < 0.1 < medians[False]
+
+
+@pytest.mark.parametrize(
+    ("values", "match"),
+    [
+        ({"smoothing_mm": -1}, "smoothing is 0 mm or more, but -1"),
+        ({"detail_mm": float("nan")}, "detail radius is 0 mm or more"),
+        ({"symmetry": -0.5}, "weight of symmetry is 0 or more"),
+    ],
+)
+def test_impossible_settings(values, match):
+    with pytest.raises(InputError, match=match):
+        MapSettings(**values)

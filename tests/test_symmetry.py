@@ -1,0 +1,97 @@
+"""Left against right: the comparison, and whether a cohort is symmetric at all."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from napari_dino_uad import Case, detect, drain, fit
+from napari_dino_uad.core.features import FeatureSet
+from napari_dino_uad.core.normative.context import Context
+from napari_dino_uad.core.progress import Inner
+from napari_dino_uad.core.score_map import SYMMETRY_WEIGHT, MapSettings
+from napari_dino_uad.core.symmetry import SYMMETRIC_RATIO, measure_symmetry, mirror_distance
+
+SETTINGS = {"components": 40, "epochs": 2, "max_patches": 10_000}
+
+
+def reference(features: torch.Tensor, tissue: torch.Tensor) -> torch.Tensor:
+    """The same with loops over patches and their counterparts."""
+    unit = F.normalize(features, dim=1)
+    batch, _, height, width = features.shape
+    out = torch.zeros(batch, height, width)
+    for b in range(batch):
+        columns = torch.nonzero(tissue[b])[:, 1].double()
+        twice = int(torch.round(2 * columns.mean()))
+        for y, x in torch.nonzero(tissue[b]).tolist():
+            place = twice - x
+            if not 0 <= place < width:
+                continue
+            found = [
+                float(unit[b, :, y, x] @ unit[b, :, v, u])
+                for v in range(max(0, y - 1), min(height, y + 2))
+                for u in range(max(0, place - 1), min(width, place + 2))
+                if tissue[b, v, u]
+            ]
+            out[b, y, x] = 1 - max(found) if found else 0
+    return out
+
+
+def test_against_loops():
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(2, 6, 7, 9, generator=generator)
+    tissue = torch.rand(2, 7, 9, generator=generator) > 0.4
+    tissue[1, :, :4] = False
+    torch.testing.assert_close(
+        mirror_distance(features, tissue), reference(features, tissue), atol=1e-5, rtol=0
+    )
+
+
+def test_a_symmetric_slice_has_no_distance_and_a_lesion_one_on_either_side():
+    half = torch.randn(1, 8, 10, 5, generator=torch.Generator().manual_seed(1))
+    features = torch.cat([half, half.flip(3)], dim=3)
+    tissue = torch.ones(1, 10, 10, dtype=torch.bool)
+    assert float(mirror_distance(features, tissue).max()) < 1e-5
+    features[0, :, 4:7, 1:4] = 5 * torch.randn(8, 1, 1, generator=torch.Generator().manual_seed(2))
+    distance = mirror_distance(features, tissue)
+    assert float(distance[0, 5, 2]) > 0.2
+    assert float(distance[0, 5, 7]) > 0.2
+    assert float(distance[0, 0].max()) < 1e-5
+
+
+@pytest.mark.parametrize(("symmetric", "low", "high"), [(True, 0.0, 0.4), (False, 0.9, 1.1)])
+def test_measured_symmetry(symmetric, low, high):
+    generator = torch.Generator().manual_seed(3)
+    half = torch.randn(6, 16, 24, 16, generator=generator)
+    other = half.flip(3) if symmetric else torch.randn(half.shape, generator=generator)
+    noise = 0.1 * torch.randn(6, 16, 24, 32, generator=generator)
+    slices = torch.cat([half, other], dim=3) + noise
+    features = FeatureSet(Context(normalise="none", neighbourhood=1), (16,))
+    features.add(slices.half().numpy(), np.ones((6, 24, 32), dtype=bool))
+    measuring = Inner(measure_symmetry(features))
+    assert list(measuring)[-1].done == 6
+    assert low <= measuring.value <= high
+
+
+def test_synthetic_heads_are_found_symmetric_and_sagittal_slices_never_compared(healthy):
+    cases = [Case(head.volume) for head in healthy]
+    model = drain(fit(cases, settings=SETTINGS, planes=("axial", "sagittal")))
+    assert [view.scale.symmetry for view in model.views] == [SYMMETRY_WEIGHT, 0]
+    off = drain(fit(cases, settings=SETTINGS, maps=MapSettings(symmetry=0)))
+    assert off.views[0].scale.symmetry == 0
+    assert 0 < SYMMETRIC_RATIO < 1
+
+
+def test_three_planes_make_one_map(healthy, ill):
+    cases = [Case(head.volume) for head in healthy]
+    model = drain(fit(cases, settings=SETTINGS, planes=("axial", "coronal", "sagittal")))
+    anomaly = drain(detect(ill.volume, model))
+    assert [one.plane for one in anomaly.planes] == ["axial", "coronal", "sagittal"]
+    assert anomaly.scores.shape == ill.volume.shape
+    inside = anomaly.foreground & ill.lesion
+    healthy_tissue = anomaly.foreground & ~ill.lesion
+    assert np.median(anomaly.scores[inside]) > np.quantile(anomaly.scores[healthy_tissue], 0.9)
+    axial = drain(detect(ill.volume, drain(fit(cases, settings=SETTINGS))))
+    assert not np.allclose(axial.scores, anomaly.scores)
