@@ -126,7 +126,7 @@ def test_pictures_with_masks_in_another_folder(healthy, ill, tmp_path):
     assert "pixels" in result.output
     report = json.loads((tmp_path / "d" / "s1.json").read_text())
     assert report["minimum_size"] == 20
-    assert report["spacing_mm"] is None
+    assert report["spacing_mm"] is None and report["size_unit"] == "pixels"
     assert report["findings"][0]["centroid_ras_mm"] is None
 
 

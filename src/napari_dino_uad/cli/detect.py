@@ -243,7 +243,7 @@ def _add_row(
 ) -> None:
     from napari_dino_uad.core.findings import size_unit
 
-    unit = size_unit(volume.spacing_mm, volume.is_2d, volume.spacing_known)
+    unit = size_unit(volume)
     voxels = [finding.voxels for finding in findings]
     cells = ["0", "0", "", "", ""]
     if findings:

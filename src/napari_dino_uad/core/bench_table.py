@@ -129,8 +129,10 @@ def _cell(values: list[float | None], unit: str, decimals: int) -> str:
     if not known:
         return ""
     text = f"{np.mean(known):.{decimals}f}"
-    if len(known) > 1:
-        text += f" ± {np.std(known, ddof=1):.{decimals}f}"
+    deviation = f"{np.std(known, ddof=1):.{decimals}f}" if len(known) > 1 else ""
+    # Of sizes, which hardly differ, nothing is said; of a metric ± 0.000 says something.
+    if deviation and (not unit or float(deviation) > 0):
+        text += f" ± {deviation}"
     return text + unit
 
 

@@ -44,26 +44,29 @@ class SizeUnit:
     smallest: float
     decimals: int
 
+    @classmethod
+    def of(cls, spacing_mm: Sequence[float], is_2d: bool, spacing_known: bool) -> SizeUnit:
+        """Choose what means something: ml, of a single slice mm², and without spacing pixels.
+
+        Parameters
+        ----------
+        spacing_mm, is_2d, spacing_known
+            As in `Volume`.
+        """
+        if not spacing_known:
+            return cls("pixels" if is_2d else "voxels", 1.0, 100.0, 0)
+        if is_2d:
+            return cls("mm²", float(np.prod(spacing_mm[1:])), 10.0, 0)
+        return cls("ml", float(np.prod(spacing_mm)) / 1000, 0.1, 2)
+
     def text(self, voxels: int) -> str:
         """Tell the size of so many voxels."""
         return f"{voxels * self.voxel:.{self.decimals}f} {self.name}"
 
 
-def size_unit(
-    spacing_mm: Sequence[float], is_2d: bool = False, spacing_known: bool = True
-) -> SizeUnit:
-    """Choose the unit that means something: ml, of a single slice mm², and without spacing pixels.
-
-    Parameters
-    ----------
-    spacing_mm, is_2d, spacing_known
-        As in `Volume`.
-    """
-    if not spacing_known:
-        return SizeUnit("pixels" if is_2d else "voxels", 1.0, 100.0, 0)
-    if is_2d:
-        return SizeUnit("mm²", float(np.prod(spacing_mm[1:])), 10.0, 0)
-    return SizeUnit("ml", float(np.prod(spacing_mm)) / 1000, 0.1, 2)
+def size_unit(volume: Volume) -> SizeUnit:
+    """Return what sizes in a scan are told in."""
+    return SizeUnit.of(volume.spacing_mm, volume.is_2d, volume.spacing_known)
 
 
 @dataclass(frozen=True)
@@ -145,7 +148,7 @@ def find_findings(
     """
     import SimpleITK as sitk
 
-    unit = size_unit(volume.spacing_mm, volume.is_2d, volume.spacing_known)
+    unit = size_unit(volume)
     minimum = unit.smallest if minimum_size is None else minimum_size
     if minimum < 0:
         raise InputError(f"A minimum size is 0 {unit.name} or more, but {minimum} came.")

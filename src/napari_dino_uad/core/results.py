@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_dino_uad.core.domain_shift import measure_shift
-from napari_dino_uad.core.findings import Finding, write_findings_csv
+from napari_dino_uad.core.findings import Finding, size_unit, write_findings_csv
 from napari_dino_uad.core.volume import write_volume
 
 if TYPE_CHECKING:
@@ -85,6 +85,7 @@ def write_results(
         "versions": model.versions,
         "false_positive_rate": false_positive_rate,
         "threshold": model.calibration.threshold(false_positive_rate),
+        "size_unit": size_unit(anomaly.volume).name,
         "spacing_mm": anomaly.volume.spacing_mm if anomaly.volume.spacing_known else None,
         "domain_shift": {"median_rate": shift.median_rate, "warning": shift.warning},
         "findings": [dataclasses.asdict(finding) for finding in findings],

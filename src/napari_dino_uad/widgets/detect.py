@@ -25,7 +25,7 @@ from qtpy.QtWidgets import (
     QPushButton,
 )
 
-from napari_dino_uad.core.findings import size_unit
+from napari_dino_uad.core.findings import SizeUnit, size_unit
 from napari_dino_uad.core.progress import Inner, Progress
 from napari_dino_uad.core.results import RESEARCH_USE
 from napari_dino_uad.widgets.controls import (
@@ -57,7 +57,7 @@ if TYPE_CHECKING:
     from napari.viewer import Viewer
 
     from napari_dino_uad.core.detect import AnomalyMap
-    from napari_dino_uad.core.findings import Finding, SizeUnit
+    from napari_dino_uad.core.findings import Finding
     from napari_dino_uad.core.model import FittedModel
     from napari_dino_uad.core.volume import Volume
 
@@ -166,7 +166,7 @@ class DetectWidget(DockWidget):
             "Smaller findings are not shown: in ml, of a single slice in mm², and in pixels where "
             "the file tells no spacing."
         )
-        self._set_unit(size_unit((1.0, 1.0, 1.0)))
+        self._set_unit(SizeUnit.of((1.0, 1.0, 1.0), False, True))
         self.tissue_only = QCheckBox("Tissue only")
         self.tissue_only.setChecked(True)
         self.tissue_only.setToolTip(
@@ -398,7 +398,7 @@ class DetectWidget(DockWidget):
         if not self.findings or self.detection is None:
             return f"No finding above {rate} healthy false positives."
         volume, first = self.detection.volume, self.findings[0]
-        unit = size_unit(volume.spacing_mm, volume.is_2d, volume.spacing_known)
+        unit = size_unit(volume)
         total = unit.text(sum(finding.voxels for finding in self.findings))
         many = len(self.findings) > 1
         head = f"<b>{len(self.findings)} finding{'s' if many else ''}, {total}</b>"

@@ -99,10 +99,10 @@ def _spacing(layer: Layer) -> tuple[tuple[float, ...], bool]:
 
 def layer_size_unit(layer: Image) -> SizeUnit:
     """Return what the size of a finding in a 2D or 3D layer is told in."""
-    from napari_dino_uad.core.findings import size_unit
+    from napari_dino_uad.core.findings import SizeUnit
 
     spacing, known = _spacing(layer)
-    return size_unit(spacing, layer.ndim == 2 or layer.data.shape[0] == 1, known)
+    return SizeUnit.of(spacing, layer.ndim == 2 or layer.data.shape[0] == 1, known)
 
 
 def layer_geometry(scan: Layer) -> dict[str, Any]:
