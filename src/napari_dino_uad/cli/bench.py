@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from napari_dino_uad.cli.fit import load_on
-from napari_dino_uad.cli.options import Device, Weights, parse_settings
+from napari_dino_uad.cli.options import Device, Engine, Weights, parse_settings
 from napari_dino_uad.cli.terminal import output, progress_bars, writable_folder
 from napari_dino_uad.core.errors import InputError
 from napari_dino_uad.core.normative.methods import METHODS, find_method
@@ -61,6 +61,7 @@ def _lgg(
     backbone: BackboneKey = "efficientnet-lite0",
     weights: Weights = None,
     device: Device = "auto",
+    engine: Engine = "auto",
     readme: Readme = None,
     overwrite: Overwrite = False,
 ) -> None:
@@ -72,7 +73,7 @@ def _lgg(
     from napari_dino_uad.core.bench_splits import lgg_split
 
     asked = _methods(methods, settings or [])
-    _bench(lgg_split(data), asked, seeds, out, backbone, weights, device, readme, overwrite)
+    _bench(lgg_split(data), asked, seeds, out, backbone, weights, device, engine, readme, overwrite)
 
 
 def _oct(
@@ -84,6 +85,7 @@ def _oct(
     backbone: BackboneKey = "efficientnet-lite0",
     weights: Weights = None,
     device: Device = "auto",
+    engine: Engine = "auto",
     readme: Readme = None,
     overwrite: Overwrite = False,
 ) -> None:
@@ -95,7 +97,7 @@ def _oct(
     from napari_dino_uad.core.bench_splits import oct_split
 
     asked = _methods(methods, settings or [])
-    _bench(oct_split(data), asked, seeds, out, backbone, weights, device, readme, overwrite)
+    _bench(oct_split(data), asked, seeds, out, backbone, weights, device, engine, readme, overwrite)
 
 
 def _methods(names: str, assignments: list[str]) -> dict[str, dict[str, Any]]:
@@ -133,6 +135,7 @@ def _bench(
     backbone: str,
     weights: Path | None,
     device: str,
+    engine: str,
     readme: Path | None,
     overwrite: bool,
 ) -> None:
@@ -144,7 +147,7 @@ def _bench(
         # Found out now rather than after an hour.
         read_section(readme.read_text(encoding="utf-8"), split.name)
     writable_folder(out)
-    loaded = load_on(device, backbone, weights)
+    loaded = load_on(device, engine, backbone, weights)
 
     from napari_dino_uad.core.bench import bench
     from napari_dino_uad.core.bench_table import write_bench

@@ -64,7 +64,7 @@ def bench(
     out: Path,
     *,
     backbone: Backbone,
-    batch: int = 2,
+    batch: int | None = None,
     cache: FeatureCache | bool = True,
     overwrite: bool = False,
 ) -> Generator[Progress, None, dict[str, Any]]:
@@ -82,8 +82,8 @@ def bench(
         Folder of results; finished runs are kept in `runs` in it.
     backbone : Backbone
         Embeds the slices, once for all runs.
-    batch : int
-        Slices the backbone takes at once.
+    batch : int, optional
+        Slices the backbone takes at once; as many as suit its engine if not given.
     cache : FeatureCache or bool
         As in `fit`. Without a cache every fit and every evaluation embeds anew, and says so.
     overwrite : bool
@@ -110,7 +110,14 @@ def bench(
     for method in methods:
         find_method(method)
     preprocessing = Preprocessing(input_size=backbone.spec.input_size)
-    setting = _Setting(split, backbone, preprocessing, batch, open_cache(cache), out / _RUNS)
+    setting = _Setting(
+        split,
+        backbone,
+        preprocessing,
+        batch or backbone.engine.batch,
+        open_cache(cache),
+        out / _RUNS,
+    )
     common = _common_request(setting)
     wanted = {
         setting.runs / f"{split.name}-{method}-{seed}.json": _plain(
@@ -151,6 +158,7 @@ def _common_request(setting: _Setting) -> dict[str, Any]:
             "data": setting.split.digest(),
             "backbone": setting.backbone.spec.key,
             "backbone_sha256": setting.backbone.sha256,
+            "engine": setting.backbone.engine.spec.description,
             "preprocessing": setting.preprocessing.to_dict(),
             "version": __version__,
             "source": _source_digest(),

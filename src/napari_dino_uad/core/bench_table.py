@@ -159,7 +159,7 @@ def _caption(result: dict[str, Any]) -> str:
     return (
         f"{result['about']}; {share:.1f} % of their {metrics['pixels'] / 1e6:.1f} million "
         f"foreground pixels are lesion. {several} {embedding} Backbone "
-        f"{first['request']['backbone']} on {first['machine']['device']}, "
+        f"{first['request']['backbone']} on {first['machine']['engine']}, "
         f"{first['machine']['threads']} threads."
     )
 
