@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import os
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -100,9 +101,15 @@ def compare(key: str, engine: str, rounds: int, folder: Path) -> float:
         for start in range(0, len(prepared), size)
     ]
 
-    def bare(_: int) -> None:
+    def embed_all() -> None:
         for images in inputs:
             backbone.embed(images).cpu()
+
+    def bare(_: int) -> None:
+        # In a thread, as in detection: on a busy machine the main thread waits otherwise.
+        thread = threading.Thread(target=embed_all)
+        thread.start()
+        thread.join()
 
     def detection(number: int) -> None:
         # Its own cache each time, so that nothing is known.

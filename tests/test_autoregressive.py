@@ -248,7 +248,7 @@ def test_weights_stay_in_float32_and_a_product_in_bfloat16_errs_by_its_rounding(
     coarse, fine = conv(x), conv(x.float())
     assert coarse.dtype == torch.bfloat16 and fine.dtype == torch.float32
     # Weights and sum are each rounded to 8 bits; the sum itself is not.
-    assert float((coarse - fine).abs().max()) < 2**-7 * float(fine.abs().max())
+    assert float((coarse - fine).detach().abs().max()) < 2**-7 * float(fine.detach().abs().max())
     coarse.float().square().sum().backward()
     rounded = conv.weight.grad.clone()
     conv.weight.grad = None
@@ -573,6 +573,14 @@ def test_a_damaged_file_is_an_input_error():
     tensors = model.tensors()
     tensors["network.0.layers.0.bias"] = torch.zeros(3)
     with pytest.raises(InputError, match="do not fit"):
+        Autoregressive.restore(model.config(), tensors)
+
+
+def test_a_file_whose_weights_are_laid_out_otherwise_is_an_input_error():
+    model = fitted()
+    tensors = model.tensors()
+    tensors["network.0.layers.0.whole"] = tensors.pop("network.0.layers.0.weight")
+    with pytest.raises(InputError, match="fit the model again"):
         Autoregressive.restore(model.config(), tensors)
 
 

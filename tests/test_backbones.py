@@ -105,10 +105,21 @@ def test_the_embedded_backbone_is_what_it_was():
     assert backbone.sha256 == EMBEDDED_SHA256
     images = torch.randn(1, 3, 64, 96, generator=torch.Generator().manual_seed(0))
     embedded = backbone.embed(images)
-    assert embedded.shape == (1, 472, 8, 12)
+    assert embedded.shape == (1, 488, 8, 12)
     # Each of its levels alone is part of the whole.
     middle = load_backbone("efficientnet-lite0@3,4").embed(images)
-    assert torch.allclose(middle, embedded[:, :152], atol=1e-4)
+    assert torch.allclose(middle, embedded[:, 16:168], atol=1e-4)
+
+
+def test_levels_finer_than_the_grid_are_averaged_over_its_patches():
+    backbone = load_backbone("efficientnet-lite0@1")
+    assert (backbone.spec.stride, backbone.spec.multiple) == (8, 8)
+    images = torch.randn(1, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        [fine] = backbone.module.network(images)
+    assert fine.shape == (1, 16, 32, 48)
+    expected = fine.unflatten(2, (8, 4)).unflatten(4, (12, 4)).mean((3, 5))
+    assert torch.allclose(backbone.embed(images), expected, atol=1e-4)
 
 
 def test_the_checksum_does_not_depend_on_the_input_size():

@@ -4,7 +4,8 @@ An entry holds the embeddings of one scan by one backbone under one preprocessin
 after the content of all three. It is a folder:
 
 - ``entry.json``: what the name stands for and the shape; its time of change is its last use;
-- ``features.f16``: (slices, C, h, w) in half precision, written slice by slice in any order;
+- ``features.f16``: (slices, h, w, C) in half precision, written slice by slice in any order;
+  the channels of a patch lie side by side, because all that is done with them works along them;
 - ``checksums.bin``: 16 bytes for each slice, written after it; zeros where it is missing;
 - ``complete``: an empty file, made when the last slice is there.
 
@@ -125,7 +126,9 @@ class CacheEntry:
         self._cache = cache
         self.folder = folder
         self.shape = shape
-        self._slice_bytes = 2 * int(np.prod(shape[1:]))
+        slices, channels, height, width = shape
+        self._stored_shape = slices, height, width, channels
+        self._slice_bytes = 2 * channels * height * width
         _in_use.add(self)
 
     def known(self) -> NDArray[np.bool_]:
@@ -151,7 +154,7 @@ class CacheEntry:
         ndarray of float16, (B, C, h, w), or None
             None if a slice is missing or does not have its checksum.
         """
-        out = np.empty((len(indices), *self.shape[1:]), dtype=np.float16)
+        out = np.empty((len(indices), *self._stored_shape[1:]), dtype=np.float16)
         try:
             # Read, not mapped: what is mapped counts as memory of the process.
             with (
@@ -171,7 +174,7 @@ class CacheEntry:
                         return None
         except FileNotFoundError:
             return None
-        return out
+        return out.transpose(0, 3, 1, 2)
 
     def write(self, indices: Sequence[int], features: NDArray[np.float16]) -> None:
         """Keep slices that were computed.
@@ -188,7 +191,7 @@ class CacheEntry:
         InputError
             If the disk is full or the folder cannot be written to.
         """
-        features = np.ascontiguousarray(features, dtype=np.float16)
+        features = np.ascontiguousarray(features.transpose(0, 2, 3, 1), dtype=np.float16)
         views = [memoryview(part).cast("B") for part in features]
         sums = [self._checksum(*pair) for pair in zip(indices, views, strict=True)]
         with self._cache.locked():
@@ -215,7 +218,8 @@ class CacheEntry:
 
         What `read` has not confirmed must not be used.
         """
-        return np.memmap(self.folder / "features.f16", np.float16, "r", shape=self.shape)
+        path = self.folder / "features.f16"
+        return np.memmap(path, np.float16, "r", shape=self._stored_shape).transpose(0, 3, 1, 2)
 
     def _checksum(self, index: int, view: memoryview) -> bytes:
         # The entry's name and the slice's number are in it, so that no slice passes for another.

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Generator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,8 @@ import numpy as np
 from napari_dino_uad.core.cache import cache_home
 from napari_dino_uad.core.engines import Engine, EngineSpec
 from napari_dino_uad.core.errors import InputError
-from napari_dino_uad.core.progress import Progress
+from napari_dino_uad.core.pipeline import in_background
+from napari_dino_uad.core.progress import Inner, Progress
 from napari_dino_uad.core.slices import PreparedScan, Preprocessing
 
 if TYPE_CHECKING:
@@ -123,10 +125,14 @@ def measure(
     expected: torch.Tensor | None = None
     total = len(specs) + _ROUNDS
     for number, spec in enumerate(specs):
-        yield Progress(step, number, total, spec.words)
+        now = Progress(step, number, total, spec.words)
+        yield now
         try:
             placed = backbone.on(make(spec))
-            embeddings = placed.embed(images).cpu()
+            embedding = Inner(in_background(partial(placed.embed, images)))
+            for _ in embedding:
+                yield now
+            embeddings = embedding.value[0].cpu()
             expected = embeddings if expected is None else expected
             cosine = _smallest_cosine(embeddings, expected)
         except InputError:
@@ -145,13 +151,21 @@ def measure(
     started = time.perf_counter()
     for number in range(_ROUNDS):
         for spec, placed in running.items():
-            yield Progress(step, len(specs) + number, total, spec.words)
-            clock = time.perf_counter()
-            placed.embed(images).cpu()
-            best[spec] = min(best[spec], (time.perf_counter() - clock) / len(images))
+            now = Progress(step, len(specs) + number, total, spec.words)
+            timing = Inner(in_background(partial(_seconds, placed, images)))
+            for _ in timing:
+                yield now
+            best[spec] = min(best[spec], timing.value[0])
         if number > 0 and time.perf_counter() - started > _PATIENCE_S:
             break
     return [replace(measured[spec], seconds=best.get(spec)) for spec in specs]
+
+
+def _seconds(backbone: Backbone, images: torch.Tensor) -> float:
+    """Time an embedding, for a slice; run in a thread, as the pipelines do it."""
+    clock = time.perf_counter()
+    backbone.embed(images).cpu()
+    return (time.perf_counter() - clock) / len(images)
 
 
 def _probe(backbone: Backbone, input_size: int) -> torch.Tensor:

@@ -235,7 +235,9 @@ def collect_features(
     """
     kept: NDArray[np.float16] | None = None
     if entry is None:
-        kept = np.empty((len(indices), backbone.spec.dimension, *grid.shape), np.float16)
+        kept = np.empty((len(indices), *grid.shape, backbone.spec.dimension), np.float16)
+        # The channels of a patch side by side, as in the cache.
+        kept = kept.transpose(0, 3, 1, 2)
     done = 0
     for item in extract_features(scan, grid, backbone, indices.tolist(), batch, entry=entry):
         if item is not None:

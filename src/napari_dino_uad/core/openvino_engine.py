@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import torch
 
     from napari_dino_uad.core.backbones import Backbone
+    from napari_dino_uad.core.patch_embedder import PatchEmbedder
 
 __all__ = ["ConvertedNetworks", "OpenVinoEngine", "has_openvino", "openvino_specs"]
 
@@ -32,7 +33,7 @@ _DEVICES = {"cpu": "CPU", "intel-gpu": "GPU"}
 _TYPES = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
 
 # Counts up when the same weights would be converted to another network.
-_NETWORK_VERSION = 1
+_NETWORK_VERSION = 2
 
 # Networks held in memory: one for each size of the input, and most cohorts have one.
 _IN_MEMORY = 4
@@ -123,7 +124,8 @@ class OpenVinoEngine(Engine):
             if len(self._compiled) == _IN_MEMORY:
                 del self._compiled[next(iter(self._compiled))]
             self._compiled[key] = self._compile(*key)
-        return torch.from_numpy(self._compiled[key](images.numpy())[0])
+        embedded = torch.from_numpy(self._compiled[key](images.numpy())[0])
+        return embedded.permute(0, 3, 1, 2)
 
     def _compile(self, height: int, width: int, threads: int) -> Any:
         """Make the network for a size of the input ready to run."""
@@ -178,8 +180,25 @@ class OpenVinoEngine(Engine):
         with warnings.catch_warnings(), torch.no_grad():
             # That tracing is old, and that it fixes the size of the input, which is meant.
             warnings.simplefilter("ignore")
-            traced = torch.jit.trace(module, torch.zeros(1, 3, height, width), check_trace=False)
+            example = torch.zeros(1, 3, height, width)
+            traced = torch.jit.trace(_patches_last(module), example, check_trace=False)
         return ov.convert_model(traced, input=[ov.PartialShape([-1, 3, height, width])])
+
+
+def _patches_last(module: PatchEmbedder) -> torch.nn.Module:
+    """Give embeddings as (B, h, w, C), the channels of a patch side by side as in the cache."""
+    import torch
+
+    class PatchesLast(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.module = module
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            embedded: torch.Tensor = self.module(images)
+            return embedded.permute(0, 2, 3, 1)
+
+    return PatchesLast().eval()
 
 
 class ConvertedNetworks:

@@ -21,6 +21,8 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from napari_dino_uad.widgets.controls import small_label
+
 if TYPE_CHECKING:
     from qtpy.QtGui import QPaintEvent
 
@@ -42,7 +44,8 @@ _SCAN = (240, 150, 60)
 def format_rate(rate: float) -> str:
     """Write a rate in percent with two significant digits."""
     percent = 100 * rate
-    digits = max(0, 1 - math.floor(math.log10(percent))) if percent > 0 else 0
+    # A rate below every healthy pixel's is no rate of 1e-15.
+    digits = max(0, 1 - math.floor(math.log10(percent))) if percent > 1e-3 else 0
     return f"{percent:.{digits}f} %"
 
 
@@ -111,6 +114,11 @@ class ThresholdControl(QWidget):
         self._text = QLabel()
         self._score = QLabel()
         self._score.setAlignment(Qt.AlignmentFlag.AlignRight)
+        self._interval = small_label()
+        self._interval.setToolTip(
+            "How many false positives the healthy scans that the model was calibrated on really "
+            "have at this threshold, but for the lowest and the highest tenth of them."
+        )
         self._plot = pg.PlotWidget(background=None)
         self._plot.setFixedHeight(84)
         self._plot.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
@@ -153,6 +161,7 @@ class ThresholdControl(QWidget):
         layout.addWidget(self._plot)
         layout.addWidget(self.slider)
         layout.addWidget(_Marks(self.slider))
+        layout.addWidget(self._interval)
         self.slider.setValue(_to_step(_DEFAULT_RATE))
         self._show_text()
         self.setEnabled(False)
@@ -200,7 +209,13 @@ class ThresholdControl(QWidget):
         self._text.setText(f"Healthy false positives: {format_rate(self.rate)}")
         if self._calibration is None:
             self._score.setText("")
+            self._interval.setText("")
             return
+        low, high = (format_rate(rate) for rate in self._calibration.interval(self.rate))
+        scans = len(self._calibration.scan_rates)
+        self._interval.setText(
+            f"Most healthy scans: {low} to {high} (of {scans})" if scans > 1 else "One healthy scan"
+        )
         self._score.setText(f"score {self.threshold:.3f}")
         self._line.blockSignals(True)
         self._line.setValue(self.threshold)
