@@ -51,7 +51,7 @@ LIMIT_VARIABLE = "NAPARI_DINO_UAD_CACHE_GB"
 
 # Counts up whenever the same scan, backbone and preprocessing would give other embeddings or
 # another layout on disk; older entries are then never asked for and age away.
-_FEATURE_VERSION = 2
+_FEATURE_VERSION = 3
 
 _CHECKSUM_BYTES = 16
 _MISSING = bytes(_CHECKSUM_BYTES)
