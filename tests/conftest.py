@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from napari_dino_uad import Case, drain, fit, write_volume
+from napari_dino_uad import Case, drain, fit, load_backbone, write_volume
 from napari_dino_uad.core.model import FittedModel
-from napari_dino_uad.core.phantom import Phantom, make_phantom
+from napari_dino_uad.core.phantom import PHANTOM_BACKBONE, Phantom, make_phantom
 
 _HEALTHY = 4
 
@@ -39,7 +39,8 @@ def ill() -> Phantom:
 def model(healthy) -> FittedModel:
     """A small mixture fitted on the healthy heads."""
     cases = [Case(head.volume) for head in healthy]
-    return drain(fit(cases, settings={"components": 60, "epochs": 3, "max_patches": 20_000}))
+    settings = {"components": 60, "epochs": 3, "max_patches": 20_000}
+    return drain(fit(cases, settings=settings, backbone=load_backbone(PHANTOM_BACKBONE)))
 
 
 @pytest.fixture(scope="session")

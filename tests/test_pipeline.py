@@ -7,12 +7,22 @@ import dataclasses
 import numpy as np
 import pytest
 
-from napari_dino_uad import Case, detect, drain, evaluate, fit, load_model, save_model
+from napari_dino_uad import (
+    Case,
+    detect,
+    drain,
+    evaluate,
+    fit,
+    load_backbone,
+    load_model,
+    save_model,
+)
 from napari_dino_uad.core.detect import SliceMaps
 from napari_dino_uad.core.errors import InputError
 from napari_dino_uad.core.findings import find_findings
 from napari_dino_uad.core.metrics import pixel_metrics
 from napari_dino_uad.core.normative.methods import METHODS
+from napari_dino_uad.core.phantom import PHANTOM_BACKBONE
 from napari_dino_uad.core.slices import Preprocessing
 from napari_dino_uad.core.volume import volume_from_array
 
@@ -111,7 +121,8 @@ def test_findings_are_the_lesions(anomaly, ill, model):
 def test_another_plane(healthy, ill):
     preprocessing = Preprocessing(plane="coronal", input_size=128)
     cases = [Case(head.volume) for head in healthy[:2]]
-    model = drain(fit(cases, settings=SMALL, preprocessing=preprocessing))
+    backbone = load_backbone(PHANTOM_BACKBONE)
+    model = drain(fit(cases, settings=SMALL, preprocessing=preprocessing, backbone=backbone))
     anomaly = drain(detect(ill.volume, model))
     assert anomaly.scores.shape == ill.volume.shape
     inside = anomaly.foreground

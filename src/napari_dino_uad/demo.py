@@ -40,9 +40,10 @@ def fit_phantoms() -> Generator[Progress, None, tuple[FittedModel, Phantom]]:
     -------
     tuple of (FittedModel, Phantom)
     """
+    from napari_dino_uad.core.backbones import load_backbone
     from napari_dino_uad.core.cohort import Case
     from napari_dino_uad.core.fit import fit
-    from napari_dino_uad.core.phantom import make_phantom
+    from napari_dino_uad.core.phantom import PHANTOM_BACKBONE, make_phantom
 
     cases = []
     for number in range(_HEALTHY):
@@ -51,7 +52,8 @@ def fit_phantoms() -> Generator[Progress, None, tuple[FittedModel, Phantom]]:
     yield Progress("Making synthetic heads", _HEALTHY, _HEALTHY + 1)
     ill = make_phantom(_ILL_SEED, lesions=_LESIONS)
     settings = {"components": _COMPONENTS, "epochs": _EPOCHS}
-    model = yield from fit(cases, method="dpmm", settings=settings)
+    backbone = load_backbone(PHANTOM_BACKBONE)
+    model = yield from fit(cases, method="dpmm", settings=settings, backbone=backbone)
     return model, ill
 
 

@@ -150,7 +150,8 @@ def test_fit_with_a_file_of_weights_and_detect_finds_it(
     assert model.backbone_key == "dinov2-vits14@1,2"
     # Here and in a later start of napari alike, without a word about the file.
     opened = session()
-    assert drain(opened.backbone_of(model)) is opened.backbone(model.backbone_key)
+    placed = drain(opened.backbone_of(model))
+    assert placed.module is opened.backbone(model.backbone_key).module
     later = drain(Session().backbone_of(model))
     assert later.sha256 == model.backbone_sha256
     # Choosing the backbone again brings its file back, and only its.

@@ -238,7 +238,7 @@ def _signature_of(spec: BackboneSpec) -> tuple[Any, ...] | None:
 
 def _describe(state: Mapping[str, torch.Tensor]) -> str:
     """Say what a file of tensors seems to hold."""
-    if any(name.startswith("normative.") for name in state):
+    if any(name.startswith("views.") for name in state):
         return "a model that Fit saved"
     if any(name.startswith("embeddings.") for name in state):
         return "weights under the names of the transformers library"
