@@ -22,8 +22,8 @@ from napari_dino_uad.core.volume import Volume, volume_from_array
 __all__ = ["MAXIMUM_LESIONS", "PHANTOM_BACKBONE", "Phantom", "make_phantom"]
 
 #: Backbone, and layers of it, for synthetic heads: a handful of them does not span what the
-#: finest level sees of their noise, and that drowns their lesions.
-PHANTOM_BACKBONE = "efficientnet-lite0@3,4,5"
+#: finest and the coarsest level see, and that drowns their lesions.
+PHANTOM_BACKBONE = "efficientnet-lite0@3,4"
 
 #: More would not find room apart from each other.
 MAXIMUM_LESIONS = 6
