@@ -244,7 +244,9 @@ def test_other_errors_and_a_single_slice_too_large_are_told():
         Small(0, MemoryError()).embed(torch.zeros(4, 3, 2, 2))
 
 
-def test_the_user_hears_of_a_halved_batch(model, backbone, ill):
+def test_the_user_hears_of_a_halved_batch(model, ill):
+    backbone = model.load_backbone()
+
     class Tight(TorchEngine):
         def run(self, images):
             if len(images) > 1:
@@ -362,7 +364,8 @@ def test_a_missing_openvino_or_device_is_told(cache, backbone, monkeypatch):
 
 
 @openvino
-def test_a_model_of_one_engine_detects_with_another(cache, model, backbone, ill):
+def test_a_model_of_one_engine_detects_with_another(cache, model, ill):
+    backbone = model.load_backbone()
     placed = drain(choose_engine(backbone, engine="openvino float32"))
     store = FeatureCache(cache / "features")
     first = drain(detect(ill.volume, model, backbone=backbone, cache=store))
