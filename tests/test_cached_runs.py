@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from napari_dino_uad import Case, detect, drain, fit, load_backbone, load_model
+from napari_dino_uad import Case, detect, drain, fit, load_model
 from napari_dino_uad.cli import app
 from napari_dino_uad.core.backbones import Backbone
 from napari_dino_uad.core.cache import FeatureCache, open_cache
@@ -97,7 +97,7 @@ def test_a_killed_fit_goes_on_and_gives_the_same_model(heads, tmp_path):
 
 def test_cache_info_and_clear(monkeypatch, tmp_path, model, ill):
     monkeypatch.setenv("NAPARI_DINO_UAD_CACHE", str(tmp_path))
-    drain(detect(ill.volume, model, backbone=load_backbone()))
+    drain(detect(ill.volume, model, backbone=model.load_backbone()))
     told = CliRunner().invoke(app, ["cache", "info"])
     assert told.exit_code == 0
     assert "1, 1 of them complete" in told.output
