@@ -1,0 +1,73 @@
+"""The fastest engine of the CPU against torch in single precision, on the same slices.
+
+ViT-S/14 at 448 pixels with random weights, which changes nothing of its time. Engines run by
+turns; of each the best round counts, since others may be at work on the machine.
+
+    python benchmarks/engines.py [--backbone dinov2-vits14] [--rounds 5]
+
+The last line says how many times faster the best engine is whose embeddings are the same.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+
+import torch
+from detect_overhead import head, in_thread, place, seconds_of
+
+from napari_dino_uad.core.engine_choice import available_engines, choose_engine
+from napari_dino_uad.core.engine_measurement import SMALLEST_COSINE
+from napari_dino_uad.core.errors import InputError
+from napari_dino_uad.core.progress import drain
+from napari_dino_uad.core.slices import Preprocessing, prepare
+
+_SLICES = 8
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--backbone", default="dinov2-vits14")
+    parser.add_argument("--rounds", type=int, default=5)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["NAPARI_DINO_UAD_CACHE"] = folder
+        reference = place(options.backbone, "torch float32")
+        spec = reference.spec
+        scan = prepare(head(40, 240, 0), Preprocessing(input_size=spec.input_size))
+        grid = scan.grid(spec.stride, spec.multiple)
+        batches = [scan.images([number, number + 1], grid) for number in range(16, 16 + _SLICES, 2)]
+        expected = [reference.embed(images) for images in batches]
+        seconds: dict[str, float] = {}
+        placed = {}
+        for engine in available_engines("cpu"):
+            wish = f"{engine.library} {engine.precision}"
+            try:
+                placed[wish] = drain(choose_engine(reference, "cpu", wish))
+            except InputError as error:
+                print(f"{wish}: {error}")
+        for _ in range(options.rounds):
+            for wish, backbone in placed.items():
+                taken = seconds_of(
+                    lambda backbone=backbone: in_thread(
+                        lambda: [backbone.embed(images) for images in batches]
+                    )
+                )
+                seconds[wish] = min(taken / _SLICES, seconds.get(wish, taken))
+        same = {}
+        for wish, backbone in placed.items():
+            cosine = min(
+                float(torch.cosine_similarity(backbone.embed(images), one, dim=1).min())
+                for images, one in zip(batches, expected, strict=True)
+            )
+            print(f"{wish}: {seconds[wish]:.3f} s a slice, least cosine {cosine:.5f}")
+            if cosine >= SMALLEST_COSINE:
+                same[wish] = seconds[wish]
+    best = min(same, key=lambda wish: same[wish])
+    print(f"the fastest that gives the same embeddings: {best}")
+    print(f"ratio: {same['torch float32'] / same[best]:.2f}")
+
+
+if __name__ == "__main__":
+    main()
