@@ -19,6 +19,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -74,14 +75,26 @@ def whole(scan: Path, model: FittedModel, backbone: Backbone, out: Path) -> None
     write_results(out, anomaly, labels, findings, 0.01)
 
 
+def in_thread(call: Callable[[], object]) -> None:
+    """Run a call as detection runs the backbone: on a busy machine the main thread waits."""
+    thread = threading.Thread(target=call)
+    thread.start()
+    thread.join()
+
+
+def seconds_of(call: Callable[[], object]) -> float:
+    """Time a call."""
+    started = time.perf_counter()
+    call()
+    return time.perf_counter() - started
+
+
 def best(calls: dict[str, Callable[[int], None]], rounds: int) -> dict[str, float]:
     """Time calls by turns and return the best of each."""
     times: dict[str, list[float]] = {name: [] for name in calls}
     for number in range(rounds):
         for name, call in calls.items():
-            started = time.perf_counter()
-            call(number)
-            times[name].append(time.perf_counter() - started)
+            times[name].append(seconds_of(partial(call, number)))
             print(f"  {name}: {times[name][-1]:.2f} s", flush=True)
     return {name: min(taken) for name, taken in times.items()}
 
@@ -106,10 +119,7 @@ def compare(key: str, engine: str, rounds: int, folder: Path) -> float:
             backbone.embed(images).cpu()
 
     def bare(_: int) -> None:
-        # In a thread, as in detection: on a busy machine the main thread waits otherwise.
-        thread = threading.Thread(target=embed_all)
-        thread.start()
-        thread.join()
+        in_thread(embed_all)
 
     def detection(number: int) -> None:
         # Its own cache each time, so that nothing is known.

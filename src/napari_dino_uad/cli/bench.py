@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -12,9 +13,6 @@ from napari_dino_uad.cli.options import Device, Engine, Weights, parse_settings
 from napari_dino_uad.cli.terminal import output, progress_bars, writable_folder
 from napari_dino_uad.core.errors import InputError
 from napari_dino_uad.core.normative.methods import METHODS, find_method
-
-if TYPE_CHECKING:
-    from napari_dino_uad.core.bench_splits import Split
 
 __all__ = ["register"]
 
@@ -39,6 +37,15 @@ Readme = Annotated[
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Make finished runs again.")]
 
+_ABOUT = {
+    "lgg": "FLAIR head scans: DATA holds train, valid and test with *_flair.nii.gz, "
+    "*_lesion.nii.gz.",
+    "oct": "Retinal B-scans: DATA holds img and fluid with img_N.png, 11 of each patient.",
+}
+_WRITES = (
+    "Writes {name}.json, {name}.csv and {name}.md. A finished run of the same data, settings and "
+    "code is not made again, so a stopped benchmark goes on where it was."
+)
 _OUT = Path("benchmarks/results")
 _METHODS = ",".join(METHODS)
 _SEEDS = "0,1,2"
@@ -47,57 +54,59 @@ _SEEDS = "0,1,2"
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     bench = typer.Typer(help="Compare methods on a data set with masks.", no_args_is_help=True)
-    bench.command("lgg")(_lgg)
-    bench.command("oct")(_oct)
+    for name, about in _ABOUT.items():
+        bench.command(name, help=f"{about}\n\n{_WRITES.format(name=name)}")(_command(name))
     app.add_typer(bench, name="bench")
 
 
-def _lgg(
-    data: Data,
-    methods: Methods = _METHODS,
-    seeds: Seeds = _SEEDS,
-    out: Out = _OUT,
-    settings: Settings = None,
-    backbone: BackboneKey = "efficientnet-lite0",
-    weights: Weights = None,
-    device: Device = "auto",
-    engine: Engine = "auto",
-    readme: Readme = None,
-    overwrite: Overwrite = False,
-) -> None:
-    """FLAIR head scans: DATA holds train, valid and test with *_flair.nii.gz, *_lesion.nii.gz.
+def _command(name: str) -> Callable[..., None]:
+    """Make the command of a split; all take the same options."""
 
-    Writes lgg.json, lgg.csv and lgg.md. A finished run of the same data, settings and code is not
-    made again, so a stopped benchmark goes on where it was.
-    """
-    from napari_dino_uad.core.bench_splits import lgg_split
+    def run(
+        data: Data,
+        methods: Methods = _METHODS,
+        seeds: Seeds = _SEEDS,
+        out: Out = _OUT,
+        settings: Settings = None,
+        backbone: BackboneKey = "efficientnet-lite0",
+        weights: Weights = None,
+        device: Device = "auto",
+        engine: Engine = "auto",
+        readme: Readme = None,
+        overwrite: Overwrite = False,
+    ) -> None:
+        from napari_dino_uad.core.atomic import write_text
+        from napari_dino_uad.core.bench_splits import lgg_split, oct_split
+        from napari_dino_uad.core.bench_table import bench_table, read_section, replace_section
 
-    asked = _methods(methods, settings or [])
-    _bench(lgg_split(data), asked, seeds, out, backbone, weights, device, engine, readme, overwrite)
+        asked = _methods(methods, settings or [])
+        split = {"lgg": lgg_split, "oct": oct_split}[name](data)
+        numbers = _seeds(seeds)
+        if readme is not None:
+            # Found out now rather than after an hour.
+            read_section(readme.read_text(encoding="utf-8"), split.name)
+        writable_folder(out)
+        loaded = load_on(device, engine, backbone, weights)
 
+        from napari_dino_uad.core.bench import bench
+        from napari_dino_uad.core.bench_table import write_bench
+        from napari_dino_uad.core.progress import drain
 
-def _oct(
-    data: Data,
-    methods: Methods = _METHODS,
-    seeds: Seeds = _SEEDS,
-    out: Out = _OUT,
-    settings: Settings = None,
-    backbone: BackboneKey = "efficientnet-lite0",
-    weights: Weights = None,
-    device: Device = "auto",
-    engine: Engine = "auto",
-    readme: Readme = None,
-    overwrite: Overwrite = False,
-) -> None:
-    """Retinal B-scans: DATA holds img and fluid with img_N.png, 11 of each patient.
+        with progress_bars() as bars:
+            result = drain(
+                bench(split, asked, numbers, out, backbone=loaded, overwrite=overwrite), bars
+            )
+        paths = write_bench(result, out)
+        table = bench_table(result)
+        if readme is not None:
+            text = readme.read_text(encoding="utf-8")
+            write_text(readme, replace_section(text, split.name, table))
+            paths.append(readme)
+        console = output()
+        console.print(table, soft_wrap=True)
+        console.print(f"Written: {', '.join(map(str, paths))}", soft_wrap=True)
 
-    Writes oct.json, oct.csv and oct.md. A finished run of the same data, settings and code is not
-    made again, so a stopped benchmark goes on where it was.
-    """
-    from napari_dino_uad.core.bench_splits import oct_split
-
-    asked = _methods(methods, settings or [])
-    _bench(oct_split(data), asked, seeds, out, backbone, weights, device, engine, readme, overwrite)
+    return run
 
 
 def _methods(names: str, assignments: list[str]) -> dict[str, dict[str, Any]]:
@@ -125,44 +134,3 @@ def _seeds(text: str) -> list[int]:
     if min(seeds) < 0:
         raise InputError(f"A seed is 0 or more, but {min(seeds)} came.")
     return list(dict.fromkeys(seeds))
-
-
-def _bench(
-    split: Split,
-    methods: dict[str, dict[str, Any]],
-    seeds: str,
-    out: Path,
-    backbone: str,
-    weights: Path | None,
-    device: str,
-    engine: str,
-    readme: Path | None,
-    overwrite: bool,
-) -> None:
-    from napari_dino_uad.core.atomic import write_text
-    from napari_dino_uad.core.bench_table import bench_table, read_section, replace_section
-
-    numbers = _seeds(seeds)
-    if readme is not None:
-        # Found out now rather than after an hour.
-        read_section(readme.read_text(encoding="utf-8"), split.name)
-    writable_folder(out)
-    loaded = load_on(device, engine, backbone, weights)
-
-    from napari_dino_uad.core.bench import bench
-    from napari_dino_uad.core.bench_table import write_bench
-    from napari_dino_uad.core.progress import drain
-
-    with progress_bars() as bars:
-        result = drain(
-            bench(split, methods, numbers, out, backbone=loaded, overwrite=overwrite), bars
-        )
-    paths = write_bench(result, out)
-    table = bench_table(result)
-    if readme is not None:
-        text = readme.read_text(encoding="utf-8")
-        write_text(readme, replace_section(text, split.name, table))
-        paths.append(readme)
-    console = output()
-    console.print(table, soft_wrap=True)
-    console.print(f"Written: {', '.join(map(str, paths))}", soft_wrap=True)

@@ -43,6 +43,14 @@ __all__ = ["AnomalyMap", "PlaneMap", "SliceMaps", "detect", "score_slices"]
 _AT_ONCE = 16
 
 
+def _refined(
+    maps: NDArray[np.float32], scan: PreparedScan, part: list[int] | slice, detail_mm: float
+) -> NDArray[np.float32]:
+    """Let the maps of some slices of a scan, (B, rows, cols), follow the anatomy's edges."""
+    pixel_mm = scan.spacing_mm[1:]
+    return refine_maps(maps, scan.values[part], scan.foreground[part], pixel_mm, detail_mm)
+
+
 @dataclass(frozen=True)
 class SliceMaps:
     """Score maps of some slices, as soon as they are known.
@@ -74,13 +82,8 @@ class SliceMaps:
 
     def scores(self) -> NDArray[np.float32]:
         """Bring the maps to the slices' pixels, (B, rows, cols)."""
-        return refine_maps(
-            self.grid.to_slices(self.maps),
-            self.scan.values[self.indices],
-            self.foreground,
-            self.scan.spacing_mm[1:],
-            self.detail_mm,
-        )
+        maps = self.grid.to_slices(self.maps)
+        return _refined(maps, self.scan, self.indices, self.detail_mm)
 
 
 @dataclass(frozen=True)
@@ -143,16 +146,10 @@ class AnomalyMap:
             for start in range(0, len(slices), _AT_ONCE):
                 part = slice(start, start + _AT_ONCE)
                 slices[part] += share * one.grid.to_slices(one.scores[part])
-        slices, scan = to_plane(full, self.planes[0].plane), self.scan
+        slices, detail_mm = to_plane(full, self.planes[0].plane), self.model.maps.detail_mm
         for start in range(0, len(slices), _AT_ONCE):
             part = slice(start, start + _AT_ONCE)
-            slices[part] = refine_maps(
-                slices[part],
-                scan.values[part],
-                scan.foreground[part],
-                scan.spacing_mm[1:],
-                self.model.maps.detail_mm,
-            )
+            slices[part] = _refined(slices[part], self.scan, part, detail_mm)
         return full
 
     @cached_property

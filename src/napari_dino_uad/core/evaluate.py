@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_dino_uad.core.atomic import write_text
 from napari_dino_uad.core.cache import FeatureCache
 from napari_dino_uad.core.cohort import Case, tissue_slices
 from napari_dino_uad.core.detect import detect
@@ -182,10 +183,7 @@ def _flat(metrics: dict[str, Any]) -> dict[str, Any]:
 
 def write_evaluation(evaluation: Evaluation, folder: Path) -> None:
     """Write `metrics.json` and `cases.csv` into a folder, under temporary names first."""
-    folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / ".metrics.json.partial"
-    temporary.write_text(json.dumps(evaluation.metrics, indent=2) + "\n", encoding="utf-8")
-    temporary.replace(folder / "metrics.json")
+    write_text(folder / "metrics.json", json.dumps(evaluation.metrics, indent=2) + "\n")
     temporary = folder / ".cases.csv.partial"
     with temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(evaluation.cases[0]))

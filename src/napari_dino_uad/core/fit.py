@@ -105,6 +105,7 @@ def fit(
     InputError
         If there are too few scans or no healthy slice.
     """
+    # Refused now rather than after the scans were read.
     new_normative(method, seed, settings or {})
     maps = maps or MapSettings()
     store = open_cache(cache)

@@ -15,6 +15,7 @@ import numpy as np
 from napari_dino_uad.core.calibration import Calibration
 from napari_dino_uad.core.errors import InputError
 from napari_dino_uad.core.model import FittedModel, View
+from napari_dino_uad.core.normative.base import tensors_under
 from napari_dino_uad.core.normative.context import Context
 from napari_dino_uad.core.normative.methods import METHODS
 from napari_dino_uad.core.score_map import MapSettings, ScoreScale
@@ -124,7 +125,10 @@ def load_model(path: Path | str) -> FittedModel:
         View(
             preprocessing=Preprocessing.from_dict(view["preprocessing"]),
             normative=_restore(
-                header["method"], view["config"], _under(f"views.{number}.", tensors), path.name
+                header["method"],
+                view["config"],
+                tensors_under(f"views.{number}.", tensors),
+                path.name,
             ),
             scale=ScoreScale(**view["scale"]),
         )
@@ -132,7 +136,7 @@ def load_model(path: Path | str) -> FittedModel:
     )
     calibrations = {
         kind: Calibration(
-            **{name: one.numpy() for name, one in _under(f"{kind}.", tensors).items()},
+            **{name: one.numpy() for name, one in tensors_under(f"{kind}.", tensors).items()},
             pixels=header["pixels"][kind],
         )
         for kind in _CALIBRATIONS
@@ -160,12 +164,6 @@ def _check_version(version: int, name: str) -> None:
             f"{name} was written before the first release (format {version}, this one reads "
             f"format {FORMAT_VERSION}), when scores meant something else; fit the model again."
         )
-
-
-def _under(prefix: str, tensors: dict[str, Any]) -> dict[str, Any]:
-    return {
-        key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)
-    }
 
 
 def _restore(method: str, config: dict[str, Any], tensors: dict[str, Any], name: str) -> Any:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_dino_uad.core.atomic import write_text
 from napari_dino_uad.core.domain_shift import measure_shift
 from napari_dino_uad.core.findings import Finding, size_unit, write_findings_csv
 from napari_dino_uad.core.volume import write_volume
@@ -92,7 +93,5 @@ def write_results(
         "seconds": anomaly.seconds,
         **(extra or {}),
     }
-    temporary = paths[3].with_name(f".{paths[3].name}.partial")
-    temporary.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    temporary.replace(paths[3])
+    write_text(paths[3], json.dumps(report, indent=2) + "\n")
     return paths

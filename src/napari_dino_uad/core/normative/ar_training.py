@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from napari_dino_uad.core.errors import InputError
+from napari_dino_uad.core.normative.base import tensors_under
 from napari_dino_uad.core.progress import Progress
 
 if TYPE_CHECKING:
@@ -208,19 +209,12 @@ class Training:
                 "came; start a new fit."
             )
 
-        def under(prefix: str) -> dict[str, torch.Tensor]:
-            return {
-                name[len(prefix) :]: value
-                for name, value in state.items()
-                if name.startswith(prefix)
-            }
-
         moments: dict[int, dict[str, torch.Tensor]] = {}
-        for name, value in under("adam.").items():
+        for name, value in tensors_under("adam.", state).items():
             index, kind = name.split(".")
             moments.setdefault(int(index), {})[kind] = value.clone()
         try:
-            self._networks.load_state_dict(under("network."))
+            self._networks.load_state_dict(tensors_under("network.", state))
             self._optimiser.load_state_dict(
                 {"state": moments, "param_groups": self._optimiser.state_dict()["param_groups"]}
             )
@@ -229,7 +223,7 @@ class Training:
                 "A stopped fit can only go on with the settings it began with, but others came; "
                 "start a new fit."
             ) from error
-        self._best = under("best.")
+        self._best = tensors_under("best.", state)
         self._order.set_state(state["order"])
         self._noise.set_state(state["noise"])
         self.history = state["history"].tolist()

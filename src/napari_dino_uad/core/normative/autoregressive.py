@@ -28,6 +28,7 @@ from napari_dino_uad.core.normative.ar_errors import (
 )
 from napari_dino_uad.core.normative.ar_network import ARNetwork
 from napari_dino_uad.core.normative.ar_training import Training
+from napari_dino_uad.core.normative.base import tensors_under
 from napari_dino_uad.core.precision import computing_dtype
 from napari_dino_uad.core.progress import Inner, Progress
 
@@ -366,14 +367,7 @@ class Autoregressive:
             model.train_history_ = tensors["train_history"].tolist()
             model._embedding = Embedding(tensors["embedding.mean"], tensors["embedding.scale"])
             model._networks = model._build(model._embedding.channels)
-            prefix = "network."
-            model._networks.load_state_dict(
-                {
-                    name[len(prefix) :]: value
-                    for name, value in tensors.items()
-                    if name.startswith(prefix)
-                }
-            )
+            model._networks.load_state_dict(tensors_under("network.", tensors))
         except (KeyError, RuntimeError) as error:
             raise InputError(
                 "The file's tensors do not fit its settings: it is damaged or was edited; fit "

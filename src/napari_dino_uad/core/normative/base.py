@@ -12,7 +12,16 @@ if TYPE_CHECKING:
 
     from napari_dino_uad.core.features import FeatureSet
 
-__all__ = ["NormativeModel"]
+__all__ = ["NormativeModel", "tensors_under"]
+
+
+def tensors_under(prefix: str, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return the tensors whose names begin with a prefix, named without it."""
+    return {
+        name.removeprefix(prefix): tensor
+        for name, tensor in tensors.items()
+        if name.startswith(prefix)
+    }
 
 
 class NormativeModel(Protocol):

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from napari_dino_uad.core.calibration import Calibration
 from napari_dino_uad.core.errors import InputError
+from napari_dino_uad.core.normative.base import tensors_under
 from napari_dino_uad.core.progress import Progress
 
 if TYPE_CHECKING:
@@ -180,16 +181,9 @@ class Fusion:
         configs, pixels = values.pop("member_configs"), values.pop("pixels")
         model = cls(FusionConfig(**values))
         for name in model.settings.members:
-            own = {
-                key.removeprefix(f"{name}."): tensor
-                for key, tensor in tensors.items()
-                if key.startswith(f"{name}.")
-            }
-            prefix = "calibration."
-            arrays = {
-                key.removeprefix(prefix): own.pop(key).numpy()
-                for key in [key for key in own if key.startswith(prefix)]
-            }
+            own = tensors_under(f"{name}.", tensors)
+            saved = tensors_under("calibration.", own)
+            arrays = {key: own.pop(f"calibration.{key}").numpy() for key in saved}
             model.calibrations_[name] = Calibration(**arrays, pixels=pixels[name])
             model.members_[name] = find_method(name).model_class().restore(configs[name], own)
         return model
