@@ -7,6 +7,7 @@ import time
 
 import numpy as np
 import pytest
+import torch
 
 from napari_dino_uad.core.backbones import load_backbone
 from napari_dino_uad.core.cache import FeatureCache, content_digest
@@ -16,7 +17,7 @@ from napari_dino_uad.core.features import (
     extract_features,
     outwards,
 )
-from napari_dino_uad.core.pipeline import in_background, prefetch
+from napari_dino_uad.core.pipeline import in_background, prefetch, sharing_cores
 from napari_dino_uad.core.progress import Inner
 from napari_dino_uad.core.slices import Preprocessing, prepare
 from napari_dino_uad.core.volume import volume_from_array
@@ -182,3 +183,23 @@ def test_a_tampered_slice_alone_is_computed_again(scan, entry, backbone):
     before, after = (np.concatenate([part for _, part in parts]) for parts in (first, again))
     assert np.allclose(before.astype(np.float32), after.astype(np.float32), atol=1e-3)
     assert all(store.read([index]) is not None for index in range(9))
+
+
+def test_who_waited_computes_in_one_thread_and_stops_nobody_else():
+    before = torch.get_num_threads()
+    # More than one, or there is nothing to see on a machine with one core.
+    torch.set_num_threads(2)
+    seen = []
+    try:
+        with sharing_cores(waited_s=1.0):
+            inside = torch.get_num_threads()
+            other = threading.Thread(target=lambda: seen.append(torch.get_num_threads()))
+            other.start()
+            other.join()
+        with sharing_cores(waited_s=0.0):
+            unlimited = torch.get_num_threads()
+        after = torch.get_num_threads()
+    finally:
+        torch.set_num_threads(before)
+    assert inside == 1
+    assert seen == [2] and unlimited == 2 and after == 2

@@ -6,10 +6,14 @@ import numpy as np
 import pytest
 import torch
 
+from napari_dino_uad.core.calibration import Calibration
 from napari_dino_uad.core.features import FeatureSet
-from napari_dino_uad.core.model import _score_tissue
+from napari_dino_uad.core.model import FittedModel, View
 from napari_dino_uad.core.normative.context import Context
 from napari_dino_uad.core.normative.methods import new_normative
+from napari_dino_uad.core.score_map import MapSettings, ScoreScale
+from napari_dino_uad.core.slices import Preprocessing
+from napari_dino_uad.core.symmetry import mirror_distance
 
 SETTINGS = {
     "dpmm": {"components": 8, "epochs": 1},
@@ -18,32 +22,56 @@ SETTINGS = {
 }
 
 
-def healthy(seed: int) -> FeatureSet:
-    features = FeatureSet(Context(), (16,))
+def healthy(seed: int, channels: int) -> FeatureSet:
+    features = FeatureSet(Context(), (channels,))
     chance = np.random.default_rng(seed)
     for _ in range(2):
-        grid = chance.normal(size=(6, 16, 12, 14)).astype(np.float16)
+        grid = chance.normal(size=(6, channels, 12, 14)).astype(np.float16)
         features.add(grid, np.ones((6, 12, 14), dtype=bool))
     return features
 
 
+def one_view(normative, scale: ScoreScale) -> FittedModel:
+    unused = Calibration(np.array([1.0]), np.array([0.0]), 0, np.array([[1.0]]))
+    return FittedModel(
+        views=(View(Preprocessing(), normative, scale),),
+        backbone_key="dinov2-vits14",
+        backbone_sha256="0" * 64,
+        context=Context(),
+        maps=MapSettings(),
+        calibration=unused,
+        levels=unused,
+    )
+
+
 @pytest.mark.parametrize("method", ["dpmm", "memory-bank", "ar"])
-def test_tissue_scores_as_it_does_in_the_whole_slice(method):
+@pytest.mark.parametrize("columns", [slice(3, 9), slice(0, 14)], ids=["head", "full"])
+def test_air_around_the_tissue_changes_no_score(method, columns):
+    """Scores and asymmetry in the box of the tissue, against those of the whole slice."""
     normative = new_normative(method, 0, SETTINGS[method])
-    for _ in normative.fit(healthy(0), healthy(1)):
+    for _ in normative.fit(healthy(0, 384), healthy(1, 384)):
         pass
     assert normative.patchwise is (method != "ar")
     chance = np.random.default_rng(2)
-    features = torch.from_numpy(chance.normal(size=(2, 16, 12, 14)).astype(np.float32))
-    tissue = chance.uniform(size=(2, 12, 14)) > 0.6
+    features = chance.normal(size=(2, 384, 12, 14)).astype(np.float16)
+    tissue = np.zeros((2, 12, 14), dtype=bool)
+    tissue[:, 2:8, columns] = chance.uniform(size=tissue[:, 2:8, columns].shape) > 0.3
+    scale = ScoreScale(0.2, 0.7, 0.4, 0.3, symmetry=0.5)
+    model = one_view(normative, scale)
     with torch.inference_mode():
-        whole = normative.score(features).numpy()
-        found = _score_tissue(normative, features, tissue)
-        nothing = _score_tissue(normative, features, np.zeros_like(tissue))
-    np.testing.assert_allclose(found[tissue], whole[tissue], atol=1e-5)
-    assert found.shape == nothing.shape == tissue.shape
-    if normative.patchwise:
-        assert not nothing.any()
+        whole = model.context.apply(torch.from_numpy(features).float(), (384,))
+        mirror = mirror_distance(whole, torch.from_numpy(tissue)).numpy()
+        expected = scale.combine(normative.score(whole).numpy(), mirror)
+    found = model.score(features, tissue)
+    assert np.ptp(expected[tissue]) > 0.1
+    np.testing.assert_allclose(found[tissue], expected[tissue], atol=1e-4)
+
+
+@pytest.mark.parametrize("method", ["dpmm", "ar"])
+def test_a_slice_of_air_has_no_score(method):
+    model = one_view(new_normative(method, 0, SETTINGS[method]), ScoreScale(0.0, 1.0))
+    air = model.score(np.zeros((2, 384, 12, 14), np.float16), np.zeros((2, 12, 14), dtype=bool))
+    assert air.shape == (2, 12, 14) and not air.any()
 
 
 def test_what_depends_on_its_place_is_scored_with_its_slice():

@@ -20,7 +20,7 @@ from napari_dino_uad.core.features import (
     outwards,
 )
 from napari_dino_uad.core.model import FittedModel, View
-from napari_dino_uad.core.pipeline import in_background
+from napari_dino_uad.core.pipeline import in_background, sharing_cores
 from napari_dino_uad.core.progress import Inner, Progress
 from napari_dino_uad.core.score_map import refine_maps, scan_level
 from napari_dino_uad.core.slices import (
@@ -208,11 +208,14 @@ def score_slices(
             yield None, int(grown.known.sum())
             continue
         indices, features = item
-        seconds["backbone"] = seconds.get("backbone", 0.0) + time.perf_counter() - clock
+        waited = time.perf_counter() - clock
+        seconds["backbone"] = seconds.get("backbone", 0.0) + waited
         clock = time.perf_counter()
-        inside = grid.to_grid(scan.foreground[indices]) > PATCH_FOREGROUND
+        with sharing_cores(waited):
+            inside = grid.to_grid(scan.foreground[indices]) > PATCH_FOREGROUND
+            scores = model.score(features, inside, view)
         tissue[indices] = inside
-        grown.add(indices, model.score(features, inside, view), inside.astype(np.float32))
+        grown.add(indices, scores, inside.astype(np.float32))
         smoothed[indices] = grown.smoothed(indices)
         maps = smoothed[indices] - _shift(model, scan_level(smoothed, tissue, grown.known))
         seconds["model"] = seconds.get("model", 0.0) + time.perf_counter() - clock

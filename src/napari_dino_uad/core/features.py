@@ -98,8 +98,9 @@ def extract_features(
 ) -> Generator[tuple[list[int], NDArray[np.float16]] | None, None, None]:
     """Read or compute the embeddings of some slices, batch by batch.
 
-    Slices are prepared in one thread while the backbone runs in another, so that neither it nor
-    whoever takes the embeddings waits longer than need be; a few batches at most are in memory.
+    Slices are prepared in one thread while the backbone runs in another and a third keeps what it
+    gave, so that neither it nor whoever takes the embeddings waits longer than need be; a few
+    batches at most are in memory.
 
     Parameters
     ----------
@@ -124,14 +125,9 @@ def extract_features(
         Slice numbers and their embeddings; None every tenth of a second in which none came.
     """
     inputs = prefetch(_inputs(scan, grid, order, batch, first_batch, entry), ahead=2)
-    for item in prefetch(_embedded(inputs, backbone), patience_s=PATIENCE_S):
-        if item is None:
-            yield None
-            continue
-        indices, features, computed = item
-        if computed and entry is not None:
-            entry.write(indices, features)
-        yield indices, features
+    # Two ahead: one that waits to be taken while the next is made.
+    embedded = prefetch(_embedded(inputs, backbone), ahead=2)
+    yield from prefetch(_kept(embedded, entry), ahead=2, patience_s=PATIENCE_S)
 
 
 def _inputs(
@@ -174,6 +170,19 @@ def _embedded(
             yield indices, content, False
         else:
             yield indices, backbone.embed(content).half().cpu().numpy(), True
+
+
+def _kept(
+    embedded: Iterable[tuple[list[int], NDArray[np.float16], bool] | None],
+    entry: CacheEntry | None,
+) -> Iterator[tuple[list[int], NDArray[np.float16]]]:
+    """Keep what was computed."""
+    for item in embedded:
+        assert item is not None
+        indices, features, computed = item
+        if computed and entry is not None:
+            entry.write(indices, features)
+        yield indices, features
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_dino_uad.core.crop import tight_box
 from napari_dino_uad.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -155,23 +156,30 @@ def find_findings(
     above = scores > threshold
     if foreground is not None:
         above &= foreground
+    labels = np.zeros(scores.shape, dtype=np.uint8)
+    box = tight_box(above)
+    above = above[box]
+    if not above.size:
+        return labels, []
     components = sitk.ConnectedComponent(sitk.GetImageFromArray(above.astype(np.uint8)), True)
     minimum_voxels = max(1, int(np.ceil(minimum / unit.voxel - 1e-9)))
     ordered = sitk.RelabelComponent(components, minimum_voxels, True)
     ranked = sitk.GetArrayFromImage(ordered)
     ranked[ranked > _MOST_FINDINGS] = 0
-    labels = ranked.astype(np.uint8)
-    shape = sitk.LabelShapeStatisticsImageFilter()
-    shape.Execute(ordered)
-    intensity = sitk.LabelIntensityStatisticsImageFilter()
-    intensity.Execute(ordered, sitk.GetImageFromArray(scores))
+    labels[box] = ranked
+    statistics = sitk.LabelIntensityStatisticsImageFilter()
+    statistics.Execute(ordered, sitk.GetImageFromArray(scores[box]))
     findings = []
-    for label in shape.GetLabels()[:_MOST_FINDINGS]:
+    for label in statistics.GetLabels()[:_MOST_FINDINGS]:
         # The image was made without geometry, so physical points are voxel indices, x first.
-        centroid = tuple(float(value) for value in reversed(shape.GetCentroid(label)))
-        _, _, first, _, _, extent = shape.GetBoundingBox(label)
-        peak = float(intensity.GetMaximum(label))
-        voxels = int(shape.GetNumberOfPixels(label))
+        centroid = tuple(
+            float(value) + side.start
+            for value, side in zip(reversed(statistics.GetCentroid(label)), box, strict=True)
+        )
+        _, _, first, _, _, extent = statistics.GetBoundingBox(label)
+        first += box[0].start
+        peak = float(statistics.GetMaximum(label))
+        voxels = int(statistics.GetNumberOfPixels(label))
         findings.append(
             Finding(
                 label=int(label),
@@ -179,7 +187,7 @@ def find_findings(
                 volume_ml=voxels * unit.voxel if unit.name == "ml" else None,
                 area_mm2=voxels * unit.voxel if unit.name == "mm²" else None,
                 peak_score=peak,
-                mean_score=float(intensity.GetMean(label)),
+                mean_score=float(statistics.GetMean(label)),
                 p_value=float(calibration.false_positive_rate(peak)),
                 centroid_ras_mm=volume.to_ras_mm(centroid) if volume.spacing_known else None,
                 centroid_voxel=(centroid[0], centroid[1], centroid[2]),

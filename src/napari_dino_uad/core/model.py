@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from napari_dino_uad.core.backbones import Backbone, backbone_spec, load_backbone
 from napari_dino_uad.core.calibration import Calibration
+from napari_dino_uad.core.crop import tight_box
 from napari_dino_uad.core.errors import InputError
 from napari_dino_uad.core.normative.context import Context
 from napari_dino_uad.core.score_map import MapSettings, ScoreScale
@@ -114,21 +115,35 @@ class FittedModel:
         -------
         ndarray of float32, (B, h, w)
             Healthy standard deviations above the healthy mean; not yet smoothed. Outside the
-            tissue, which may not be scored at all, it means nothing.
+            tissue they mean nothing.
         """
         import torch
 
-        from napari_dino_uad.core.symmetry import mirror_distance
+        from napari_dino_uad.core.symmetry import REACH, mirror_distance
 
         view = view or self.views[0]
+        out = np.zeros(tissue.shape, dtype=np.float32)
+        # Half and more of most scans is air, and only a model that looks around sees it.
+        margin = max(self.context.neighbourhood // 2, REACH)
+        box = (slice(None), *tight_box(np.asarray(tissue.any(axis=0)), margin))
+        inside = tissue[box]
+        if not inside.size:
+            return out
+        levels = backbone_spec(self.backbone_key).levels
+        x = torch.from_numpy(features).permute(0, 2, 3, 1)
         with torch.inference_mode():
-            levels = backbone_spec(self.backbone_key).levels
-            transformed = self.context.apply(torch.from_numpy(features).float(), levels)
-            scores = _score_tissue(view.normative, transformed, tissue)
+            if view.normative.patchwise:
+                seen = self.context.apply(x[box].permute(0, 3, 1, 2).float(), levels)
+                scores = _score_tissue(view.normative, seen, inside)
+            else:
+                whole = self.context.apply(x.permute(0, 3, 1, 2).float(), levels)
+                scores = view.normative.score(whole).float().numpy()[box]
+                seen = whole.permute(0, 2, 3, 1)[box].permute(0, 3, 1, 2)
             mirror = None
             if view.scale.symmetry > 0:
-                mirror = mirror_distance(transformed, torch.from_numpy(tissue)).numpy()
-            return view.scale.combine(scores, mirror)
+                mirror = mirror_distance(seen, torch.from_numpy(inside)).numpy()
+            out[box] = view.scale.combine(scores, mirror)
+        return out
 
     def load_backbone(self, weights: Path | str | None = None) -> Backbone:
         """Load the backbone the model was fitted on.
@@ -173,15 +188,11 @@ class FittedModel:
 def _score_tissue(
     normative: NormativeModel, features: torch.Tensor, tissue: NDArray[np.bool_]
 ) -> NDArray[np.float32]:
-    """Score the patches of tissue, and the others only where they come along, (B, h, w)."""
+    """Score the patches of tissue alone, (B, h, w), with a model that looks at single patches."""
     import torch
 
-    if not normative.patchwise:
-        return np.asarray(normative.score(features).float().numpy())
     scores = np.zeros(tissue.shape, dtype=np.float32)
-    if tissue.any():
-        # Half and more of most scans is air. The patches are given as a slice of one row.
-        patches = features.permute(0, 2, 3, 1)[torch.from_numpy(tissue)]
-        row = patches.T[None, :, None]
-        scores[tissue] = normative.score(row).float().numpy()[0, 0]
+    patches = features.permute(0, 2, 3, 1)[torch.from_numpy(tissue)]
+    # The patches are given as a slice of one row.
+    scores[tissue] = normative.score(patches.T[None, :, None]).float().numpy()[0, 0]
     return scores

@@ -8,9 +8,14 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable, Generator, Iterable
-from typing import Any, Generic, TypeVar
+from contextlib import AbstractContextManager, nullcontext
+from functools import cache
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-__all__ = ["PATIENCE_S", "in_background", "prefetch"]
+if TYPE_CHECKING:
+    from threadpoolctl import ThreadpoolController
+
+__all__ = ["PATIENCE_S", "in_background", "prefetch", "sharing_cores"]
 
 T = TypeVar("T")
 
@@ -20,6 +25,10 @@ PATIENCE_S = 0.1
 # A thread sees that it is to stop between two items; nothing stops it within one, such as a scan
 # being read, and nobody who cancels wants to wait for that.
 _FAREWELL_S = 0.1
+
+
+# Who waited longer than this for what others make does not hold them up.
+_WAITED_S = 0.001
 
 
 class _End:
@@ -150,3 +159,36 @@ def in_background(*calls: Callable[[], Any]) -> Generator[None, None, list[Any]]
         for one in running:
             one.close()
     return values
+
+
+@cache
+def _thread_pools() -> ThreadpoolController:
+    """Find the libraries with threads of their own; those of torch, once it is imported."""
+    import torch  # noqa: F401
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()
+
+
+def sharing_cores(waited_s: float) -> AbstractContextManager[object]:
+    """Leave the cores to those who make what this thread waits for.
+
+    Of two stages that run at the same time, the one that waits has time to spare: in one thread
+    it is slower, but no longer stops the other's threads wherever they wait for each other. On
+    two cores a whole detection gains a fifth. The stage that is waited for keeps all threads.
+
+    Parameters
+    ----------
+    waited_s : float
+        How many seconds this thread waited for what it works on now.
+
+    Returns
+    -------
+    context manager
+        While it is open torch computes in the calling thread alone, if that did wait. Other
+        threads are not affected.
+    """
+    if waited_s < _WAITED_S:
+        return nullcontext()
+    limit: AbstractContextManager[object] = _thread_pools().limit(limits=1, user_api="openmp")
+    return limit

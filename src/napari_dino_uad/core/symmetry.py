@@ -17,16 +17,16 @@ from napari_dino_uad.core.progress import Progress
 if TYPE_CHECKING:
     from napari_dino_uad.core.features import FeatureSet
 
-__all__ = ["SYMMETRIC_RATIO", "measure_symmetry", "mirror_distance"]
+__all__ = ["REACH", "SYMMETRIC_RATIO", "measure_symmetry", "mirror_distance"]
 
 #: Below this `measure_symmetry` calls anatomy symmetric. Heads in axial and coronal slices have
 #: 0.58 to 0.62 (FLAIR and T1, with and without the skull); what has no mirror line in the slice
 #: has 0.89: heads in sagittal slices, and retinas.
 SYMMETRIC_RATIO = 0.75
 
-# Patches within this many rows and columns of the mirrored place may be the counterpart: no
-# head lies quite straight.
-_REACH = 1
+#: Patches within this many rows and columns of the mirrored place may be the counterpart: no
+#: head lies quite straight.
+REACH = 1
 
 # What is nearer than this many columns looks alike because it is near, not by symmetry.
 _NEAR = 2
@@ -36,7 +36,7 @@ _SLICES = 64
 
 
 def _row_similarities(features: torch.Tensor, tissue: torch.Tensor) -> torch.Tensor:
-    """Compare each patch with those of its row, or as near to it as `_REACH`.
+    """Compare each patch with those of its row, or as near to it as `REACH`.
 
     Parameters
     ----------
@@ -47,12 +47,12 @@ def _row_similarities(features: torch.Tensor, tissue: torch.Tensor) -> torch.Ten
     -------
     torch.Tensor, (B, h, w, w)
         Entry (b, y, x, x') is the largest cosine of patch (y, x) with a tissue patch within
-        `_REACH` of (y, x'); -1 where there is none.
+        `REACH` of (y, x'); -1 where there is none.
     """
     batch, _, height, width = features.shape
     unit = F.normalize(features, dim=1).permute(0, 2, 3, 1)
     best = features.new_full((batch, height, width, width), -1.0)
-    for shift in range(-_REACH, _REACH + 1):
+    for shift in range(-REACH, REACH + 1):
         here = slice(max(0, -shift), height - max(0, shift))
         there = slice(max(0, shift), height - max(0, -shift))
         # Slice by slice, which needs no copy of the embeddings: five times as fast.
@@ -60,7 +60,7 @@ def _row_similarities(features: torch.Tensor, tissue: torch.Tensor) -> torch.Ten
             cosine = torch.bmm(image[here], image[there].transpose(1, 2))
             cosine.masked_fill_(~inside[there, None], -1.0)
             torch.maximum(out[here], cosine, out=out[here])
-    widest = F.max_pool1d(best.flatten(0, 1), 2 * _REACH + 1, stride=1, padding=_REACH)
+    widest = F.max_pool1d(best.flatten(0, 1), 2 * REACH + 1, stride=1, padding=REACH)
     return widest.reshape(batch, height, width, width)
 
 
