@@ -10,13 +10,13 @@ from napari_dino_uad.core.errors import InputError
 from napari_dino_uad.core.slices import (
     CT_WINDOWS,
     PLANES,
+    IntensityScale,
     PatchGrid,
     Preprocessing,
     from_plane,
     plane_axis,
     plane_spacing_mm,
     prepare,
-    scale_intensity,
     to_plane,
 )
 from napari_dino_uad.core.volume import volume_from_array
@@ -65,6 +65,10 @@ def _head(peak=1000.0, background=0.0):
     inside = (rows - 32) ** 2 + (cols - 32) ** 2 < 24**2
     tissue = np.random.default_rng(1).normal(0.6, 0.08, (8, 64, 64))
     return np.where(inside, tissue * peak, background).astype(np.float32), inside
+
+
+def scale_intensity(array, preprocessing):
+    return IntensityScale.of(array, preprocessing).apply(array)
 
 
 def test_automatic_scaling_takes_no_notice_of_units():
@@ -148,12 +152,12 @@ def test_neighbouring_slices_are_the_channels():
     mean = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
     std = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
     plain = images * std + mean
-    np.testing.assert_allclose(plain[1].numpy(), scan.values[3:6], atol=1e-5)
+    np.testing.assert_allclose(plain[1].numpy(), scan.values(slice(3, 6)), atol=1e-5)
     # The first slice stands in for the one before it.
-    np.testing.assert_allclose(plain[0].numpy(), scan.values[[0, 0, 1]], atol=1e-5)
+    np.testing.assert_allclose(plain[0].numpy(), scan.values([0, 0, 1]), atol=1e-5)
     single = prepare(volume_from_array(head), Preprocessing(input_size=64, neighbours=False))
     plain = single.images([4], single.grid(8, 32))[0] * std + mean
-    np.testing.assert_allclose(plain.numpy(), single.values[[4, 4, 4]], atol=1e-5)
+    np.testing.assert_allclose(plain.numpy(), single.values([4, 4, 4]), atol=1e-5)
 
 
 def test_a_2d_image_has_one_plane():
@@ -176,7 +180,7 @@ def test_bright_padding_is_neither_tissue_nor_the_measure_of_brightness():
     prepared = prepare(volume_from_array(image), Preprocessing())
     np.testing.assert_array_equal(prepared.foreground[0], ~padding)
     # The brightest tissue is white, although the padding is nearly twice as bright.
-    assert (prepared.values[0, ~padding] >= 1).mean() == pytest.approx(0.005, abs=0.002)
+    assert (prepared.values([0])[0, ~padding] >= 1).mean() == pytest.approx(0.005, abs=0.002)
     window = prepare(volume_from_array(image), Preprocessing(window=(100, 200)))
     np.testing.assert_array_equal(window.foreground[0], ~padding)
 

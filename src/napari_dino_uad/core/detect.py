@@ -48,7 +48,7 @@ def _refined(
 ) -> NDArray[np.float32]:
     """Let the maps of some slices of a scan, (B, rows, cols), follow the anatomy's edges."""
     pixel_mm = scan.spacing_mm[1:]
-    return refine_maps(maps, scan.values[part], scan.foreground[part], pixel_mm, detail_mm)
+    return refine_maps(maps, scan.values(part), scan.foreground[part], pixel_mm, detail_mm)
 
 
 @dataclass(frozen=True)

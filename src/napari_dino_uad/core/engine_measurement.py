@@ -22,7 +22,7 @@ from napari_dino_uad.core.engines import Engine, EngineSpec
 from napari_dino_uad.core.errors import InputError
 from napari_dino_uad.core.pipeline import in_background
 from napari_dino_uad.core.progress import Inner, Progress
-from napari_dino_uad.core.slices import PreparedScan, Preprocessing
+from napari_dino_uad.core.slices import IntensityScale, PreparedScan, Preprocessing
 
 if TYPE_CHECKING:
     import torch
@@ -183,7 +183,8 @@ def _probe(backbone: Backbone, input_size: int) -> torch.Tensor:
     values = 0.5 + 0.12 * values + 0.03 * chance.standard_normal(values.shape, dtype=np.float32)
     values = np.where(inside, values, 0).clip(0, 1).astype(np.float32)
     scan = PreparedScan(
-        values=values,
+        slices=values,
+        scale=IntensityScale(0.0, 1.0),
         foreground=values > 0,
         spacing_mm=(5.0, 1.0, 1.0),
         preprocessing=Preprocessing(input_size=input_size),

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CT_WINDOWS",
     "PLANES",
+    "IntensityScale",
     "PatchGrid",
     "Plane",
     "PreparedScan",
@@ -33,7 +34,6 @@ __all__ = [
     "plane_axis",
     "plane_spacing_mm",
     "prepare",
-    "scale_intensity",
     "to_plane",
 ]
 
@@ -158,38 +158,66 @@ def plane_spacing_mm(volume: Volume, plane: Plane) -> tuple[float, float, float]
     return spacing[axes[0]], spacing[axes[1]], spacing[axes[2]]
 
 
-def scale_intensity(
-    array: NDArray[np.float32], preprocessing: Preprocessing
-) -> NDArray[np.float32]:
-    """Scale voxel values to [0, 1].
+@dataclass(frozen=True)
+class IntensityScale:
+    """Which voxel values become 0 and 1.
 
-    With a fixed window the window's ends become 0 and 1. Without one, 0 (or the value of the
-    scan's border, where that is negative, as in standardised scans) stays 0 and the chosen
-    percentile of the foreground becomes 1. Foreground is what lies above a share of that same
-    value, so the two are found together by iteration. Bright padding takes no part and becomes 0.
-
-    Parameters
+    Attributes
     ----------
-    array : ndarray of float32, (slices, rows, cols)
-        Voxel values.
-    preprocessing : Preprocessing
-        Window or percentile, and the foreground threshold.
-
-    Returns
-    -------
-    ndarray of float32
-        Same shape, in [0, 1].
+    low, height : float
+        The value that becomes 0, and how far above it 1 lies.
+    padding : ndarray of bool, or None
+        Bright padding, of the scan's shape; it becomes 0.
     """
-    low, height = _intensity_range(array, preprocessing)
-    padding = find_padding(array, low + preprocessing.foreground_threshold * height)
-    # A drawing of plain areas alone would have nothing else left.
-    if padding is not None and array[~padding].max(initial=low) > low:
-        array = np.where(padding, np.float32(low), array)
+
+    low: float
+    height: float
+    padding: NDArray[np.bool_] | None = None
+
+    @classmethod
+    def of(cls, array: NDArray[np.float32], preprocessing: Preprocessing) -> IntensityScale:
+        """Find the scale of a scan.
+
+        With a fixed window the window's ends become 0 and 1. Without one, 0 (or the value of the
+        scan's border, where that is negative, as in standardised scans) stays 0 and the chosen
+        percentile of the foreground becomes 1. Foreground is what lies above a share of that same
+        value, so the two are found together by iteration. Bright padding takes no part.
+
+        Parameters
+        ----------
+        array : ndarray of float32, (slices, rows, cols)
+            Voxel values.
+        preprocessing : Preprocessing
+            Window or percentile, and the foreground threshold.
+        """
         low, height = _intensity_range(array, preprocessing)
-    scaled = array - np.float32(low)
-    # In place: the copies of a large CT would take more memory than all the rest of detection.
-    scaled /= np.float32(height)
-    return np.clip(scaled, 0, 1, out=scaled)
+        padding = find_padding(array, low + preprocessing.foreground_threshold * height)
+        # A drawing of plain areas alone would have nothing else left.
+        if padding is None or array[~padding].max(initial=low) <= low:
+            return cls(low, height)
+        dark = np.where(padding, np.float32(low), array)
+        return cls(*_intensity_range(dark, preprocessing), padding)
+
+    def apply(self, array: NDArray[np.float32], part: Any = ...) -> NDArray[np.float32]:
+        """Scale a part of the scan to [0, 1].
+
+        Parameters
+        ----------
+        array : ndarray of float32, (slices, rows, cols)
+            The scan's voxel values.
+        part : index
+            Which of its slices; all if not given.
+
+        Returns
+        -------
+        ndarray of float32
+            Of the part's shape, contiguous.
+        """
+        scaled = np.subtract(array[part], np.float32(self.low), order="C")
+        scaled /= np.float32(self.height)
+        if self.padding is not None:
+            scaled[self.padding[part]] = 0
+        return np.clip(scaled, 0, 1, out=scaled)
 
 
 def _intensity_range(
@@ -356,12 +384,15 @@ class PatchGrid:
 
 @dataclass(frozen=True)
 class PreparedScan:
-    """A scan cut into slices and scaled, ready for a backbone.
+    """A scan cut into slices, ready for a backbone.
 
     Attributes
     ----------
-    values : ndarray of float32, (slices, rows, cols)
-        Scaled intensities in [0, 1].
+    slices : ndarray of float32, (slices, rows, cols)
+        A view of the scan's own voxels: those of a large CT, scaled, would take as much memory as
+        all the rest of detection, so slices are scaled as they are needed.
+    scale : IntensityScale
+        Brings them to [0, 1].
     foreground : ndarray of bool, (slices, rows, cols)
         Where there is tissue.
     spacing_mm : tuple of float
@@ -371,18 +402,23 @@ class PreparedScan:
         How it was made.
     """
 
-    values: NDArray[np.float32]
+    slices: NDArray[np.float32]
+    scale: IntensityScale
     foreground: NDArray[np.bool_]
     spacing_mm: tuple[float, float, float]
     preprocessing: Preprocessing
 
     def __len__(self) -> int:
-        return len(self.values)
+        return len(self.slices)
+
+    def values(self, part: slice | Sequence[int]) -> NDArray[np.float32]:
+        """Return the intensities of some slices, scaled to [0, 1], (B, rows, cols)."""
+        return self.scale.apply(self.slices, part)
 
     def grid(self, stride: int, multiple: int) -> PatchGrid:
         """Lay the patch grid of a backbone over the slices."""
         return PatchGrid.fit(
-            (self.values.shape[1], self.values.shape[2]),
+            (self.slices.shape[1], self.slices.shape[2]),
             (self.spacing_mm[1], self.spacing_mm[2]),
             self.preprocessing.input_size,
             stride,
@@ -416,13 +452,13 @@ class PreparedScan:
         import torch
 
         around = (-1, 0, 1) if self.preprocessing.neighbours else (0, 0, 0)
-        last = len(self.values) - 1
+        last = len(self) - 1
         channels = [[min(max(index + step, 0), last) for step in around] for index in indices]
         needed = {number for numbers in channels for number in numbers}
         resized = {} if resized is None else resized
         missing = sorted(needed - resized.keys())
         if missing:
-            slices = grid.to_input(torch.from_numpy(self.values[missing])[:, None])[:, 0]
+            slices = grid.to_input(torch.from_numpy(self.values(missing))[:, None])[:, 0]
             resized.update(zip(missing, slices, strict=True))
         out = torch.empty(len(channels), 3, *grid.input_shape)
         for image, numbers in zip(out, channels, strict=True):
@@ -459,11 +495,20 @@ def prepare(volume: Volume, preprocessing: Preprocessing) -> PreparedScan:
             f"{volume.name} is a single 2D image, which has no {preprocessing.plane} plane; "
             "use a model of the axial plane."
         )
-    scaled = scale_intensity(volume.array, preprocessing)
-    values = np.ascontiguousarray(to_plane(scaled, preprocessing.plane))
+    slices = to_plane(volume.array, preprocessing.plane)
+    scale = IntensityScale.of(volume.array, preprocessing)
+    if scale.padding is not None:
+        padding = to_plane(scale.padding, preprocessing.plane)
+        scale = dataclasses.replace(scale, padding=padding)
+    foreground = np.empty(slices.shape, dtype=bool)
+    for part in (slice(start, start + 1) for start in range(len(slices))):
+        np.greater(
+            scale.apply(slices, part), preprocessing.foreground_threshold, out=foreground[part]
+        )
     return PreparedScan(
-        values=values,
-        foreground=values > preprocessing.foreground_threshold,
+        slices=slices,
+        scale=scale,
+        foreground=foreground,
         spacing_mm=_spacing(volume, preprocessing),
         preprocessing=preprocessing,
     )
