@@ -10,10 +10,11 @@ import torch
 import torch.nn.functional as F
 
 from napari_dino_uad import Case, detect, drain, fit
+from napari_dino_uad.core.errors import InputError
 from napari_dino_uad.core.features import FeatureSet
 from napari_dino_uad.core.normative.context import Context
 from napari_dino_uad.core.progress import Inner
-from napari_dino_uad.core.score_map import SYMMETRY_WEIGHT
+from napari_dino_uad.core.score_map import SYMMETRY_WEIGHT, MapSettings
 from napari_dino_uad.core.symmetry import SYMMETRIC_RATIO, measure_symmetry, mirror_distance
 
 SETTINGS = {"components": 40, "epochs": 2, "max_patches": 10_000}
@@ -88,6 +89,12 @@ def test_synthetic_heads_are_found_symmetric_and_sagittal_slices_never_compared(
     weights = [view.scale.symmetry for view in three_planes.views]
     assert weights == [SYMMETRY_WEIGHT, SYMMETRY_WEIGHT, 0]
     assert 0 < SYMMETRIC_RATIO < 1
+
+
+def test_sagittal_slices_alone_refuse_a_weight(healthy):
+    cases = [Case(head.volume) for head in healthy[:3]]
+    with pytest.raises(InputError, match="different sagittal slices"):
+        drain(fit(cases, settings=SETTINGS, planes=("sagittal",), maps=MapSettings(symmetry=0.5)))
 
 
 def test_three_planes_make_one_map(three_planes, ill):

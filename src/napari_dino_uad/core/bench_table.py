@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from napari_dino_uad.core.atomic import write_json, write_text
+from napari_dino_uad.core.atomic import write_csv, write_json, write_text
 from napari_dino_uad.core.errors import InputError
 
 __all__ = ["bench_table", "read_section", "replace_section", "write_bench"]
@@ -62,12 +60,14 @@ def write_bench(result: dict[str, Any], folder: Path) -> list[Path]:
     """
     paths = [folder / f"{result['split']}.{ending}" for ending in ("json", "csv", "md")]
     write_json(paths[0], result)
-    write_text(paths[1], _as_csv(result["runs"]))
+    rows = _rows(result["runs"])
+    write_csv(paths[1], list(rows[0]), rows)
     write_text(paths[2], bench_table(result) + "\n")
     return paths
 
 
-def _as_csv(runs: list[Run]) -> str:
+def _rows(runs: list[Run]) -> list[dict[str, Any]]:
+    """Flatten runs to rows of a table."""
     rows = []
     for run in runs:
         pixel, medians = run["metrics"]["pixel"], run["metrics"]["median_realised_fpr"]
@@ -81,11 +81,7 @@ def _as_csv(runs: list[Run]) -> str:
             for name in ("fit_seconds", "features_cached", "score_ms_a_slice", "model_bytes")
         }
         rows.append(row)
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
+    return rows
 
 
 def bench_table(result: dict[str, Any]) -> str:

@@ -217,13 +217,13 @@ def score_slices(
         tissue[indices] = inside
         grown.add(indices, scores, inside.astype(np.float32))
         smoothed[indices] = grown.smoothed(indices)
-        maps = smoothed[indices] - _shift(model, scan_level(smoothed, tissue, grown.known))
+        maps = smoothed[indices] - _shift(model, scan_level(smoothed, tissue))
         seconds["model"] = seconds.get("model", 0.0) + time.perf_counter() - clock
         part = SliceMaps(indices, maps, grid, scan, model.maps.detail_mm)
         yield part, int(grown.known.sum())
         clock = time.perf_counter()
     final = grown.smoothed(range(len(scan)))
-    level = scan_level(final, tissue, grown.known)
+    level = scan_level(final, tissue)
     final -= _shift(model, level)
     final[~grown.known] = 0
     return PlaneMap(view.preprocessing.plane, final, grid, level)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import time
 from collections.abc import Generator, Sequence
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_dino_uad.core.atomic import write_text
+from napari_dino_uad.core.atomic import write_csv, write_text
 from napari_dino_uad.core.cache import FeatureCache
 from napari_dino_uad.core.cohort import Case, tissue_slices
 from napari_dino_uad.core.detect import detect
@@ -184,9 +183,4 @@ def _flat(metrics: dict[str, Any]) -> dict[str, Any]:
 def write_evaluation(evaluation: Evaluation, folder: Path) -> None:
     """Write `metrics.json` and `cases.csv` into a folder, under temporary names first."""
     write_text(folder / "metrics.json", json.dumps(evaluation.metrics, indent=2) + "\n")
-    temporary = folder / ".cases.csv.partial"
-    with temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(evaluation.cases[0]))
-        writer.writeheader()
-        writer.writerows(evaluation.cases)
-    temporary.replace(folder / "cases.csv")
+    write_csv(folder / "cases.csv", list(evaluation.cases[0]), evaluation.cases)

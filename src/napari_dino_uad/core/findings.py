@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_dino_uad.core.atomic import write_csv
 from napari_dino_uad.core.crop import tight_box
 from napari_dino_uad.core.errors import InputError
 
@@ -210,27 +210,24 @@ def write_findings_csv(path: Path, findings: Sequence[Finding]) -> None:
     findings : sequence of Finding
         One row each; cells of what is not known are empty.
     """
-    temporary = path.with_name(f".{path.name}.partial")
     names = [
         "label", "volume_ml", "area_mm2", "voxels", "peak_score", "mean_score", "p_value",
         "right_mm", "anterior_mm", "superior_mm", "centre_slice", "centre_row", "centre_column",
         "first_slice", "last_slice",
     ]  # fmt: skip
-    with temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, names)
-        writer.writeheader()
-        for finding in findings:
-            row = asdict(finding)
-            places = {
-                ("right_mm", "anterior_mm", "superior_mm"): finding.centroid_ras_mm,
-                ("centre_slice", "centre_row", "centre_column"): finding.centroid_voxel,
+    rows = []
+    for finding in findings:
+        row = asdict(finding)
+        places = {
+            ("right_mm", "anterior_mm", "superior_mm"): finding.centroid_ras_mm,
+            ("centre_slice", "centre_row", "centre_column"): finding.centroid_voxel,
+        }
+        for columns, place in places.items():
+            row |= zip(columns, place or (None, None, None), strict=True)
+        rows.append(
+            {
+                name: f"{row[name]:.6g}" if isinstance(row[name], float) else row[name]
+                for name in names
             }
-            for columns, place in places.items():
-                row |= zip(columns, place or (None, None, None), strict=True)
-            writer.writerow(
-                {
-                    name: f"{row[name]:.6g}" if isinstance(row[name], float) else row[name]
-                    for name in names
-                }
-            )
-    temporary.replace(path)
+        )
+    write_csv(path, names, rows)

@@ -116,6 +116,11 @@ def fit(
         size = None if preprocessing is None else preprocessing.input_size
         backbone = yield from choose_engine(backbone, input_size=size)
     preprocessing = preprocessing or Preprocessing(input_size=backbone.spec.input_size)
+    if maps.symmetry and set(planes or (preprocessing.plane,)) == {"sagittal"}:
+        raise InputError(
+            f"Left and right lie in different sagittal slices, but symmetry was given a weight of "
+            f"{maps.symmetry:g}; leave it out, or add another plane."
+        )
     batch = batch or backbone.engine.batch
     context = context or Context()
     views: list[View] = []

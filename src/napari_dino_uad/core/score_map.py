@@ -49,7 +49,8 @@ class MapSettings:
     symmetry : float or None
         Weight of the distance between a patch and its mirror image, in healthy standard
         deviations beside the model's score. 0 leaves it out; None lets the healthy cohort
-        decide whether it is symmetric.
+        decide whether it is symmetric. Sagittal slices are never compared: left and right lie in
+        different ones.
     centring : bool
         Whether the scan's own median score is taken from its scores. Scanners and people shift
         the scores of a whole scan; a lesion those of a part.
@@ -110,9 +111,7 @@ class ScoreScale:
         return np.asarray(out, dtype=np.float32)
 
 
-def scan_level(
-    maps: NDArray[np.float32], tissue: NDArray[np.bool_], known: NDArray[np.bool_]
-) -> float:
+def scan_level(maps: NDArray[np.float32], tissue: NDArray[np.bool_]) -> float:
     """Return the median score of a scan's tissue; infinity where there is none.
 
     Parameters
@@ -120,11 +119,9 @@ def scan_level(
     maps : ndarray of float32, (slices, h, w)
         Smoothed scores.
     tissue : ndarray of bool, (slices, h, w)
-        Which patches are tissue.
-    known : ndarray of bool, (slices,)
-        Which slices are scored.
+        Which patches are tissue, of the slices that are scored.
     """
-    values = maps[tissue & known[:, None, None]]
+    values = maps[tissue]
     values = values[:: max(1, len(values) // _LEVEL_PATCHES)]
     return float(np.median(values)) if len(values) else np.inf
 
