@@ -605,3 +605,10 @@ def test_another_device_gives_the_same_scores():
     elsewhere = Autoregressive(settings(), device)
     list(elsewhere.fit(healthy(12, 0), healthy(4, 1)))
     assert torch.isfinite(elsewhere.score(x)).all()
+
+
+@pytest.mark.parametrize("mode", ["causal", "bidirectional", "standard"])
+def test_only_the_causal_mode_reads_backwards_too_unless_told(mode):
+    model = Autoregressive(AutoregressiveConfig(mode=mode))
+    assert model.settings.combination == ("mean" if mode == "causal" else "none")
+    assert len(model._build(8)) == (2 if mode == "causal" else 1)

@@ -8,7 +8,7 @@ from scipy.stats import combine_pvalues
 from napari_dino_uad import Case, detect, drain, fit, load_model, save_model
 from napari_dino_uad.core.calibration import Calibration
 from napari_dino_uad.core.errors import InputError
-from napari_dino_uad.core.normative.fusion import Fusion, FusionConfig
+from napari_dino_uad.core.normative.fusion import COMBINATIONS, Fusion, FusionConfig
 
 
 class Fixed:
@@ -24,7 +24,7 @@ class Fixed:
 @pytest.fixture
 def pair():
     rng = np.random.default_rng(0)
-    model = Fusion(FusionConfig(members=("dpmm", "ar")))
+    model = Fusion(FusionConfig(members=("dpmm", "ar"), combine="fisher"))
     model.members_ = {"dpmm": Fixed(0), "ar": Fixed(1)}
     model.calibrations_ = {
         "dpmm": Calibration.from_scans([rng.normal(size=200_000)]),
@@ -33,18 +33,36 @@ def pair():
     return model
 
 
-def test_fisher_is_fisher(pair):
+@pytest.mark.parametrize(("combine", "factor"), [("fisher", 0.5), ("stouffer", 1.0)])
+def test_fisher_is_fisher_and_stouffer_is_stouffer(pair, combine, factor):
+    pair.settings = FusionConfig(combine=combine)
     features = torch.tensor([[0.5, 30.0], [2.0, 5.0], [-1.0, 60.0]]).reshape(3, 2, 1, 1)
     maps = pair.explain(features)
     p = torch.stack([maps["p_dpmm"], maps["p_ar"]]).numpy()[:, :, 0, 0]
-    expected = [combine_pvalues(p[:, n], method="fisher").statistic / 2 for n in range(3)]
+    expected = [factor * combine_pvalues(p[:, n], method=combine).statistic for n in range(3)]
     np.testing.assert_allclose(pair.score(features)[:, 0, 0], expected, rtol=1e-3)
 
 
-def test_beyond_all_healthy_scores_higher_is_still_more_abnormal(pair):
+def test_rank_is_the_mean_rank(pair):
+    pair.settings = FusionConfig(combine="rank")
+    features = torch.tensor([[0.5, 30.0], [2.0, 5.0]]).reshape(2, 2, 1, 1)
+    maps = pair.explain(features)
+    expected = 1 - (maps["p_dpmm"] + maps["p_ar"]) / 2
+    np.testing.assert_allclose(pair.score(features), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("combine", ["fisher", "stouffer"])
+def test_beyond_all_healthy_scores_higher_is_still_more_abnormal(pair, combine):
+    pair.settings = FusionConfig(combine=combine)
     features = torch.tensor([[8.0, 10.0], [9.0, 10.0], [30.0, 10.0]]).reshape(3, 2, 1, 1)
     scores = pair.score(features)[:, 0, 0]
     assert scores[0] < scores[1] < scores[2]
+
+
+@pytest.mark.parametrize("combine", COMBINATIONS)
+def test_below_all_healthy_scores_nothing_is_infinite(pair, combine):
+    pair.settings = FusionConfig(combine=combine)
+    assert torch.isfinite(pair.score(torch.tensor([-1e9, -1e9]).reshape(1, 2, 1, 1))).all()
 
 
 def test_agreement_counts_the_members(pair):
@@ -72,7 +90,7 @@ def test_a_fusion_is_fitted_saved_and_detects(healthy, ill, tmp_path):
         ({"members": ("dpmm",)}, "two or more"),
         ({"members": ("dpmm", "dpmm")}, "different"),
         ({"members": ("dpmm", "fusion")}, "member of itself"),
-        ({"combine": "sum"}, "fisher or rank"),
+        ({"combine": "sum"}, "stouffer, fisher, rank"),
     ],
 )
 def test_bad_settings(settings, message):

@@ -26,9 +26,9 @@ class AutoregressiveConfig:
     mode : {"causal", "bidirectional", "standard"}
         What may foretell a patch: those before it in raster order; all around but the patch
         itself; all with the patch (an autoencoder, for comparison).
-    combine : {"none", "mean", "min"}
+    combine : {"auto", "none", "mean", "min"}
         For "causal": "none" reads in raster order alone; the others add a second network that
-        reads backwards and combine the two scores.
+        reads backwards and combine the two scores. "auto" is "mean" for "causal".
     kernel_size, first_kernel_size : int
         Odd edge of the kernels of the later layers and of the first.
     dilations : tuple of int
@@ -82,15 +82,15 @@ class AutoregressiveConfig:
     """
 
     mode: Mode = "causal"
-    combine: Literal["none", "mean", "min"] = "none"
+    combine: Literal["auto", "none", "mean", "min"] = "auto"
     kernel_size: int = 3
     first_kernel_size: int = 3
     dilations: tuple[int, ...] = (4, 4, 4, 4)
     hole: int = 0
     hidden: int = 128
-    depth: int = 5
+    depth: int = 4
     standardise: Standardise = "pca"
-    components: int = 128
+    components: int = 64
     power: float = 0.5
     position: int = 0
     loss: Loss = "mse"
@@ -116,7 +116,7 @@ class AutoregressiveConfig:
         object.__setattr__(self, "dilations", tuple(int(value) for value in self.dilations))
         for name, value, choices in (
             ("mode", self.mode, MODES),
-            ("combination", self.combine, ("none", "mean", "min")),
+            ("combination", self.combine, ("auto", "none", "mean", "min")),
             ("standardisation", self.standardise, ("none", "channel", "pca")),
             ("loss", self.loss, LOSSES),
             ("score", self.score, LOSSES),
@@ -156,7 +156,7 @@ class AutoregressiveConfig:
             raise InputError(
                 "A first kernel of edge 1 sees nothing once its centre is hidden; give 3 or more."
             )
-        if self.combine != "none" and self.mode != "causal":
+        if self.combination != "none" and self.mode != "causal":
             raise InputError(
                 "Only the causal mode has a second reading direction to combine, but "
                 f"combine={self.combine!r} came with mode={self.mode!r}."
@@ -166,6 +166,13 @@ class AutoregressiveConfig:
                 "The score 'nll' needs a predicted variance: give the loss 'nll' too, but "
                 f"{self.loss!r} came."
             )
+
+    @property
+    def combination(self) -> Literal["none", "mean", "min"]:
+        """How the scores of two reading directions are combined; "none" where there is one."""
+        if self.combine == "auto":
+            return "mean" if self.mode == "causal" else "none"
+        return self.combine
 
     @property
     def kernels(self) -> list[int]:

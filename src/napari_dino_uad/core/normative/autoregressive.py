@@ -152,7 +152,7 @@ class Autoregressive:
 
     @property
     def _directions(self) -> int:
-        return 1 if self.settings.combine == "none" else 2
+        return 1 if self.settings.combination == "none" else 2
 
     def _build(self, channels: int) -> nn.ModuleList:
         """Build the untrained networks, one for each reading direction."""
@@ -273,7 +273,7 @@ class Autoregressive:
         if len(maps) == 1:
             return maps[0].to(features.device)
         both = torch.stack(maps)
-        combined = both.mean(0) if self.settings.combine == "mean" else both.amin(0)
+        combined = both.mean(0) if self.settings.combination == "mean" else both.amin(0)
         return combined.to(features.device)
 
     @torch.inference_mode()
@@ -387,7 +387,9 @@ class Autoregressive:
     def summary(self) -> str:
         """Say in one line what was fitted."""
         settings = self.settings
-        both = "" if settings.combine == "none" else f", both directions by {settings.combine}"
+        both = (
+            "" if settings.combination == "none" else f", both directions by {settings.combination}"
+        )
         weights = (
             0
             if self._networks is None

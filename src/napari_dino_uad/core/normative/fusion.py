@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 import numpy as np
 import torch
@@ -23,10 +23,16 @@ if TYPE_CHECKING:
     from napari_dino_uad.core.features import FeatureSet
     from napari_dino_uad.core.normative.base import NormativeModel
 
-__all__ = ["Fusion", "FusionConfig"]
+__all__ = ["COMBINATIONS", "Combine", "Fusion", "FusionConfig"]
+
+Combine = Literal["stouffer", "fisher", "rank"]
+COMBINATIONS: tuple[Combine, ...] = get_args(Combine)
 
 # Models agree that a patch is abnormal where each finds it rarer than this on healthy tissue.
 _AGREEMENT_RATE = 0.05
+# No p-value counts as nearer to 1 than this to 0, so that what is below all healthy scores is not
+# infinitely normal.
+_LEAST_SURPRISE = 1e-4
 # The rates between which the fall of the healthy tail is measured, to go on beyond it.
 _TAIL_RATES = (1e-2, 1e-3)
 
@@ -39,16 +45,19 @@ class FusionConfig:
     ----------
     members : tuple of str
         Methods to combine, two or more; each is fitted with its own defaults.
-    combine : {"fisher", "rank"}
-        "fisher" sums -log p over the members (R. A. Fisher, "Statistical Methods for Research
-        Workers", 1925, section 21.1), so that one who is very sure prevails; "rank" averages the
-        ranks 1 - p, so that all must agree.
+    combine : {"stouffer", "fisher", "rank"}
+        "stouffer" turns each p into the deviation z that exceeds it in a normal distribution and
+        sums z over the members, divided by the root of their number (S. A. Stouffer et al., "The
+        American Soldier", 1949, vol. 1, p. 45): what is a little high everywhere counts as well
+        as what is very high for one. "fisher" sums -log p (R. A. Fisher, "Statistical Methods for
+        Research Workers", 1925, section 21.1), so that one who is very sure prevails. "rank"
+        averages the ranks 1 - p, so that all must agree.
     seed : int
         Makes the fit repeatable.
     """
 
     members: tuple[str, ...] = ("dpmm", "ar")
-    combine: Literal["fisher", "rank"] = "fisher"
+    combine: Combine = "stouffer"
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -61,8 +70,10 @@ class FusionConfig:
             )
         if "fusion" in self.members:
             raise InputError("A fusion cannot be a member of itself; give other methods.")
-        if self.combine not in ("fisher", "rank"):
-            raise InputError(f"Members are combined by fisher or rank, but {self.combine!r} came.")
+        if self.combine not in COMBINATIONS:
+            raise InputError(
+                f"Members are combined by {', '.join(COMBINATIONS)}, but {self.combine!r} came."
+            )
 
 
 class Fusion:
@@ -127,15 +138,20 @@ class Fusion:
         return all(member.patchwise for member in self.members_.values())
 
     def score(self, features: torch.Tensor) -> torch.Tensor:
-        """Score embeddings, (B, C, h, w) -> (B, h, w): the sum of -log p, or the mean of 1 - p."""
-        parts = [
-            torch.from_numpy(_surprise(member.score(features).numpy(), self.calibrations_[name]))
-            for name, member in self.members_.items()
-        ]
-        surprise = torch.stack(parts)
+        """Score embeddings, (B, C, h, w) -> (B, h, w): p-values, combined; higher is rarer."""
+        surprise = np.stack(
+            [
+                _surprise(member.score(features).numpy(), self.calibrations_[name])
+                for name, member in self.members_.items()
+            ]
+        )
         if self.settings.combine == "rank":
-            return (1 - torch.exp(-surprise)).mean(0)
-        return surprise.sum(0)
+            combined = -np.expm1(-surprise).mean(0)
+        elif self.settings.combine == "fisher":
+            combined = surprise.sum(0)
+        else:
+            combined = _deviation(surprise).sum(0) / np.sqrt(len(surprise))
+        return torch.from_numpy(combined.astype(np.float32))
 
     def explain(self, features: torch.Tensor) -> dict[str, torch.Tensor]:
         """Say what each member thinks.
@@ -204,3 +220,13 @@ def _surprise(scores: NDArray[np.float32], calibration: Calibration) -> NDArray[
     slope = np.log(_TAIL_RATES[0] / _TAIL_RATES[1]) / max(second - first, 1e-12)
     beyond = np.maximum(scores - calibration.scores[-1], 0)
     return np.asarray(surprise + slope * beyond, dtype=np.float32)
+
+
+def _deviation(surprise: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return the normal deviation that is exceeded with probability p, of -log p.
+
+    By its logarithm, since p itself is 0 in double precision for what is very abnormal.
+    """
+    from scipy.special import ndtri_exp
+
+    return -np.asarray(ndtri_exp(-np.maximum(surprise.astype(np.float64), _LEAST_SURPRISE)))
