@@ -85,10 +85,10 @@ class AutoregressiveConfig:
     combine: Literal["auto", "none", "mean", "min"] = "auto"
     kernel_size: int = 3
     first_kernel_size: int = 3
-    dilations: tuple[int, ...] = (4, 4, 4, 4)
+    dilations: tuple[int, ...] = (6, 6)
     hole: int = 0
     hidden: int = 128
-    depth: int = 4
+    depth: int = 2
     standardise: Standardise = "pca"
     components: int = 64
     power: float = 0.5
