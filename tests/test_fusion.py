@@ -11,6 +11,9 @@ from napari_dino_uad.core.errors import InputError
 from napari_dino_uad.core.normative.fusion import COMBINATIONS, Fusion, FusionConfig
 
 
+PAIR = ("dpmm", "ar")
+
+
 class Fixed:
     """A member whose score is one channel."""
 
@@ -24,7 +27,7 @@ class Fixed:
 @pytest.fixture
 def pair():
     rng = np.random.default_rng(0)
-    model = Fusion(FusionConfig(members=("dpmm", "ar"), combine="fisher"))
+    model = Fusion(FusionConfig(members=PAIR, combine="fisher"))
     model.members_ = {"dpmm": Fixed(0), "ar": Fixed(1)}
     model.calibrations_ = {
         "dpmm": Calibration.from_scans([rng.normal(size=200_000)]),
@@ -35,7 +38,7 @@ def pair():
 
 @pytest.mark.parametrize(("combine", "factor"), [("fisher", 0.5), ("stouffer", 1.0)])
 def test_fisher_is_fisher_and_stouffer_is_stouffer(pair, combine, factor):
-    pair.settings = FusionConfig(combine=combine)
+    pair.settings = FusionConfig(members=PAIR, combine=combine)
     features = torch.tensor([[0.5, 30.0], [2.0, 5.0], [-1.0, 60.0]]).reshape(3, 2, 1, 1)
     maps = pair.explain(features)
     p = torch.stack([maps["p_dpmm"], maps["p_ar"]]).numpy()[:, :, 0, 0]
@@ -44,7 +47,7 @@ def test_fisher_is_fisher_and_stouffer_is_stouffer(pair, combine, factor):
 
 
 def test_rank_is_the_mean_rank(pair):
-    pair.settings = FusionConfig(combine="rank")
+    pair.settings = FusionConfig(members=PAIR, combine="rank")
     features = torch.tensor([[0.5, 30.0], [2.0, 5.0]]).reshape(2, 2, 1, 1)
     maps = pair.explain(features)
     expected = 1 - (maps["p_dpmm"] + maps["p_ar"]) / 2
@@ -53,7 +56,7 @@ def test_rank_is_the_mean_rank(pair):
 
 @pytest.mark.parametrize("combine", ["fisher", "stouffer"])
 def test_beyond_all_healthy_scores_higher_is_still_more_abnormal(pair, combine):
-    pair.settings = FusionConfig(combine=combine)
+    pair.settings = FusionConfig(members=PAIR, combine=combine)
     features = torch.tensor([[8.0, 10.0], [9.0, 10.0], [30.0, 10.0]]).reshape(3, 2, 1, 1)
     scores = pair.score(features)[:, 0, 0]
     assert scores[0] < scores[1] < scores[2]
@@ -61,7 +64,7 @@ def test_beyond_all_healthy_scores_higher_is_still_more_abnormal(pair, combine):
 
 @pytest.mark.parametrize("combine", COMBINATIONS)
 def test_below_all_healthy_scores_nothing_is_infinite(pair, combine):
-    pair.settings = FusionConfig(combine=combine)
+    pair.settings = FusionConfig(members=PAIR, combine=combine)
     assert torch.isfinite(pair.score(torch.tensor([-1e9, -1e9]).reshape(1, 2, 1, 1))).all()
 
 
