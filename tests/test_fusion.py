@@ -10,7 +10,6 @@ from napari_dino_uad.core.calibration import Calibration
 from napari_dino_uad.core.errors import InputError
 from napari_dino_uad.core.normative.fusion import COMBINATIONS, Fusion, FusionConfig
 
-
 PAIR = ("dpmm", "ar")
 
 
