@@ -78,6 +78,15 @@ def test_measured_symmetry(symmetric, low, high):
     assert low <= measuring.value <= high
 
 
+def test_every_third_slice_is_counted_through_the_scans():
+    features = FeatureSet(Context(normalise="none", neighbourhood=1), (1,))
+    for first, count in ((0, 4), (4, 1), (5, 8)):
+        numbers = np.arange(first, first + count, dtype=np.float16)
+        features.add(numbers.reshape(count, 1, 1, 1), np.ones((count, 1, 1), dtype=bool))
+    found = [(part.flatten().tolist(), scan) for part, _, scan in features.transformed(2, step=3)]
+    assert found == [([0, 3], 0), ([6, 9], 2), ([12], 2)]
+
+
 @pytest.fixture(scope="module")
 def three_planes(healthy):
     """A model of axial, coronal and sagittal slices."""

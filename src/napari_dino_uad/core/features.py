@@ -287,15 +287,28 @@ class FeatureSet:
     def __len__(self) -> int:
         return sum(len(features) for features, _ in self.chunks)
 
-    def transformed(self, size: int = 16) -> Iterator[tuple[torch.Tensor, NDArray[np.bool_], int]]:
-        """Yield (features (B, C, h, w), mask (B, h, w), scan number), in order."""
+    def transformed(
+        self, size: int = 16, step: int = 1
+    ) -> Iterator[tuple[torch.Tensor, NDArray[np.bool_], int]]:
+        """Yield (features (B, C, h, w), mask (B, h, w), scan number), in order.
+
+        Parameters
+        ----------
+        size : int
+            Slices at once, B at most.
+        step : int
+            Only the first of every so many slices.
+        """
         import torch
 
+        before = 0
         for scan, (features, mask) in enumerate(self.chunks):
-            for start in range(0, len(features), size):
-                part = torch.from_numpy(np.asarray(features[start : start + size])).float()
-                transformed = self.context.apply(part, self.levels)
-                yield transformed, mask[start : start + size], scan
+            own = range(-before % step, len(features), step)
+            before += len(features)
+            for start in range(0, len(own), size):
+                part = slice(own[start], own[start : start + size].stop, step)
+                values = torch.from_numpy(np.asarray(features[part])).float()
+                yield self.context.apply(values, self.levels), mask[part], scan
 
     def patches(self, limit: int, generator: torch.Generator) -> torch.Tensor:
         """Draw tissue patches at random, without replacement.

@@ -121,15 +121,12 @@ def measure_symmetry(healthy: FeatureSet) -> Generator[Progress, None, float]:
     step = max(1, len(healthy) // _SLICES)
     mirrored = others = 0.0
     seen = 0
-    for features, mask, _ in healthy.transformed():
-        own = slice(-seen % step, None, step)
-        seen += len(features)
-        part, tissue = features[own], torch.from_numpy(mask[own])
-        if not len(part):
-            continue
-        similarities = _row_similarities(part, tissue)
+    for features, mask, _ in healthy.transformed(step=step):
+        seen += step * len(features)
+        tissue = torch.from_numpy(mask)
+        similarities = _row_similarities(features, tissue)
         found = _mirrored(similarities, tissue)
-        width = part.shape[-1]
+        width = features.shape[-1]
         columns = torch.arange(width)
         far = (columns[:, None] - columns).abs() > _NEAR
         counted = far & (similarities > -1)
