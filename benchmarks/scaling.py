@@ -122,6 +122,8 @@ def fit_all(slices: int, channels: int, folder: Path) -> list[Subject]:
 def time_in_turn(subjects: list[Subject], channels: int) -> None:
     """Time one slice with every subject in turn, so that all meet the same machine."""
     x = F.normalize(torch.randn(1, channels, 32, 32), dim=1)
+    # The channels of a patch lie side by side, as `Context.apply` gives them.
+    x = x.contiguous(memory_format=torch.channels_last)
     with torch.inference_mode():
         for subject in subjects:
             subject.model.score(x)
