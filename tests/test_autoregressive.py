@@ -612,3 +612,16 @@ def test_only_the_causal_mode_reads_backwards_too_unless_told(mode):
     model = Autoregressive(AutoregressiveConfig(mode=mode))
     assert model.settings.combination == ("mean" if mode == "causal" else "none")
     assert len(model._build(8)) == (2 if mode == "causal" else 1)
+
+
+def test_few_slices_are_passed_over_more_often_unless_told():
+    model = Autoregressive(settings(epochs=0, hidden=4, components=2))
+    for progress in model.fit(healthy(8, 0), healthy(4, 1)):
+        last = progress
+    # Two steps a pass.
+    assert len(model.history_) == 250
+    assert last.done == last.total
+    told = Autoregressive(settings(epochs=2, hidden=4, components=2))
+    for _ in told.fit(healthy(8, 0), healthy(4, 1)):
+        pass
+    assert len(told.history_) == 2

@@ -68,7 +68,8 @@ class AutoregressiveConfig:
         How often a batch's input (never its target) gets Gaussian noise, and its size relative
         to each channel's spatial standard deviation.
     epochs, batch_slices : int
-        Passes over the slices, and slices a step.
+        Passes over the slices, and slices a step. 0 epochs are 10, and more where the slices are
+        so few that those would be less than 500 steps.
     learning_rate, weight_decay : float
         Of AdamW.
     schedule : {"constant", "cosine"}
@@ -103,7 +104,7 @@ class AutoregressiveConfig:
     clip: float = 1.0
     noise_probability: float = 0.2
     noise_scale: float = 0.03
-    epochs: int = 10
+    epochs: int = 0
     batch_slices: int = 8
     learning_rate: float = 1e-3
     weight_decay: float = 0.01
@@ -137,10 +138,11 @@ class AutoregressiveConfig:
                 "The network needs 2 layers or more and dilations of 1 or more, but "
                 f"{self.depth} layers and dilations {self.dilations} came."
             )
-        for name in ("hidden", "components", "epochs", "batch_slices"):
-            if getattr(self, name) < 1:
+        for name, least in (("hidden", 1), ("components", 1), ("batch_slices", 1), ("epochs", 0)):
+            if getattr(self, name) < least:
                 raise InputError(
-                    f"{name.replace('_', ' ')} must be 1 or more, but {getattr(self, name)} came."
+                    f"{name.replace('_', ' ')} must be {least} or more, but {getattr(self, name)} "
+                    "came."
                 )
         if not 0 <= self.dropout < 1:
             raise InputError(f"Dropout lies in [0, 1), but {self.dropout} came.")

@@ -20,6 +20,10 @@ __all__ = ["Training"]
 
 Parts = list[tuple[torch.Tensor, torch.Tensor]]
 
+# Passes over the slices, and steps at least, where the settings leave that to the cohort.
+_EPOCHS = 10
+_LEAST_STEPS = 500
+
 # Share of the steps over which the learning rate rises, under the "cosine" schedule.
 _WARM_UP = 0.1
 
@@ -86,8 +90,9 @@ class Training:
         settings = self._settings
         slices = _Slices(train)
         steps = len(slices.batches(settings.batch_slices, None))
-        total = steps * settings.epochs
-        for epoch in range(len(self.history), settings.epochs):
+        epochs = settings.epochs or max(_EPOCHS, math.ceil(_LEAST_STEPS / max(1, steps)))
+        total = steps * epochs
+        for epoch in range(len(self.history), epochs):
             self._networks.train()
             summed, weight = 0.0, 0
             for step, batch in enumerate(slices.batches(settings.batch_slices, self._order)):
@@ -98,7 +103,7 @@ class Training:
                     "Training the network",
                     epoch * steps + step + 1,
                     total,
-                    f"epoch {epoch + 1} of {settings.epochs}",
+                    f"epoch {epoch + 1} of {epochs}",
                 )
             self.train_history.append(summed / max(1, weight))
             yield from self._validate(valid, epoch, steps, total)
@@ -107,7 +112,7 @@ class Training:
                 "Training the network",
                 (epoch + 1) * steps,
                 total,
-                f"epoch {epoch + 1} of {settings.epochs}, loss {self.history[-1]:.4f}",
+                f"epoch {epoch + 1} of {epochs}, loss {self.history[-1]:.4f}",
             )
 
     def _step(self, targets: torch.Tensor, mask: torch.Tensor) -> tuple[float, int]:
@@ -155,7 +160,7 @@ class Training:
                 "Training the network",
                 (epoch + 1) * steps,
                 total,
-                f"epoch {epoch + 1} of {self._settings.epochs}, validating",
+                f"epoch {epoch + 1} of {total // steps}, validating",
             )
         self.history.append(summed / max(1, weight))
         if not math.isfinite(self.history[-1]):
