@@ -161,10 +161,11 @@ def training(config: AutoregressiveConfig, channels: int, slices: int) -> None:
             features.add(values.astype(np.float16), mask)
         sets.append(features)
     started = time.perf_counter()
-    for _ in Autoregressive(config).fit(*sets):
+    model = Autoregressive(config)
+    for _ in model.fit(*sets):
         pass
     print(
-        f"fit of {config.epochs} epochs on {slices} slices of 32 x 32 x {channels}: "
+        f"fit of {len(model.history_)} epochs on {slices} slices of 32 x 32 x {channels}: "
         f"{time.perf_counter() - started:.0f} s"
     )
 
