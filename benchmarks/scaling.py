@@ -75,14 +75,14 @@ def healthy_slices(count: int, channels: int, seed: int) -> FeatureSet:
     return features
 
 
-def as_file(normative: NormativeModel, folder: Path) -> tuple[NormativeModel, float]:
+def as_file(normative: NormativeModel, channels: int, folder: Path) -> tuple[NormativeModel, float]:
     """Send a model through its file; return it as it comes back, and the file's size in MB."""
     rng = np.random.default_rng(0)
     centred, levels = (
         Calibration.from_scans([rng.random(100_000) for _ in range(10)]) for _ in range(2)
     )
     model = FittedModel(
-        views=(View(Preprocessing(), normative, ScoreScale(0.0, 1.0)),),
+        views=(View(Preprocessing(), normative, ScoreScale(0.0, 1.0), torch.ones(128, channels)),),
         backbone_key="dinov2-vits14",
         backbone_sha256="0" * 64,
         context=Context(),
@@ -113,7 +113,7 @@ def fit_all(slices: int, channels: int, folder: Path) -> list[Subject]:
         for _ in model.fit(train, valid):
             pass
         print(f"  fitted {name} on {slices} slices: {time.perf_counter() - started:.0f} s")
-        restored, megabytes = as_file(model, folder)
+        restored, megabytes = as_file(model, channels, folder)
         kept = settings["patches"] if method == "memory-bank" else 0
         subjects.append(Subject(name, kept, restored, megabytes, []))
     return subjects

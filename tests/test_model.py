@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from napari_dino_uad.core.calibration import Calibration
 from napari_dino_uad.core.features import FeatureSet
@@ -22,6 +23,9 @@ SETTINGS = {
 }
 
 
+PROTOTYPES = F.normalize(torch.randn(5, 384, generator=torch.Generator().manual_seed(7)), dim=1)
+
+
 def healthy(seed: int, channels: int) -> FeatureSet:
     features = FeatureSet(Context(), (channels,))
     chance = np.random.default_rng(seed)
@@ -34,7 +38,7 @@ def healthy(seed: int, channels: int) -> FeatureSet:
 def one_view(normative, scale: ScoreScale) -> FittedModel:
     unused = Calibration(np.array([1.0]), np.array([0.0]), 0, np.array([[1.0]]))
     return FittedModel(
-        views=(View(Preprocessing(), normative, scale),),
+        views=(View(Preprocessing(), normative, scale, PROTOTYPES),),
         backbone_key="dinov2-vits14",
         backbone_sha256="0" * 64,
         context=Context(),
@@ -62,16 +66,21 @@ def test_air_around_the_tissue_changes_no_score(method, columns):
         whole = model.context.apply(torch.from_numpy(features).float(), (384,))
         mirror = mirror_distance(whole, torch.from_numpy(tissue)).numpy()
         expected = scale.combine(normative.score(whole).numpy(), mirror)
-    found = model.score(features, tissue)
+    found, distances = model.score(features, tissue)
     assert np.ptp(expected[tissue]) > 0.1
     np.testing.assert_allclose(found[tissue], expected[tissue], atol=1e-4)
+    cosine = np.einsum("kc,bchw->bkhw", PROTOTYPES, whole).max(1)
+    np.testing.assert_allclose(distances[tissue], 1 - cosine[tissue], atol=1e-4)
+    assert not distances[~tissue].any()
 
 
 @pytest.mark.parametrize("method", ["dpmm", "ar"])
 def test_a_slice_of_air_has_no_score(method):
     model = one_view(new_normative(method, 0, SETTINGS[method]), ScoreScale(0.0, 1.0))
-    air = model.score(np.zeros((2, 384, 12, 14), np.float16), np.zeros((2, 12, 14), dtype=bool))
-    assert air.shape == (2, 12, 14) and not air.any()
+    nothing = np.zeros((2, 12, 14), dtype=bool)
+    scores, distances = model.score(np.zeros((2, 384, 12, 14), np.float16), nothing)
+    assert scores.shape == distances.shape == (2, 12, 14)
+    assert not scores.any() and not distances.any()
 
 
 def test_what_depends_on_its_place_is_scored_with_its_slice():

@@ -48,7 +48,7 @@ class Calibration:
     scan_rates: NDArray[np.float64]
 
     @classmethod
-    def from_scans(cls, healthy: Sequence[NDArray[np.floating]]) -> Calibration:
+    def from_scans(cls, healthy: Sequence[NDArray[np.floating]], least: int = 1000) -> Calibration:
         """Calibrate on the scores of healthy scans, each of which counts the same.
 
         Were all pixels pooled, a large scan would speak for the others.
@@ -57,16 +57,18 @@ class Calibration:
         ----------
         healthy : sequence of ndarray, (N,)
             Scores of the healthy foreground pixels of each scan.
+        least : int
+            How many there must be.
 
         Raises
         ------
         InputError
-            If there are fewer than 1,000 pixels.
+            If there are fewer pixels than that.
         """
         pixels = sum(scores.size for scores in healthy)
-        if pixels < 1000:
+        if pixels < least:
             raise InputError(
-                f"At least 1,000 healthy pixels are needed to calibrate, but {pixels} "
+                f"At least {least:,} healthy pixels are needed to calibrate, but {pixels} "
                 "came; hold out more healthy slices."
             )
         scans = [

@@ -97,14 +97,20 @@ class PlaneMap:
         Smoothed and centred scores on the patch grid.
     grid : PatchGrid
         How the grid lies over the slices.
-    level : float
-        Median score of the tissue before it was centred; infinity without tissue.
+    distances : ndarray of float32, (slices, h, w)
+        Of each patch to the nearest typical healthy one, smoothed; NaN outside the tissue.
     """
 
     plane: Plane
     scores: NDArray[np.float32]
     grid: PatchGrid
-    level: float
+    distances: NDArray[np.float32]
+
+    @property
+    def level(self) -> float:
+        """Median distance of the tissue; infinity where there is none."""
+        tissue = self.distances[np.isfinite(self.distances)]
+        return float(np.median(tissue)) if tissue.size else np.inf
 
 
 @dataclass(frozen=True)
@@ -133,7 +139,7 @@ class AnomalyMap:
 
     @property
     def level(self) -> float:
-        """Median score of the scan's tissue before it was centred, in the first plane."""
+        """How far the scan's tissue lies from typical healthy tissue, in the first plane."""
         return self.planes[0].level
 
     @cached_property
@@ -202,6 +208,7 @@ def score_slices(
     )
     grown = GrowingMaps((len(scan), *grid.shape), spacing, model.maps.smoothing_mm)
     smoothed = np.zeros(tissue.shape, dtype=np.float32)
+    distances = GrowingMaps((len(scan), *grid.shape), spacing, model.maps.smoothing_mm)
     clock = time.perf_counter()
     for item in batches:
         if item is None:
@@ -213,9 +220,11 @@ def score_slices(
         clock = time.perf_counter()
         with sharing_cores(waited):
             inside = grid.to_grid(scan.foreground[indices]) > PATCH_FOREGROUND
-            scores = model.score(features, inside, view)
+            scores, far = model.score(features, inside, view)
         tissue[indices] = inside
-        grown.add(indices, scores, inside.astype(np.float32))
+        weights = inside.astype(np.float32)
+        grown.add(indices, scores, weights)
+        distances.add(indices, far, weights)
         smoothed[indices] = grown.smoothed(indices)
         maps = smoothed[indices] - _shift(model, scan_level(smoothed, tissue))
         seconds["model"] = seconds.get("model", 0.0) + time.perf_counter() - clock
@@ -223,10 +232,10 @@ def score_slices(
         yield part, int(grown.known.sum())
         clock = time.perf_counter()
     final = grown.smoothed(range(len(scan)))
-    level = scan_level(final, tissue)
-    final -= _shift(model, level)
+    final -= _shift(model, scan_level(final, tissue))
     final[~grown.known] = 0
-    return PlaneMap(view.preprocessing.plane, final, grid, level)
+    typical = np.where(tissue, distances.smoothed(range(len(scan))), np.float32(np.nan))
+    return PlaneMap(view.preprocessing.plane, final, grid, typical)
 
 
 def _shift(model: FittedModel, level: float) -> np.float32:

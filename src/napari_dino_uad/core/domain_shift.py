@@ -1,7 +1,8 @@
 """Whether a scan is of the kind a model knows, told from healthy statistics alone.
 
-A lesion lifts the scores of some tissue. A scan of another sequence, without its skull, or of
-another scanner lifts those of nearly all, and then a map of what is unusual means nothing.
+A lesion takes some tissue away from what is typical. A scan of another sequence, without its skull,
+or of another scanner lies far from it nearly everywhere, and then a map of what is unusual means
+nothing.
 """
 
 from __future__ import annotations
@@ -14,9 +15,10 @@ if TYPE_CHECKING:
 
 __all__ = ["UNLIKE_RATE", "DomainShift", "measure_shift"]
 
-#: Below this a scan is unlike the cohort. Chosen on ten validation patients with gliomas, of
-#: whom the lowest has 0.08 and the others 0.26 to 0.74; scans of another kind have 0.000 to 0.001.
-UNLIKE_RATE = 0.05
+#: Below this a scan is unlike the cohort: half of what the lowest of ten validation patients with
+#: gliomas has, 0.14; the others have 0.28 to 0.71. T1, another scanner's FLAIR and a skull-stripped
+#: one have 0.002 to 0.005.
+UNLIKE_RATE = 0.07
 
 
 @dataclass(frozen=True)
@@ -26,8 +28,8 @@ class DomainShift:
     Attributes
     ----------
     median_rate : float
-        Share of healthy tissue that scores above the median of this scan's tissue: near 0.5 for
-        a scan of the cohort's kind, near 0 for another.
+        Share of healthy tissue that lies farther from what is typical than the median of this
+        scan's tissue: near 0.5 for a scan of the cohort's kind, near 0 for another.
     """
 
     median_rate: float
@@ -45,8 +47,8 @@ class DomainShift:
         share = 100 * (1 - self.median_rate)
         healthy = "nearly all" if share > 99.9 else f"{share:.0f} % of"
         return (
-            "This scan does not look like those the model knows: half of its tissue scores higher "
-            f"than {healthy} healthy tissue. It may be another sequence, skull-stripped "
+            "This scan does not look like those the model knows: half of its tissue is less "
+            f"typical than {healthy} healthy tissue. It may be another sequence, skull-stripped "
             "or from another scanner; do not trust the map, and use a model of such scans."
         )
 
@@ -57,10 +59,10 @@ def measure_shift(level: float, levels: Calibration) -> DomainShift:
     Parameters
     ----------
     level : float
-        Median score of the scan's tissue before it is centred; infinity for a scan without
-        tissue, which is unlike any.
+        Median distance of the scan's tissue to typical healthy patches; infinity for a scan
+        without tissue, which is unlike any.
     levels : Calibration
-        The healthy scores before they are centred.
+        Those distances of healthy patches.
 
     Returns
     -------

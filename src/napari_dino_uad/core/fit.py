@@ -105,6 +105,8 @@ def fit(
     InputError
         If there are too few scans or no healthy slice.
     """
+    from napari_dino_uad.core.prototypes import fit_prototypes
+
     # Refused now rather than after the scans were read.
     new_normative(method, seed, settings or {})
     maps = maps or MapSettings()
@@ -138,7 +140,8 @@ def fit(
         yield from normative.fit(train_set, valid_set)
         scaling = Inner(_measure_scale(normative, train_set, valid_set, maps, plane))
         yield from scaling
-        views.append(View(one, normative, scaling.value))
+        prototypes = yield from fit_prototypes(train_set, seed)
+        views.append(View(one, normative, scaling.value, prototypes))
         counts = counts or {"slices": len(train_set), "validation_slices": len(valid_set)}
     cohort = {
         "scans": len(cases),
@@ -166,8 +169,13 @@ def fit(
     )
     healthy = Inner(_healthy_scores(held_out, uncalibrated, backbone, batch, cache))
     yield from healthy
-    centred, levels = (Calibration.from_scans(scans) for scans in healthy.value)
-    return dataclasses.replace(uncalibrated, calibration=centred, levels=levels)
+    scores, distances = healthy.value
+    return dataclasses.replace(
+        uncalibrated,
+        calibration=Calibration.from_scans(scores),
+        # A scan has a hundred times fewer patches than pixels.
+        levels=Calibration.from_scans(distances, least=1),
+    )
 
 
 def _split(
@@ -292,16 +300,16 @@ def _healthy_scores(
     batch: int,
     cache: FeatureCache | bool,
 ) -> Generator[Progress, None, tuple[list[NDArray[np.float32]], list[NDArray[np.float32]]]]:
-    """Detect on the validation scans and return the scores of their healthy tissue by scan.
+    """Detect on the validation scans; return scores and distances of their healthy tissue by scan.
 
     Where there are masks all tissue outside them counts as healthy, not that of healthy slices
     alone: those lie at the ends of an organ and do not stand for its middle, and what glows
     around a lesion is a false positive too.
 
-    The scores come centred, as thresholds are for; and before, which tells what scans of the
-    cohort's kind look like.
+    The distances are those of patches to their nearest prototype.
     """
-    centred, levels = [], []
+    scores: list[NDArray[np.float32]] = []
+    distances: list[NDArray[np.float32]] = []
     waiting = Progress("Calibrating", 0, len(cases))
     for item in prefetch(_read(cases), patience_s=PATIENCE_S):
         if item is None:
@@ -319,8 +327,11 @@ def _healthy_scores(
             healthy &= ~to_plane(mask, model.planes[0])
         if not healthy.any():
             continue
-        scores = to_plane(anomaly.scores, model.planes[0])[healthy]
-        centred.append(scores)
-        levels.append(scores + np.float32(anomaly.level if model.maps.centring else 0))
+        scores.append(to_plane(anomaly.scores, model.planes[0])[healthy])
+        first = anomaly.planes[0]
+        counted = np.isfinite(first.distances)
+        if mask is not None:
+            counted &= first.grid.to_grid(to_plane(mask, first.plane)) == 0
+        distances.append(first.distances[counted])
     yield Progress("Calibrating", len(cases), len(cases))
-    return centred, levels
+    return scores, distances

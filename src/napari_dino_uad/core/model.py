@@ -37,11 +37,14 @@ class View:
         The model of healthy embeddings.
     scale : ScoreScale
         Its scores on healthy patches.
+    prototypes : torch.Tensor of float32, (K, C)
+        Typical healthy patches, of unit length.
     """
 
     preprocessing: Preprocessing
     normative: NormativeModel
     scale: ScoreScale
+    prototypes: torch.Tensor
 
 
 @dataclass(frozen=True)
@@ -61,8 +64,8 @@ class FittedModel:
     calibration : Calibration
         Scores of healthy tissue.
     levels : Calibration
-        The same of the first view before scans were centred: what a scan's level is compared
-        with.
+        Distances of healthy patches of the first view to their nearest prototype: what those of
+        a scan are compared with, to tell whether it is of the cohort's kind.
     cohort : dict
         Scans, slices and date of the fit.
     versions : dict
@@ -99,7 +102,7 @@ class FittedModel:
         features: NDArray[np.float16],
         tissue: NDArray[np.bool_],
         view: View | None = None,
-    ) -> NDArray[np.float32]:
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Score backbone embeddings of slices.
 
         Parameters
@@ -113,37 +116,47 @@ class FittedModel:
 
         Returns
         -------
-        ndarray of float32, (B, h, w)
+        scores : ndarray of float32, (B, h, w)
             Healthy standard deviations above the healthy mean; not yet smoothed. Outside the
             tissue they mean nothing.
+        distances : ndarray of float32, (B, h, w)
+            To the nearest prototype; 0 outside the tissue.
         """
         import torch
 
+        from napari_dino_uad.core.prototypes import prototype_distance
         from napari_dino_uad.core.symmetry import REACH, mirror_distance
 
         view = view or self.views[0]
         out = np.zeros(tissue.shape, dtype=np.float32)
+        distances = np.zeros(tissue.shape, dtype=np.float32)
         # Half and more of most scans is air, and only a model that looks around sees it.
         margin = max(self.context.neighbourhood // 2, REACH)
         box = (slice(None), *tight_box(np.asarray(tissue.any(axis=0)), margin))
         inside = tissue[box]
         if not inside.size:
-            return out
+            return out, distances
         levels = backbone_spec(self.backbone_key).levels
         x = torch.from_numpy(features).permute(0, 2, 3, 1)
         with torch.inference_mode():
             if view.normative.patchwise:
                 seen = self.context.apply(x[box].permute(0, 3, 1, 2).float(), levels)
-                scores = _score_tissue(view.normative, seen, inside)
             else:
                 whole = self.context.apply(x.permute(0, 3, 1, 2).float(), levels)
                 scores = view.normative.score(whole).float().numpy()[box]
                 seen = whole.permute(0, 2, 3, 1)[box].permute(0, 3, 1, 2)
+            patches = seen.permute(0, 2, 3, 1)[torch.from_numpy(inside)]
+            if view.normative.patchwise:
+                scores = np.zeros(inside.shape, dtype=np.float32)
+                # Tissue alone, given as a slice of one row.
+                row = view.normative.score(patches.T[None, :, None])
+                scores[inside] = row.float().numpy()[0, 0]
+            distances[tissue] = prototype_distance(patches, view.prototypes).numpy()
             mirror = None
             if view.scale.symmetry > 0:
                 mirror = mirror_distance(seen, torch.from_numpy(inside)).numpy()
             out[box] = view.scale.combine(scores, mirror)
-        return out
+        return out, distances
 
     def load_backbone(self, weights: Path | str | None = None) -> Backbone:
         """Load the backbone the model was fitted on.
@@ -183,16 +196,3 @@ class FittedModel:
             f"{self.normative.summary()}; {self.backbone_key}, {planes}; "
             f"{self.cohort.get('scans', 0)} scans, {self.cohort.get('slices', 0)} slices"
         )
-
-
-def _score_tissue(
-    normative: NormativeModel, features: torch.Tensor, tissue: NDArray[np.bool_]
-) -> NDArray[np.float32]:
-    """Score the patches of tissue alone, (B, h, w), with a model that looks at single patches."""
-    import torch
-
-    scores = np.zeros(tissue.shape, dtype=np.float32)
-    patches = features.permute(0, 2, 3, 1)[torch.from_numpy(tissue)]
-    # The patches are given as a slice of one row.
-    scores[tissue] = normative.score(patches.T[None, :, None]).float().numpy()[0, 0]
-    return scores

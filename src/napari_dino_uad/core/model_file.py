@@ -23,7 +23,7 @@ from napari_dino_uad.core.slices import Preprocessing
 
 __all__ = ["FORMAT_VERSION", "load_model", "save_model"]
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 _HEADER = "napari_dino_uad"
 _CALIBRATIONS = ("calibration", "levels")
 
@@ -72,6 +72,8 @@ def save_model(model: FittedModel, path: Path | str) -> None:
         for number, view in enumerate(model.views)
         for name, tensor in view.normative.tensors().items()
     }
+    for number, view in enumerate(model.views):
+        tensors[f"prototypes.{number}"] = view.prototypes.half().contiguous()
     for kind in _CALIBRATIONS:
         for name, array in getattr(model, kind).tensors().items():
             tensors[f"{kind}.{name}"] = torch.from_numpy(np.ascontiguousarray(array))
@@ -131,6 +133,7 @@ def load_model(path: Path | str) -> FittedModel:
                 path.name,
             ),
             scale=ScoreScale(**view["scale"]),
+            prototypes=tensors[f"prototypes.{number}"].float(),
         )
         for number, view in enumerate(header["views"])
     )
