@@ -45,7 +45,7 @@ class DomainShift:
         if not self.unlike:
             return ""
         share = 100 * (1 - self.median_rate)
-        healthy = "nearly all" if share > 99.9 else f"{share:.0f} % of"
+        healthy = "nearly all" if share >= 99.5 else f"{share:.0f} % of"
         return (
             "This scan does not look like those the model knows: half of its tissue is less "
             f"typical than {healthy} healthy tissue. It may be another sequence, skull-stripped "
