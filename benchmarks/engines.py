@@ -13,10 +13,12 @@ from __future__ import annotations
 import argparse
 import os
 import tempfile
+from functools import partial
 
 import torch
-from detect_overhead import head, in_thread, place, seconds_of
+from detect_overhead import best, head, in_thread, place
 
+from napari_dino_uad.core.backbones import Backbone
 from napari_dino_uad.core.engine_choice import available_engines, choose_engine
 from napari_dino_uad.core.engine_measurement import SMALLEST_COSINE
 from napari_dino_uad.core.errors import InputError
@@ -24,6 +26,11 @@ from napari_dino_uad.core.progress import drain
 from napari_dino_uad.core.slices import Preprocessing, prepare
 
 _SLICES = 8
+
+
+def embed_all(backbone: Backbone, batches: list[torch.Tensor], _: int) -> None:
+    """Embed all slices, in whichever round."""
+    in_thread(lambda: [backbone.embed(images) for images in batches])
 
 
 def main() -> None:
@@ -39,7 +46,6 @@ def main() -> None:
         grid = scan.grid(spec.stride, spec.multiple)
         batches = [scan.images([number, number + 1], grid) for number in range(16, 16 + _SLICES, 2)]
         expected = [reference.embed(images) for images in batches]
-        seconds: dict[str, float] = {}
         placed = {}
         for engine in available_engines("cpu"):
             wish = f"{engine.library} {engine.precision}"
@@ -47,26 +53,22 @@ def main() -> None:
                 placed[wish] = drain(choose_engine(reference, "cpu", wish))
             except InputError as error:
                 print(f"{wish}: {error}")
-        for _ in range(options.rounds):
-            for wish, backbone in placed.items():
-                taken = seconds_of(
-                    lambda backbone=backbone: in_thread(
-                        lambda: [backbone.embed(images) for images in batches]
-                    )
-                )
-                seconds[wish] = min(taken / _SLICES, seconds.get(wish, taken))
+        seconds = best(
+            {wish: partial(embed_all, one, batches) for wish, one in placed.items()},
+            options.rounds,
+        )
         same = {}
         for wish, backbone in placed.items():
             cosine = min(
                 float(torch.cosine_similarity(backbone.embed(images), one, dim=1).min())
                 for images, one in zip(batches, expected, strict=True)
             )
-            print(f"{wish}: {seconds[wish]:.3f} s a slice, least cosine {cosine:.5f}")
+            print(f"{wish}: {seconds[wish] / _SLICES:.3f} s a slice, least cosine {cosine:.5f}")
             if cosine >= SMALLEST_COSINE:
                 same[wish] = seconds[wish]
-    best = min(same, key=lambda wish: same[wish])
-    print(f"the fastest that gives the same embeddings: {best}")
-    print(f"ratio: {same['torch float32'] / same[best]:.2f}")
+    fastest = min(same, key=lambda wish: same[wish])
+    print(f"the fastest that gives the same embeddings: {fastest}")
+    print(f"ratio: {same['torch float32'] / same[fastest]:.2f}")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 
 from napari_dino_uad.core.normative.mixture_space import draw_patches
 from napari_dino_uad.core.normative.mixture_start import kmeans
-from napari_dino_uad.core.progress import Progress
+from napari_dino_uad.core.progress import Inner, Progress
 
 if TYPE_CHECKING:
     from napari_dino_uad.core.features import FeatureSet
@@ -52,14 +52,11 @@ def fit_prototypes(healthy: FeatureSet, seed: int) -> Generator[Progress, None, 
     patches = yield from draw_patches(healthy, _PATCHES, seed, True, False, step)
     patches = F.normalize(patches, dim=1)
     count = min(_PROTOTYPES, len(patches))
-    clustering = kmeans(patches, count, torch.Generator().manual_seed(seed), spherical=True)
-    while True:
-        try:
-            done, total = next(clustering)
-        except StopIteration as end:
-            centres: torch.Tensor = end.value.centres
-            return F.normalize(centres, dim=1)
+    generator = torch.Generator().manual_seed(seed)
+    clustering = Inner(kmeans(patches, count, generator, spherical=True))
+    for done, total in clustering:
         yield Progress(step, done, total)
+    return F.normalize(clustering.value.centres, dim=1)
 
 
 def prototype_distance(patches: torch.Tensor, prototypes: torch.Tensor) -> torch.Tensor:
