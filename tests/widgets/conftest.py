@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from qtpy.QtCore import QSettings
 
-from napari_dino_uad.widgets import settings
+from napari_dino_uad.widgets import settings, workers
 
 
 @pytest.fixture(autouse=True)
@@ -15,3 +15,9 @@ def own_settings(tmp_path, monkeypatch):
     monkeypatch.setattr(
         settings, "QSettings", lambda *_: QSettings(path, QSettings.Format.IniFormat)
     )
+
+
+@pytest.fixture(autouse=True)
+def torch_beside_a_window():
+    """Take the care with torch that widgets take, before other fixtures import it plainly."""
+    workers.import_torch()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 
 import pytest
@@ -101,3 +103,23 @@ def test_time_left_follows_the_pace_of_the_step(job, monkeypatch):
     assert job.seconds_left(Progress("B", 5, 10)) is None
     now[0] += 1
     assert job.seconds_left(Progress("B", 6, 10)) == pytest.approx(4)
+
+
+def test_torch_that_was_imported_before_the_window_does_not_bring_it_down():
+    code = """
+import torch
+import napari
+viewer = napari.Viewer(show=True)
+viewer.screenshot(canvas_only=False)
+from pathlib import Path
+maps = Path("/proc/self/maps")
+drawn_by_llvm = maps.exists() and "libLLVM" in maps.read_text()
+from napari_dino_uad.widgets.workers import import_torch
+import_torch()
+import torchvision
+print("alive", drawn_by_llvm)
+"""
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    if "alive True" not in ran.stdout:
+        pytest.skip("this window is not drawn through LLVM")

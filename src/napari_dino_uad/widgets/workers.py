@@ -18,7 +18,7 @@ from qtpy.QtCore import QObject, Signal
 from napari_dino_uad.core.errors import InputError
 from napari_dino_uad.core.progress import Progress
 
-__all__ = ["Job", "describe_error", "gui_threads"]
+__all__ = ["Job", "describe_error", "gui_threads", "import_torch"]
 
 _log = logging.getLogger(__name__)
 
@@ -69,18 +69,18 @@ def describe_error(error: BaseException) -> str:
 _IMPORTING = threading.Lock()
 
 
-def _import_torch() -> None:
+def import_torch() -> None:
     """Import torch so that it does not bring the window down.
 
     On Linux, Mesa draws through LLVM in a shared library, and triton, which torch loads where it
     is installed, brings an LLVM of its own: loaded second, it ends the process with a
-    segmentation fault. Only compiled models need triton, and there are none here.
+    segmentation fault. Only compiled models need triton, and there are none here. That torch is
+    imported already does not help: it loads triton only when torchvision asks for its compiler.
     """
     with _IMPORTING:
         maps = Path("/proc/self/maps")
         clash = (
-            "torch" not in sys.modules
-            and "triton" not in sys.modules
+            "triton" not in sys.modules
             and maps.exists()
             and "libLLVM" in maps.read_text(encoding="utf-8", errors="replace")
         )
@@ -151,7 +151,7 @@ class Job(QObject):
 
         def run() -> Generator[Progress, None, Any]:
             try:
-                _import_torch()
+                import_torch()
                 return (yield from pipeline())
             except Exception as error:  # noqa: BLE001 - whatever it is, the user hears of it
                 return _Failure(error)
