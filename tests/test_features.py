@@ -129,7 +129,7 @@ def taken(generator):
 
 def test_threads_and_cache_change_nothing(scan, entry, backbone):
     (prepared, _), (store, grid) = scan, entry
-    order = outwards(9, 4)
+    order = outwards(range(9), 4)
     parts = taken(extract_features(prepared, grid, backbone, order, 2, 1, store))
     assert [index for indices, _ in parts for index in indices] == order
     assert parts[0][0] == [4]

@@ -31,7 +31,7 @@ def test_scores_become_healthy_deviations():
 
 def smooth_maps(maps, weights, spacing_mm, sigma_mm):
     grown = GrowingMaps(maps.shape, spacing_mm, sigma_mm)
-    grown.add(range(len(maps)), maps, weights)
+    grown.add(range(len(maps)), weights, maps)
     return grown.smoothed(range(len(maps)))
 
 

@@ -24,7 +24,7 @@ def test_it_is_a_normalised_gaussian_in_mm_in_whatever_order_slices_come():
     maps, weights = scores()
     grown = GrowingMaps(maps.shape, (2.5, 4.0, 5.0), 5.0)
     for indices in ([5], [4, 6], [3, 7], [2, 8, 1, 9], [0, 10, 11]):
-        grown.add(indices, maps[indices], weights[indices])
+        grown.add(indices, weights[indices], maps[indices])
     found = grown.smoothed(range(12))
     np.testing.assert_allclose(found, reference(maps, weights, (2, 1.25, 1)), atol=2e-3)
 
@@ -32,7 +32,7 @@ def test_it_is_a_normalised_gaussian_in_mm_in_whatever_order_slices_come():
 def test_what_is_not_known_yet_takes_no_part():
     maps, weights = scores()
     grown = GrowingMaps(maps.shape, (2.5, 4.0, 4.0), 5.0)
-    grown.add([5, 6], maps[[5, 6]], weights[[5, 6]])
+    grown.add([5, 6], weights[[5, 6]], maps[[5, 6]])
     known = np.zeros(12, dtype=bool)
     known[[5, 6]] = True
     assert np.array_equal(grown.known, known)
@@ -45,7 +45,7 @@ def test_without_a_width_or_a_weight_nothing_is_smoothed():
     weights[3] = 0
     for sigma in (0.0, 0.3):
         grown = GrowingMaps(maps.shape, (2.5, 4.0, 4.0), sigma)
-        grown.add(list(range(12)), maps, weights)
+        grown.add(list(range(12)), weights, maps)
         found = grown.smoothed(range(12))
         assert not found[3].any()
         np.testing.assert_allclose(np.delete(found, 3, 0), np.delete(maps, 3, 0), rtol=1e-5)

@@ -24,7 +24,7 @@ from napari_dino_uad.core.cache import FeatureCache, content_digest, open_cache
 from napari_dino_uad.core.cohort import healthy_slices
 from napari_dino_uad.core.errors import InputError
 from napari_dino_uad.core.evaluate import evaluate
-from napari_dino_uad.core.features import cache_entry, extract_features
+from napari_dino_uad.core.features import cache_entry, extract_features, scored_slices
 from napari_dino_uad.core.fit import fit
 from napari_dino_uad.core.model_file import load_model, save_model
 from napari_dino_uad.core.normative.methods import find_method
@@ -211,7 +211,7 @@ def _embed(
         name = content_digest(volume.array, volume.spacing_mm)
         entry = cache_entry(setting.store, name, scan, grid, backbone)
         assert entry is not None
-        indices = list(range(len(scan)))
+        indices = scored_slices(scan, grid).tolist()
         if healthy_only:
             mask = case.read_mask(volume)
             indices = healthy_slices(scan, mask, setting.preprocessing.plane).tolist()

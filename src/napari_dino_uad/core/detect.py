@@ -18,6 +18,7 @@ from napari_dino_uad.core.features import (
     cache_entry,
     extract_features,
     outwards,
+    scored_slices,
 )
 from napari_dino_uad.core.model import FittedModel, View
 from napari_dino_uad.core.pipeline import in_background, sharing_cores
@@ -41,6 +42,9 @@ __all__ = ["AnomalyMap", "PlaneMap", "SliceMaps", "detect", "score_slices"]
 
 # Slices brought from the patch grid to voxels at once.
 _AT_ONCE = 16
+
+# Patches that the level of what is known so far is taken from: it is taken at every batch.
+_LEVEL_SO_FAR = 10_000
 
 
 def _refined(
@@ -206,9 +210,9 @@ def score_slices(
         scan.spacing_mm[1] * grid.patch_pixels[0],
         scan.spacing_mm[2] * grid.patch_pixels[1],
     )
-    grown = GrowingMaps((len(scan), *grid.shape), spacing, model.maps.smoothing_mm)
+    # Of scores and of distances.
+    grown = GrowingMaps((len(scan), *grid.shape), spacing, model.maps.smoothing_mm, maps=2)
     smoothed = np.zeros(tissue.shape, dtype=np.float32)
-    distances = GrowingMaps((len(scan), *grid.shape), spacing, model.maps.smoothing_mm)
     clock = time.perf_counter()
     for item in batches:
         if item is None:
@@ -222,11 +226,9 @@ def score_slices(
             inside = grid.to_grid(scan.foreground[indices]) > PATCH_FOREGROUND
             scores, far = model.score(features, inside, view)
         tissue[indices] = inside
-        weights = inside.astype(np.float32)
-        grown.add(indices, scores, weights)
-        distances.add(indices, far, weights)
+        grown.add(indices, inside.astype(np.float32), scores, far)
         smoothed[indices] = grown.smoothed(indices)
-        maps = smoothed[indices] - _shift(model, scan_level(smoothed, tissue))
+        maps = smoothed[indices] - _shift(model, scan_level(smoothed, tissue, _LEVEL_SO_FAR))
         seconds["model"] = seconds.get("model", 0.0) + time.perf_counter() - clock
         part = SliceMaps(indices, maps, grid, scan, model.maps.detail_mm)
         yield part, int(grown.known.sum())
@@ -234,7 +236,7 @@ def score_slices(
     final = grown.smoothed(range(len(scan)))
     final -= _shift(model, scan_level(final, tissue))
     final[~grown.known] = 0
-    typical = np.where(tissue, distances.smoothed(range(len(scan))), np.float32(np.nan))
+    typical = np.where(tissue, grown.smoothed(range(len(scan)), 1), np.float32(np.nan))
     return PlaneMap(view.preprocessing.plane, final, grid, typical)
 
 
@@ -308,14 +310,14 @@ def detect(
         seen = scan if number == 0 else prepare(volume, view.preprocessing)
         middle = len(seen) // 2
         wanted = middle if number or first_slice is None else first_slice
-        order = outwards(len(seen), min(max(wanted, 0), len(seen) - 1))
         grid = seen.grid(network.spec.stride, network.spec.multiple)
+        order = outwards(scored_slices(seen, grid), wanted)
         entry = cache_entry(store, name, seen, grid, network)
         batches = extract_features(seen, grid, network, order, size, first_batch=1, entry=entry)
         scoring = Inner(score_slices(seen, model, view, grid, batches, seconds))
         step = "Detecting" if number == 0 else f"Detecting, {view.preprocessing.plane}"
         for maps, done in scoring:
             shown, note = None if number else maps, network.engine.take_note()
-            yield Progress(step, done, len(seen), volume.name, shown, note)
+            yield Progress(step, done, len(order), volume.name, shown, note)
         planes.append(scoring.value)
     return AnomalyMap(volume, model, tuple(planes), scan, seconds)

@@ -30,6 +30,7 @@ __all__ = [
     "extract_features",
     "features_key",
     "outwards",
+    "scored_slices",
 ]
 
 # A patch counts as tissue when this share of it is foreground.
@@ -39,22 +40,27 @@ PATCH_FOREGROUND = 0.25
 _CACHED_BATCH = 8
 
 
-def outwards(count: int, first: int) -> list[int]:
+def outwards(indices: Iterable[int], first: int) -> list[int]:
     """Order slices from one outwards, so that what is on screen comes first.
 
     Parameters
     ----------
-    count : int
-        Number of slices.
+    indices : iterable of int
+        Slice numbers.
     first : int
         Slice to start at.
 
     Returns
     -------
     list of int
-        All of 0 to count - 1, nearest to `first` first.
+        The same, nearest to `first` first.
     """
-    return sorted(range(count), key=lambda index: (abs(index - first), index))
+    return sorted(map(int, indices), key=lambda index: (abs(index - first), index))
+
+
+def scored_slices(scan: PreparedScan, grid: PatchGrid) -> NDArray[np.int64]:
+    """Return the slices that may hold a patch of tissue: no others are embedded to be scored."""
+    return np.flatnonzero(grid.may_exceed(scan.foreground, PATCH_FOREGROUND))
 
 
 def features_key(backbone: Backbone) -> str:
@@ -183,6 +189,8 @@ def _kept(
         if computed and entry is not None:
             entry.write(indices, features)
         yield indices, features
+    if entry is not None:
+        entry.finish()
 
 
 @dataclass(frozen=True)

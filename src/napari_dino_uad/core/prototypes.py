@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 import torch.nn.functional as F
 
+from napari_dino_uad.core.normative.mixture_scores import Directions
 from napari_dino_uad.core.normative.mixture_space import draw_patches
 from napari_dino_uad.core.normative.mixture_start import kmeans
 from napari_dino_uad.core.progress import Inner, Progress
@@ -61,4 +62,4 @@ def fit_prototypes(healthy: FeatureSet, seed: int) -> Generator[Progress, None, 
 
 def prototype_distance(patches: torch.Tensor, prototypes: torch.Tensor) -> torch.Tensor:
     """Return 1 - the largest cosine of patches (N, C) with a prototype (K, C), as (N,)."""
-    return 1 - (F.normalize(patches, dim=1) @ prototypes.T).amax(1)
+    return Directions.of(prototypes).search(patches)[0]

@@ -29,7 +29,7 @@ _FLAT = 1e-3
 _RADIUS_SAMPLES = 5
 
 # Patches that the level of a scan is taken from at most: its error is then far below a pixel's
-# noise, and it can be taken again at every batch.
+# noise.
 _LEVEL_PATCHES = 50_000
 
 
@@ -111,7 +111,9 @@ class ScoreScale:
         return np.asarray(out, dtype=np.float32)
 
 
-def scan_level(maps: NDArray[np.float32], tissue: NDArray[np.bool_]) -> float:
+def scan_level(
+    maps: NDArray[np.float32], tissue: NDArray[np.bool_], most: int = _LEVEL_PATCHES
+) -> float:
     """Return the median score of a scan's tissue; infinity where there is none.
 
     Parameters
@@ -120,9 +122,11 @@ def scan_level(maps: NDArray[np.float32], tissue: NDArray[np.bool_]) -> float:
         Smoothed scores.
     tissue : ndarray of bool, (slices, h, w)
         Which patches are tissue, of the slices that are scored.
+    most : int
+        How many patches it is taken from, about.
     """
     values = maps[tissue]
-    values = values[:: max(1, len(values) // _LEVEL_PATCHES)]
+    values = values[:: max(1, len(values) // most)]
     return float(np.median(values)) if len(values) else np.inf
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -360,26 +361,65 @@ class PatchGrid:
             The mean over each patch, for a mask its covered share; 0 under the padding.
         """
         import torch
-        import torch.nn.functional as F
 
-        out = np.empty((len(masks), *self.shape), dtype=np.float32)
-        for start in range(0, len(masks), 16):
-            part = torch.from_numpy(
-                np.ascontiguousarray(masks[start : start + 16], dtype=np.float32)
-            )[:, None]
-            if self.content_shape != self.slice_shape:
-                part = F.interpolate(part, size=self.content_shape, mode="area")
-            part = F.pad(
-                part,
-                (
-                    0,
-                    self.input_shape[1] - self.content_shape[1],
-                    0,
-                    self.input_shape[0] - self.content_shape[0],
-                ),
-            )
-            out[start : start + 16] = F.avg_pool2d(part, self.stride)[:, 0].numpy()
-        return out
+        # By torch, whose threads `sharing_cores` holds back; numpy's would not be.
+        down, across = map(torch.from_numpy, self._shares)
+        out = torch.empty(len(masks), *self.shape)
+        for image, grid in zip(masks, out, strict=True):
+            values = torch.from_numpy(np.ascontiguousarray(image, dtype=np.float32))
+            torch.matmul(down, values @ across.T, out=grid)
+        return np.asarray(out.numpy())
+
+    def may_exceed(self, masks: NDArray[np.bool_], share: float) -> NDArray[np.bool_]:
+        """Say of which masks `to_grid` can be above some value anywhere, without computing it.
+
+        Parameters
+        ----------
+        masks : ndarray of bool, (B, rows, cols)
+            Masks of slices.
+        share : float
+            The value.
+
+        Returns
+        -------
+        ndarray of bool, (B,)
+            False only where every patch stays at or below it.
+        """
+        most = float(self._shares[0].max() * self._shares[1].max())
+        counts = np.array([np.count_nonzero(mask) for mask in masks])
+        return np.asarray(counts * most > share)
+
+    @property
+    def _shares(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """How much each row counts in each patch's row, (h, rows), and likewise columns."""
+        return (
+            _patch_shares(
+                self.slice_shape[0], self.content_shape[0], self.input_shape[0], self.stride
+            ),
+            _patch_shares(
+                self.slice_shape[1], self.content_shape[1], self.input_shape[1], self.stride
+            ),
+        )
+
+
+@lru_cache(maxsize=32)
+def _patch_shares(pixels: int, content: int, padded: int, stride: int) -> NDArray[np.float32]:
+    """Say how much each pixel along an axis counts in the mean of each patch, (patches, pixels).
+
+    Parameters
+    ----------
+    pixels, content, padded : int
+        Of the slice, after resizing, and after padding.
+    stride : int
+        Input pixels in a patch.
+    """
+    import torch
+    import torch.nn.functional as F
+
+    # Resizing, padding and averaging are linear: what they do is what they do to unit vectors.
+    units = torch.eye(pixels)[:, None]
+    resized = F.pad(F.adaptive_avg_pool1d(units, content), (0, padded - content))
+    return np.ascontiguousarray(F.avg_pool1d(resized, stride)[:, 0].T.numpy())
 
 
 @dataclass(frozen=True)

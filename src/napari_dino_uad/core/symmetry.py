@@ -52,14 +52,17 @@ def _row_similarities(features: torch.Tensor, tissue: torch.Tensor) -> torch.Ten
     batch, _, height, width = features.shape
     unit = F.normalize(features, dim=1).permute(0, 2, 3, 1)
     best = features.new_full((batch, height, width, width), -1.0)
-    for shift in range(-REACH, REACH + 1):
-        here = slice(max(0, -shift), height - max(0, shift))
-        there = slice(max(0, shift), height - max(0, -shift))
-        # Slice by slice, which needs no copy of the embeddings: five times as fast.
-        for image, inside, out in zip(unit, tissue, best, strict=True):
-            cosine = torch.bmm(image[here], image[there].transpose(1, 2))
-            cosine.masked_fill_(~inside[there, None], -1.0)
-            torch.maximum(out[here], cosine, out=out[here])
+    # Slice by slice, which needs no copy of the embeddings: five times as fast.
+    for image, inside, out in zip(unit, tissue, best, strict=True):
+        for step in range(REACH + 1):
+            upper, lower = slice(0, height - step), slice(step, height)
+            cosine = torch.bmm(image[upper], image[lower].transpose(1, 2))
+            if step > 0:
+                # The same products, seen from the row below.
+                back = cosine.transpose(1, 2).masked_fill(~inside[upper, None], -1.0)
+                torch.maximum(out[lower], back, out=out[lower])
+            cosine.masked_fill_(~inside[lower, None], -1.0)
+            torch.maximum(out[upper], cosine, out=out[upper])
     widest = F.max_pool1d(best.flatten(0, 1), 2 * REACH + 1, stride=1, padding=REACH)
     return widest.reshape(batch, height, width, width)
 
