@@ -116,7 +116,7 @@ def compare(key: str, engine: str, rounds: int, folder: Path) -> float:
 
     def embed_all() -> None:
         for images in inputs:
-            backbone.embed(images).cpu()
+            backbone.maps(images).cpu()
 
     def bare(_: int) -> None:
         in_thread(embed_all)
@@ -128,7 +128,7 @@ def compare(key: str, engine: str, rounds: int, folder: Path) -> float:
 
     height, width = grid.input_shape
     print(f"{backbone.words}, {len(prepared)} slices of {height} x {width}")
-    backbone.embed(inputs[0])
+    backbone.maps(inputs[0])
     seconds = best({"backbone": bare, "detection": detection}, rounds)
     ratio = seconds["detection"] / seconds["backbone"]
     print(

@@ -17,6 +17,7 @@ from napari_dino_uad.core.backbone_table import (
     backbone_spec,
 )
 from napari_dino_uad.core.errors import InputError
+from napari_dino_uad.core.layer_maps import LayerLayout
 
 if TYPE_CHECKING:
     import torch
@@ -47,7 +48,7 @@ class Backbone:
     Attributes
     ----------
     module : PatchEmbedder
-        From images to the joined patch map; all that an engine has to run.
+        From images to the maps of its layers; all that an engine has to run.
     engine : Engine
         What runs it: torch on the CPU in single precision, until `on` says otherwise.
     """
@@ -82,8 +83,8 @@ class Backbone:
             digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()
 
-    def embed(self, images: torch.Tensor) -> torch.Tensor:
-        """Compute patch embeddings; threads take turns.
+    def maps(self, images: torch.Tensor) -> torch.Tensor:
+        """Compute the maps of the layers that are read; threads take turns.
 
         Parameters
         ----------
@@ -92,8 +93,8 @@ class Backbone:
 
         Returns
         -------
-        torch.Tensor of float32, (B, C, H / stride, W / stride)
-            As `PatchEmbedder.forward` gives them.
+        torch.Tensor of float32 or float16, (B, V)
+            As the `LayerLayout` of its grid says; on the engine's device.
 
         Raises
         ------
@@ -108,6 +109,27 @@ class Backbone:
             )
         with self._lock:
             return self.engine.embed(images)
+
+    def embed(self, images: torch.Tensor) -> torch.Tensor:
+        """Compute patch embeddings.
+
+        Parameters
+        ----------
+        images : torch.Tensor, (B, 3, H, W)
+            As for `maps`.
+
+        Returns
+        -------
+        torch.Tensor of float32, (B, C, H / stride, W / stride)
+            The layers that are read, joined.
+
+        Raises
+        ------
+        InputError
+            If the edges are no such multiples.
+        """
+        grid = (images.shape[-2] // self.spec.stride, images.shape[-1] // self.spec.stride)
+        return LayerLayout.of(self.spec, grid).join(self.maps(images))
 
 
 def load_backbone(

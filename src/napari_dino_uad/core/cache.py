@@ -4,8 +4,8 @@ An entry holds the embeddings of one scan by one backbone under one preprocessin
 after the content of all three. It is a folder:
 
 - ``entry.json``: what the name stands for and the shape; its time of change is its last use;
-- ``features.f16``: (slices, h, w, C) in half precision, written slice by slice in any order;
-  the channels of a patch lie side by side, because all that is done with them works along them;
+- ``features.f16``: (slices, V) in half precision, written slice by slice in any order: the maps
+  of the backbone's layers, as `LayerLayout` says;
 - ``checksums.bin``: 16 bytes for each slice, written after it; zeros where it is missing;
 - ``complete``: an empty file, made when every slice that was asked for is there. Slices without
   tissue are not asked for.
@@ -122,16 +122,14 @@ class CacheEntry:
     folder : Path
         Where it lies.
     shape : tuple of int
-        (slices, C, h, w).
+        (slices, V).
     """
 
-    def __init__(self, cache: FeatureCache, folder: Path, shape: tuple[int, ...]) -> None:
+    def __init__(self, cache: FeatureCache, folder: Path, shape: tuple[int, int]) -> None:
         self._cache = cache
         self.folder = folder
         self.shape = shape
-        slices, channels, height, width = shape
-        self._stored_shape = slices, height, width, channels
-        self._slice_bytes = 2 * channels * height * width
+        self._slice_bytes = 2 * shape[1]
         _in_use.add(self)
 
     def known(self) -> NDArray[np.bool_]:
@@ -154,10 +152,10 @@ class CacheEntry:
 
         Returns
         -------
-        ndarray of float16, (B, C, h, w), or None
+        ndarray of float16, (B, V), or None
             None if a slice is missing or does not have its checksum.
         """
-        out = np.empty((len(indices), *self._stored_shape[1:]), dtype=np.float16)
+        out = np.empty((len(indices), self.shape[1]), dtype=np.float16)
         try:
             # Read, not mapped: what is mapped counts as memory of the process.
             with (
@@ -177,7 +175,7 @@ class CacheEntry:
                         return None
         except FileNotFoundError:
             return None
-        return out.transpose(0, 3, 1, 2)
+        return out
 
     def write(self, indices: Sequence[int], features: NDArray[np.float16]) -> None:
         """Keep slices that were computed.
@@ -186,15 +184,15 @@ class CacheEntry:
         ----------
         indices : sequence of int
             Slice numbers.
-        features : ndarray of float16, (B, C, h, w)
-            Their embeddings.
+        features : ndarray of float16, (B, V)
+            Their maps.
 
         Raises
         ------
         InputError
             If the disk is full or the folder cannot be written to.
         """
-        features = np.ascontiguousarray(features.transpose(0, 2, 3, 1), dtype=np.float16)
+        features = np.ascontiguousarray(features, dtype=np.float16)
         views = [memoryview(part).cast("B") for part in features]
         sums = [self._checksum(*pair) for pair in zip(indices, views, strict=True)]
         with self._cache.locked():
@@ -224,12 +222,11 @@ class CacheEntry:
                 (self.folder / "complete").touch()
 
     def array(self) -> NDArray[np.float16]:
-        """Map the embeddings into memory, (slices, C, h, w).
+        """Map the content into memory, (slices, V).
 
         What `read` has not confirmed must not be used.
         """
-        path = self.folder / "features.f16"
-        return np.memmap(path, np.float16, "r", shape=self._stored_shape).transpose(0, 3, 1, 2)
+        return np.memmap(self.folder / "features.f16", np.float16, "r", shape=self.shape)
 
     def _checksum(self, index: int, view: memoryview) -> bytes:
         # The entry's name and the slice's number are in it, so that no slice passes for another.
@@ -303,7 +300,7 @@ class FeatureCache:
                 f"folder with {FOLDER_VARIABLE}, or switch it off with --no-cache."
             ) from error
 
-    def entry(self, key: CacheKey, shape: tuple[int, ...]) -> CacheEntry:
+    def entry(self, key: CacheKey, shape: tuple[int, int]) -> CacheEntry:
         """Open the entry of a key, or begin it.
 
         Parameters
@@ -311,7 +308,7 @@ class FeatureCache:
         key : CacheKey
             Scan, backbone and preprocessing.
         shape : tuple of int
-            (slices, C, h, w) of the embeddings.
+            (slices, V): V numbers for each slice.
 
         Returns
         -------

@@ -176,7 +176,7 @@ def score_slices(
     batches: Iterable[tuple[list[int], NDArray[np.float16]] | None],
     seconds: dict[str, float],
 ) -> Generator[tuple[SliceMaps | None, int], None, PlaneMap]:
-    """Score the slices of a prepared scan as their embeddings come.
+    """Score the slices of a prepared scan as they come from the backbone.
 
     Parameters
     ----------
@@ -188,8 +188,8 @@ def score_slices(
         The one of its views that the slices are of.
     grid : PatchGrid
         How the patches lie over the slices.
-    batches : iterable of (list of int, ndarray of float16 (B, C, h, w)) or None
-        Slice numbers and their embeddings; None while they are being waited for.
+    batches : iterable of (list of int, ndarray of float16 (B, V)) or None
+        Slice numbers and the maps of the backbone's layers; None while they are being waited for.
     seconds : dict
         Time spent waiting for embeddings ("backbone") and scoring ("model") is added to it.
 

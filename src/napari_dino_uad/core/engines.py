@@ -65,7 +65,7 @@ class EngineSpec:
     device : {"cpu", "cuda", "mps", "intel-gpu"}
         What it computes on.
     precision : {"float32", "bfloat16", "float16"}
-        What it multiplies in; the embeddings it gives are float32.
+        What it multiplies in.
     """
 
     library: Library
@@ -109,10 +109,10 @@ class Engine(ABC):
 
     @abstractmethod
     def run(self, images: torch.Tensor) -> torch.Tensor:
-        """Compute the embeddings of images (B, 3, H, W), whatever memory that takes."""
+        """Compute the maps of images (B, 3, H, W), whatever memory that takes."""
 
     def embed(self, images: torch.Tensor) -> torch.Tensor:
-        """Compute patch embeddings, in parts where memory does not hold them all.
+        """Compute the maps of layers, in parts where memory does not hold them all.
 
         Parameters
         ----------
@@ -121,8 +121,8 @@ class Engine(ABC):
 
         Returns
         -------
-        torch.Tensor of float32, (B, C, h, w)
-            On the engine's device.
+        torch.Tensor of float32 or float16, (B, V)
+            As `PatchEmbedder.forward` gives them, on the engine's device.
 
         Raises
         ------
@@ -192,7 +192,7 @@ class TorchEngine(Engine):
         self._module = module.to(spec.device)
 
     def run(self, images: torch.Tensor) -> torch.Tensor:
-        """Compute the embeddings of images (B, 3, H, W)."""
+        """Compute the maps of images (B, 3, H, W)."""
         import torch
 
         if self.spec.device == "cuda":
@@ -207,8 +207,8 @@ class TorchEngine(Engine):
             torch.autocast(self.spec.device, getattr(torch, self.spec.precision), enabled=lower),
         ):
             self._module.prepare(*images.shape[-2:])
-            embedded: torch.Tensor = self._module(images)
-        return embedded
+            maps: torch.Tensor = self._module(images)
+        return maps
 
     def _halve(self, count: int) -> None:
         import torch

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from napari_dino_uad.core.cache import CacheEntry, CacheKey, FeatureCache
 from napari_dino_uad.core.errors import InputError
+from napari_dino_uad.core.layer_maps import LayerLayout
 from napari_dino_uad.core.pipeline import PATIENCE_S, prefetch
 
 if TYPE_CHECKING:
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
     from napari_dino_uad.core.slices import PatchGrid, PreparedScan
 
 __all__ = [
-    "CachedSlices",
     "FeatureSet",
+    "JoinedSlices",
     "cache_entry",
     "collect_features",
     "extract_features",
@@ -90,7 +91,7 @@ def cache_entry(
         return None
     settings = json.dumps(scan.preprocessing.to_dict(), sort_keys=True)
     key = CacheKey(digest, features_key(backbone), settings)
-    return cache.entry(key, (len(scan), backbone.spec.dimension, *grid.shape))
+    return cache.entry(key, (len(scan), LayerLayout.of(backbone.spec, grid.shape).size))
 
 
 def extract_features(
@@ -102,7 +103,7 @@ def extract_features(
     first_batch: int | None = None,
     entry: CacheEntry | None = None,
 ) -> Generator[tuple[list[int], NDArray[np.float16]] | None, None, None]:
-    """Read or compute the embeddings of some slices, batch by batch.
+    """Read or compute what a backbone makes of some slices, batch by batch.
 
     Slices are prepared in one thread while the backbone runs in another and a third keeps what it
     gave, so that neither it nor whoever takes the embeddings waits longer than need be; a few
@@ -127,8 +128,9 @@ def extract_features(
 
     Yields
     ------
-    tuple of (list of int, ndarray of float16 (B, C, h, w)), or None
-        Slice numbers and their embeddings; None every tenth of a second in which none came.
+    tuple of (list of int, ndarray of float16 (B, V)), or None
+        Slice numbers and the maps of the backbone's layers, which `LayerLayout.join` makes
+        embeddings of; None every tenth of a second in which none came.
     """
     inputs = prefetch(_inputs(scan, grid, order, batch, first_batch, entry), ahead=2)
     # Two ahead: one that waits to be taken while the next is made.
@@ -175,7 +177,7 @@ def _embedded(
         if isinstance(content, np.ndarray):
             yield indices, content, False
         else:
-            yield indices, backbone.embed(content).half().cpu().numpy(), True
+            yield indices, backbone.maps(content).half().cpu().numpy(), True
 
 
 def _kept(
@@ -194,22 +196,25 @@ def _kept(
 
 
 @dataclass(frozen=True)
-class CachedSlices:
-    """Some slices of a cache entry, read from disk as they are asked for.
+class JoinedSlices:
+    """Embeddings of some slices, joined from the maps of layers as they are asked for.
 
     Attributes
     ----------
-    features : ndarray of float16, (slices, C, h, w)
-        All slices, mapped into memory.
+    maps : ndarray of float16, (slices, V)
+        Of all slices; of a cache entry mapped into memory.
     indices : ndarray of int64
         Which of them.
-    entry : CacheEntry
+    layout : LayerLayout
+        What the maps are.
+    entry : CacheEntry, optional
         Where they lie; held, so that it is not evicted meanwhile.
     """
 
-    features: NDArray[np.float16]
+    maps: NDArray[np.float16]
     indices: NDArray[np.int64]
-    entry: CacheEntry
+    layout: LayerLayout
+    entry: CacheEntry | None = None
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -217,10 +222,13 @@ class CachedSlices:
     @property
     def shape(self) -> tuple[int, ...]:
         """Shape as of an array, (n, C, h, w)."""
-        return len(self.indices), *self.features.shape[1:]
+        return len(self.indices), sum(self.layout.channels), *self.layout.grid
 
-    def __getitem__(self, part: slice) -> NDArray[np.float16]:
-        return np.asarray(self.features[self.indices[part]])
+    def __getitem__(self, part: slice) -> NDArray[np.float32]:
+        import torch
+
+        maps = torch.from_numpy(np.asarray(self.maps[self.indices[part]]))
+        return np.asarray(self.layout.join(maps).numpy())
 
 
 def collect_features(
@@ -230,7 +238,7 @@ def collect_features(
     indices: NDArray[np.int64],
     batch: int = 2,
     entry: CacheEntry | None = None,
-) -> Generator[None, None, NDArray[np.float16] | CachedSlices]:
+) -> Generator[None, None, JoinedSlices]:
     """Bring together the embeddings of some slices of a scan.
 
     Parameters
@@ -247,25 +255,21 @@ def collect_features(
 
     Returns
     -------
-    ndarray of float16 or CachedSlices, (n, C, h, w)
-        On disk if there is a cache, so that a cohort need not fit in memory.
+    JoinedSlices
+        Of n slices; on disk if there is a cache, so that a cohort need not fit in memory.
     """
-    kept: NDArray[np.float16] | None = None
-    if entry is None:
-        kept = np.empty((len(indices), *grid.shape, backbone.spec.dimension), np.float16)
-        # The channels of a patch side by side, as in the cache.
-        kept = kept.transpose(0, 3, 1, 2)
+    layout = LayerLayout.of(backbone.spec, grid.shape)
+    kept = np.empty((len(indices) if entry is None else 0, layout.size), np.float16)
     done = 0
     for item in extract_features(scan, grid, backbone, indices.tolist(), batch, entry=entry):
         if item is not None:
-            if kept is not None:
+            if entry is None:
                 kept[done : done + len(item[0])] = item[1]
             done += len(item[0])
         yield
-    if entry is not None:
-        return CachedSlices(entry.array(), indices, entry)
-    assert kept is not None
-    return kept
+    if entry is None:
+        return JoinedSlices(kept, np.arange(len(indices)), layout)
+    return JoinedSlices(entry.array(), indices, layout, entry)
 
 
 @dataclass
@@ -284,11 +288,11 @@ class FeatureSet:
 
     context: Context
     levels: tuple[int, ...]
-    chunks: list[tuple[NDArray[np.float16] | CachedSlices, NDArray[np.bool_]]] = field(
+    chunks: list[tuple[NDArray[np.float16] | JoinedSlices, NDArray[np.bool_]]] = field(
         default_factory=list
     )
 
-    def add(self, features: NDArray[np.float16] | CachedSlices, mask: NDArray[np.bool_]) -> None:
+    def add(self, features: NDArray[np.float16] | JoinedSlices, mask: NDArray[np.bool_]) -> None:
         """Add the slices of one scan, (n, C, h, w) and (n, h, w)."""
         self.chunks.append((features, mask))
 

@@ -13,6 +13,7 @@ from napari_dino_uad.core.backbones import Backbone, backbone_spec, load_backbon
 from napari_dino_uad.core.calibration import Calibration
 from napari_dino_uad.core.crop import tight_box
 from napari_dino_uad.core.errors import InputError
+from napari_dino_uad.core.layer_maps import LayerLayout
 from napari_dino_uad.core.normative.context import Context
 from napari_dino_uad.core.score_map import MapSettings, ScoreScale
 from napari_dino_uad.core.slices import Plane, Preprocessing
@@ -99,16 +100,16 @@ class FittedModel:
 
     def score(
         self,
-        features: NDArray[np.float16],
+        maps: NDArray[np.float16],
         tissue: NDArray[np.bool_],
         view: View | None = None,
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Score backbone embeddings of slices.
+        """Score what the backbone made of slices.
 
         Parameters
         ----------
-        features : ndarray of float16, (B, C, h, w)
-            As the backbone gave them.
+        maps : ndarray of float16, (B, V)
+            The maps of its layers, as `extract_features` gives them.
         tissue : ndarray of bool, (B, h, w)
             Which patches are tissue.
         view : View, optional
@@ -136,13 +137,14 @@ class FittedModel:
         inside = tissue[box]
         if not inside.size:
             return out, distances
-        levels = backbone_spec(self.backbone_key).levels
-        x = torch.from_numpy(features).permute(0, 2, 3, 1)
+        spec = backbone_spec(self.backbone_key)
+        layout = LayerLayout.of(spec, (tissue.shape[1], tissue.shape[2]))
         with torch.inference_mode():
+            packed = torch.from_numpy(maps)
             if view.normative.patchwise:
-                seen = self.context.apply(x[box].permute(0, 3, 1, 2).float(), levels)
+                seen = self.context.apply(layout.join(packed, box[1], box[2]), spec.levels)
             else:
-                whole = self.context.apply(x.permute(0, 3, 1, 2).float(), levels)
+                whole = self.context.apply(layout.join(packed), spec.levels)
                 scores = view.normative.score(whole).float().numpy()[box]
                 seen = whole.permute(0, 2, 3, 1)[box].permute(0, 3, 1, 2)
             patches = seen.permute(0, 2, 3, 1)[torch.from_numpy(inside)]

@@ -33,7 +33,7 @@ _DEVICES = {"cpu": "CPU", "intel-gpu": "GPU"}
 _TYPES = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
 
 # Counts up when the same weights would be converted to another network.
-_NETWORK_VERSION = 2
+_NETWORK_VERSION = 3
 
 # Networks held in memory: one for each size of the input, and most cohorts have one.
 _IN_MEMORY = 4
@@ -115,7 +115,7 @@ class OpenVinoEngine(Engine):
         self._compiled: dict[tuple[int, int, int], Any] = {}
 
     def run(self, images: torch.Tensor) -> torch.Tensor:
-        """Compute the embeddings of images (B, 3, H, W)."""
+        """Compute the maps of images (B, 3, H, W)."""
         import torch
 
         height, width = images.shape[-2:]
@@ -124,8 +124,7 @@ class OpenVinoEngine(Engine):
             if len(self._compiled) == _IN_MEMORY:
                 del self._compiled[next(iter(self._compiled))]
             self._compiled[key] = self._compile(*key)
-        embedded = torch.from_numpy(self._compiled[key](images.numpy())[0])
-        return embedded.permute(0, 3, 1, 2)
+        return torch.from_numpy(self._compiled[key](images.numpy())[0])
 
     def _compile(self, height: int, width: int, threads: int) -> Any:
         """Make the network for a size of the input ready to run."""
@@ -181,24 +180,24 @@ class OpenVinoEngine(Engine):
             # That tracing is old, and that it fixes the size of the input, which is meant.
             warnings.simplefilter("ignore")
             example = torch.zeros(1, 3, height, width)
-            traced = torch.jit.trace(_patches_last(module), example, check_trace=False)
+            traced = torch.jit.trace(_in_half(module), example, check_trace=False)
         return ov.convert_model(traced, input=[ov.PartialShape([-1, 3, height, width])])
 
 
-def _patches_last(module: PatchEmbedder) -> torch.nn.Module:
-    """Give embeddings as (B, h, w, C), the channels of a patch side by side as in the cache."""
+def _in_half(module: PatchEmbedder) -> torch.nn.Module:
+    """Give the maps in half precision, as they are kept: they are half as much to move."""
     import torch
 
-    class PatchesLast(torch.nn.Module):
+    class InHalf(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.module = module
 
         def forward(self, images: torch.Tensor) -> torch.Tensor:
-            embedded: torch.Tensor = self.module(images)
-            return embedded.permute(0, 2, 3, 1)
+            maps: torch.Tensor = self.module(images)
+            return maps.half()
 
-    return PatchesLast().eval()
+    return InHalf().eval()
 
 
 class ConvertedNetworks:

@@ -1,4 +1,4 @@
-"""One torch module from the network's input to the joined patch map: what an engine runs."""
+"""One torch module from the network's input to the maps of its layers: what an engine runs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["PatchEmbedder"]
 
 
 class PatchEmbedder(torch.nn.Module):
-    """Images in, patch embeddings out.
+    """Images in, maps of layers out.
 
     It can be compiled or converted as it is, once `prepare` has set the size of the input.
 
@@ -50,7 +50,7 @@ class PatchEmbedder(torch.nn.Module):
         self.eval().requires_grad_(False)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Compute patch embeddings.
+        """Compute the maps of the layers that are read.
 
         Parameters
         ----------
@@ -59,21 +59,17 @@ class PatchEmbedder(torch.nn.Module):
 
         Returns
         -------
-        torch.Tensor of float32, (B, C, H / stride, W / stride)
-            The layers that are read, joined; finer ones than the grid are averaged over its
-            patches, coarser ones brought to it bilinearly.
+        torch.Tensor of float32, (B, V)
+            As `LayerLayout` says, whose `join` makes embeddings of them; layers finer than the
+            patch grid are averaged over its patches.
         """
-        stride = self.spec.stride
-        height, width = images.shape[-2] // stride, images.shape[-1] // stride
-        joined = []
+        rows = []
         for one, layer in zip(self._maps(images), self.spec.layers, strict=True):
             own = self.spec.strides[layer - 1]
-            if own < stride:
-                one = F.avg_pool2d(one, stride // own)
-            elif own > stride:
-                one = F.interpolate(one, size=(height, width), mode="bilinear", align_corners=False)
-            joined.append(one)
-        return torch.cat(joined, dim=1).float()
+            if own < self.spec.stride:
+                one = F.avg_pool2d(one, self.spec.stride // own)
+            rows.append(one.permute(0, 2, 3, 1).flatten(1))
+        return torch.cat(rows, dim=1).float()
 
     def _maps(self, images: torch.Tensor) -> list[torch.Tensor]:
         """Return the map of each layer, first to last."""
