@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Generator, Iterable
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,7 +21,7 @@ from napari_dino_uad.core.features import (
     scored_slices,
 )
 from napari_dino_uad.core.model import FittedModel, View
-from napari_dino_uad.core.pipeline import in_background, sharing_cores
+from napari_dino_uad.core.pipeline import in_background, sharing_cores, side_by_side
 from napari_dino_uad.core.progress import Inner, Progress
 from napari_dino_uad.core.score_map import refine_maps, scan_level
 from napari_dino_uad.core.slices import (
@@ -50,9 +50,20 @@ _LEVEL_SO_FAR = 10_000
 def _refined(
     maps: NDArray[np.float32], scan: PreparedScan, part: list[int] | slice, detail_mm: float
 ) -> NDArray[np.float32]:
-    """Let the maps of some slices of a scan, (B, rows, cols), follow the anatomy's edges."""
-    pixel_mm = scan.spacing_mm[1:]
-    return refine_maps(maps, scan.values(part), scan.foreground[part], pixel_mm, detail_mm)
+    """Let the maps of some slices of a scan, (B, rows, cols), follow the anatomy's edges.
+
+    Outside the box of the scan's tissue they become 0.
+    """
+    out = np.zeros(maps.shape, dtype=np.float32)
+    box = (slice(None), *scan.box)
+    values, foreground = scan.values(part)[box], scan.foreground[part][box]
+    out[box] = refine_maps(maps[box], values, foreground, scan.spacing_mm[1:], detail_mm)
+    return out
+
+
+def _parts(count: int) -> list[slice]:
+    """Cut a number of slices into those brought to voxels at once."""
+    return [slice(start, start + _AT_ONCE) for start in range(0, count, _AT_ONCE)]
 
 
 @dataclass(frozen=True)
@@ -151,15 +162,19 @@ class AnomalyMap:
         """Scores on the volume's canonical grid, (S, P, L): the mean of the planes, refined."""
         full = np.zeros(self.volume.shape, dtype=np.float32)
         share = np.float32(1 / len(self.planes))
+
+        def add(one: PlaneMap, slices: NDArray[np.float32], part: slice) -> None:
+            slices[part] += share * one.grid.to_slices(one.scores[part])
+
         for one in self.planes:
             slices = to_plane(full, one.plane)
-            for start in range(0, len(slices), _AT_ONCE):
-                part = slice(start, start + _AT_ONCE)
-                slices[part] += share * one.grid.to_slices(one.scores[part])
+            side_by_side(partial(add, one, slices), _parts(len(slices)))
         slices, detail_mm = to_plane(full, self.planes[0].plane), self.model.maps.detail_mm
-        for start in range(0, len(slices), _AT_ONCE):
-            part = slice(start, start + _AT_ONCE)
+
+        def refine(part: slice) -> None:
             slices[part] = _refined(slices[part], self.scan, part, detail_mm)
+
+        side_by_side(refine, _parts(len(slices)))
         return full
 
     @cached_property

@@ -169,19 +169,25 @@ def find_findings(
     ranked = sitk.GetArrayViewFromImage(image)
     np.copyto(labels[box], ranked, where=ranked <= _MOST_FINDINGS, casting="unsafe")
     del ranked, image
-    statistics = sitk.LabelIntensityStatisticsImageFilter()
-    statistics.Execute(sitk.GetImageFromArray(labels[box]), sitk.GetImageFromArray(scores[box]))
+    # Two plain filters are twice as fast as the one that does all, and more than is asked for.
+    found = sitk.GetImageFromArray(labels[box])
+    shapes = sitk.LabelShapeStatisticsImageFilter()
+    shapes.ComputePerimeterOff()
+    shapes.Execute(found)
+    values = sitk.LabelStatisticsImageFilter()
+    values.UseHistogramsOff()
+    values.Execute(sitk.GetImageFromArray(scores[box]), found)
     findings = []
-    for label in statistics.GetLabels():
+    for label in shapes.GetLabels():
         # The image was made without geometry, so physical points are voxel indices, x first.
         centroid = tuple(
             float(value) + side.start
-            for value, side in zip(reversed(statistics.GetCentroid(label)), box, strict=True)
+            for value, side in zip(reversed(shapes.GetCentroid(label)), box, strict=True)
         )
-        _, _, first, _, _, extent = statistics.GetBoundingBox(label)
+        _, _, first, _, _, extent = shapes.GetBoundingBox(label)
         first += box[0].start
-        peak = float(statistics.GetMaximum(label))
-        voxels = int(statistics.GetNumberOfPixels(label))
+        peak = float(values.GetMaximum(label))
+        voxels = int(shapes.GetNumberOfPixels(label))
         findings.append(
             Finding(
                 label=int(label),
@@ -189,7 +195,7 @@ def find_findings(
                 volume_ml=voxels * unit.voxel if unit.name == "ml" else None,
                 area_mm2=voxels * unit.voxel if unit.name == "mm²" else None,
                 peak_score=peak,
-                mean_score=float(statistics.GetMean(label)),
+                mean_score=float(values.GetMean(label)),
                 p_value=float(calibration.false_positive_rate(peak)),
                 centroid_ras_mm=volume.to_ras_mm(centroid) if volume.spacing_known else None,
                 centroid_voxel=(centroid[0], centroid[1], centroid[2]),

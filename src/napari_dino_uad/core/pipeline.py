@@ -8,6 +8,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 if TYPE_CHECKING:
     from threadpoolctl import ThreadpoolController
 
-__all__ = ["PATIENCE_S", "in_background", "prefetch", "sharing_cores"]
+__all__ = ["PATIENCE_S", "in_background", "prefetch", "sharing_cores", "side_by_side"]
 
 T = TypeVar("T")
 
@@ -188,7 +189,33 @@ def sharing_cores(waited_s: float) -> AbstractContextManager[object]:
         While it is open torch computes in the calling thread alone, if that did wait. Other
         threads are not affected.
     """
-    if waited_s < _WAITED_S:
-        return nullcontext()
+    return nullcontext() if waited_s < _WAITED_S else _one_thread()
+
+
+def _one_thread() -> AbstractContextManager[object]:
+    """Have torch compute in the calling thread alone; other threads are not affected."""
     limit: AbstractContextManager[object] = _thread_pools().limit(limits=1, user_api="openmp")
     return limit
+
+
+def side_by_side(work: Callable[[T], object], items: Iterable[T]) -> None:
+    """Do one thing to many items, in as many threads as torch may take.
+
+    Most functions of numpy and scipy know but one thread.
+
+    Parameters
+    ----------
+    work : callable
+        Called with each item, in any order.
+    items : iterable
+        What it is done to. The first error that is raised is raised here.
+    """
+    import torch
+
+    def alone(item: T) -> None:
+        with _one_thread():
+            work(item)
+
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        for _ in pool.map(alone, items):
+            pass

@@ -9,12 +9,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_dino_uad.core.crop import tight_box
 from napari_dino_uad.core.errors import InputError
 from napari_dino_uad.core.padding import find_padding
 
@@ -450,6 +451,12 @@ class PreparedScan:
 
     def __len__(self) -> int:
         return len(self.slices)
+
+    @cached_property
+    def box(self) -> tuple[slice, slice]:
+        """Rows and columns that hold all tissue of all slices."""
+        rows, columns = tight_box(np.asarray(self.foreground.any(axis=0)))
+        return rows, columns
 
     def values(self, part: slice | Sequence[int]) -> NDArray[np.float32]:
         """Return the intensities of some slices, scaled to [0, 1], (B, rows, cols)."""
