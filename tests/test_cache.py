@@ -19,7 +19,7 @@ from napari_dino_uad.core.cache import (
 )
 from napari_dino_uad.core.errors import InputError
 
-SHAPE = (6, 3, 4, 5)
+SHAPE = (6, 60)
 
 
 def key(scan: str = "scan") -> CacheKey:

@@ -17,6 +17,7 @@ from napari_dino_uad.core.features import (
     extract_features,
     outwards,
 )
+from napari_dino_uad.core.layer_maps import LayerLayout
 from napari_dino_uad.core.pipeline import in_background, prefetch, sharing_cores
 from napari_dino_uad.core.progress import Inner
 from napari_dino_uad.core.slices import Preprocessing, prepare
@@ -97,10 +98,10 @@ class Counting:
         self.slices = 0
         self.forbidden = False
 
-    def embed(self, images):
+    def maps(self, images):
         assert not self.forbidden, "the backbone ran"
         self.slices += len(images)
-        return self._backbone.embed(images)
+        return self._backbone.maps(images)
 
 
 @pytest.fixture(scope="module")
@@ -134,7 +135,7 @@ def test_threads_and_cache_change_nothing(scan, entry, backbone):
     assert [index for indices, _ in parts for index in indices] == order
     assert parts[0][0] == [4]
     for indices, features in parts:
-        plain = backbone.embed(prepared.images(indices, grid)).half().numpy()
+        plain = backbone.maps(prepared.images(indices, grid)).half().numpy()
         assert np.array_equal(features, plain)
 
 
@@ -168,8 +169,14 @@ def test_a_cached_scan_does_not_touch_the_backbone(scan, entry, backbone):
     backbone.forbidden = True
     collecting = Inner(collect_features(prepared, grid, backbone, indices, 2, store))
     list(collecting)
-    assert np.array_equal(collecting.value[0:4], store.read(indices))
-    assert collecting.value.shape == (4, *store.shape[1:])
+    found = collecting.value
+    layout = LayerLayout.of(backbone.spec, grid.shape)
+    joined = layout.join(torch.from_numpy(store.read(indices))).numpy()
+    assert np.array_equal(found[0:4], joined)
+    assert found.shape == joined.shape == (4, backbone.spec.dimension, *grid.shape)
+    uncached = Inner(collect_features(prepared, grid, load_backbone(), indices, 2))
+    list(uncached)
+    np.testing.assert_allclose(uncached.value[1:3], joined[1:3], atol=1e-2)
 
 
 def test_a_tampered_slice_alone_is_computed_again(scan, entry, backbone):

@@ -118,6 +118,41 @@ def test_findings_are_the_lesions(anomaly, ill, model):
         assert finding.volume_ml == pytest.approx((labels == finding.label).sum() * voxel_ml)
 
 
+def test_slices_without_tissue_are_not_embedded(model, ill, monkeypatch):
+    array = np.concatenate([np.zeros_like(ill.volume.array[:3]), ill.volume.array])
+    # A speck of noise is no tissue.
+    array[1, 5, 5] = array.max()
+    backbone = model.load_backbone()
+    given = []
+    maps = backbone.maps
+    monkeypatch.setattr(backbone, "maps", lambda images: given.append(len(images)) or maps(images))
+    volume = volume_from_array(array, ill.volume.spacing_mm)
+    steps, first = [], None
+    pipeline = detect(volume, model, backbone=backbone, first_slice=0, cache=False)
+    while True:
+        try:
+            step = next(pipeline)
+        except StopIteration as end:
+            anomaly = end.value
+            break
+        if step.step == "Detecting" and step.result is not None:
+            first = first or step.result.indices
+            steps.append(step)
+    assert sum(given) == steps[-1].done == steps[-1].total <= len(ill.volume.array)
+    assert first == [3]
+    assert not anomaly.scores[:3].any()
+    assert not anomaly.planes[0].scores[:3].any()
+    assert (anomaly.scores[3 + len(ill.volume.array) // 2] != 0).any()
+
+
+def test_a_scan_of_nothing_but_specks_has_no_findings(model):
+    array = np.zeros((4, 96, 96), dtype=np.float32)
+    array[:, 40, 40] = 1
+    anomaly = drain(detect(volume_from_array(array, (5.0, 1.0, 1.0)), model))
+    assert not anomaly.scores.any()
+    assert anomaly.level == np.inf
+
+
 def test_another_plane(healthy, ill):
     preprocessing = Preprocessing(plane="coronal", input_size=128)
     cases = [Case(head.volume) for head in healthy[:2]]

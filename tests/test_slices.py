@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from napari_dino_uad.core.errors import InputError
 from napari_dino_uad.core.slices import (
@@ -198,3 +199,33 @@ def test_a_drawing_of_plain_areas_keeps_them():
     drawing = np.full((1, 64, 64), 100, np.float32)
     drawing[0, :, 32:] = 200
     assert prepare(volume_from_array(drawing), Preprocessing()).foreground.all()
+
+
+@pytest.mark.parametrize(
+    ("shape", "pixel_mm"), [((256, 256), (1, 1)), ((240, 155), (1, 1)), ((26, 256), (5.5, 1.0))]
+)
+def test_the_share_of_a_patch_is_that_of_the_resized_slice(shape, pixel_mm):
+    grid = PatchGrid.fit(shape, pixel_mm, 256, 8, 32)
+    masks = np.random.default_rng(0).uniform(size=(3, *shape)) > 0.6
+    images = F.interpolate(
+        torch.from_numpy(masks.astype(np.float32))[:, None], grid.content_shape, mode="area"
+    )
+    below, right = (
+        whole - part for whole, part in zip(grid.input_shape, grid.content_shape, strict=True)
+    )
+    expected = F.avg_pool2d(F.pad(images, (0, right, 0, below)), 8)[:, 0]
+    np.testing.assert_allclose(grid.to_grid(masks), expected.numpy(), atol=1e-5)
+
+
+def test_only_masks_that_are_too_small_are_told_to_stay_below_a_share():
+    grid = PatchGrid.fit((100, 120), (1.0, 1.3), 128, 8, 32)
+    chance = np.random.default_rng(1)
+    masks = np.zeros((60, 100, 120), dtype=bool)
+    for number, mask in enumerate(masks):
+        row, column, edge = chance.integers(0, 90), chance.integers(0, 110), number // 6
+        mask[row : row + edge, column : column + edge] = True
+    reached = grid.to_grid(masks).max(axis=(1, 2)) > 0.25
+    told = grid.may_exceed(masks, 0.25)
+    assert told[reached].all()
+    assert reached.any()
+    assert not told[:6].any()
