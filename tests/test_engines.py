@@ -225,23 +225,23 @@ class Small(Engine):
 def test_where_memory_runs_out_the_batch_is_halved_once_and_for_all(error):
     engine = Small(5, error)
     images = torch.arange(16.0).view(16, 1, 1, 1).expand(-1, 3, 2, 2)
-    assert torch.equal(engine.embed(images), images[:, :1] + 1)
+    assert torch.equal(engine.maps(images), images[:, :1] + 1)
     assert engine.runs == [16, 8, 4, 4, 4, 4]
     assert engine.batch == 4
     note = engine.take_note()
     assert "going on with 4 slices at once" in note
     assert engine.take_note() == ""
     engine.runs.clear()
-    assert len(engine.embed(images[:6])) == 6
+    assert len(engine.maps(images[:6])) == 6
     assert engine.runs == [4, 2]
     assert engine.take_note() == ""
 
 
 def test_other_errors_and_a_single_slice_too_large_are_told():
     with pytest.raises(RuntimeError, match="shapes"):
-        Small(1, RuntimeError("shapes do not fit")).embed(torch.zeros(4, 3, 2, 2))
+        Small(1, RuntimeError("shapes do not fit")).maps(torch.zeros(4, 3, 2, 2))
     with pytest.raises(InputError, match=r"single slice of 2 x 2 pixels; choose a smaller"):
-        Small(0, MemoryError()).embed(torch.zeros(4, 3, 2, 2))
+        Small(0, MemoryError()).maps(torch.zeros(4, 3, 2, 2))
 
 
 def test_the_user_hears_of_a_halved_batch(model, ill):

@@ -23,6 +23,7 @@ from napari_dino_uad.core.findings import find_findings
 from napari_dino_uad.core.metrics import pixel_metrics
 from napari_dino_uad.core.normative.methods import METHODS
 from napari_dino_uad.core.phantom import PHANTOM_BACKBONE
+from napari_dino_uad.core.progress import Inner
 from napari_dino_uad.core.slices import Preprocessing
 from napari_dino_uad.core.volume import volume_from_array
 
@@ -128,16 +129,12 @@ def test_slices_without_tissue_are_not_embedded(model, ill, monkeypatch):
     monkeypatch.setattr(backbone, "maps", lambda images: given.append(len(images)) or maps(images))
     volume = volume_from_array(array, ill.volume.spacing_mm)
     steps, first = [], None
-    pipeline = detect(volume, model, backbone=backbone, first_slice=0, cache=False)
-    while True:
-        try:
-            step = next(pipeline)
-        except StopIteration as end:
-            anomaly = end.value
-            break
+    detecting = Inner(detect(volume, model, backbone=backbone, first_slice=0, cache=False))
+    for step in detecting:
         if step.step == "Detecting" and step.result is not None:
             first = first or step.result.indices
             steps.append(step)
+    anomaly = detecting.value
     assert sum(given) == steps[-1].done == steps[-1].total <= len(ill.volume.array)
     assert first == [3]
     assert not anomaly.scores[:3].any()

@@ -108,7 +108,7 @@ class Backbone:
                 f"{self.spec.multiple}, but {height} x {width} came."
             )
         with self._lock:
-            return self.engine.embed(images)
+            return self.engine.maps(images)
 
     def embed(self, images: torch.Tensor) -> torch.Tensor:
         """Compute patch embeddings.

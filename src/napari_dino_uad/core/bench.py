@@ -211,12 +211,12 @@ def _embed(
         name = content_digest(volume.array, volume.spacing_mm)
         entry = cache_entry(setting.store, name, scan, grid, backbone)
         assert entry is not None
-        indices = scored_slices(scan, grid).tolist()
         if healthy_only:
-            mask = case.read_mask(volume)
-            indices = healthy_slices(scan, mask, setting.preprocessing.plane).tolist()
+            indices = healthy_slices(scan, case.read_mask(volume), setting.preprocessing.plane)
+        else:
+            indices = scored_slices(scan, grid)
         known = entry.known()
-        missing = [index for index in indices if not known[index]]
+        missing = [index for index in indices.tolist() if not known[index]]
         clock = time.perf_counter()
         for _ in extract_features(scan, grid, backbone, missing, setting.batch, entry=entry):
             yield step

@@ -139,7 +139,7 @@ class CacheEntry:
 
     @property
     def complete(self) -> bool:
-        """Whether whoever asked for slices last, or once before, was given all."""
+        """Whether all slices that someone asked for were written; later ones may be missing."""
         return (self.folder / "complete").exists()
 
     def read(self, indices: Sequence[int]) -> NDArray[np.float16] | None:

@@ -111,7 +111,7 @@ class Engine(ABC):
     def run(self, images: torch.Tensor) -> torch.Tensor:
         """Compute the maps of images (B, 3, H, W), whatever memory that takes."""
 
-    def embed(self, images: torch.Tensor) -> torch.Tensor:
+    def maps(self, images: torch.Tensor) -> torch.Tensor:
         """Compute the maps of layers, in parts where memory does not hold them all.
 
         Parameters

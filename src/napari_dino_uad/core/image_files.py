@@ -25,6 +25,11 @@ __all__ = [
     "write_image",
 ]
 
+# Threads that compress a file; more are no faster.
+_COMPRESSING = 4
+
+_CHUNK = 1 << 20
+
 
 def read_image(path: Path) -> sitk.Image:
     """Read an image of one value per voxel.
@@ -141,12 +146,6 @@ def write_image(path: Path, image: sitk.Image) -> None:
         raise InputError(
             f"{path} cannot be written; check that the folder is writable and the disk not full."
         ) from error
-
-
-# Threads that compress a file; more are no faster.
-_COMPRESSING = 4
-
-_CHUNK = 1 << 20
 
 
 def _compress(plain: Path, packed: Path) -> None:

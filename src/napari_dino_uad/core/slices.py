@@ -386,21 +386,19 @@ class PatchGrid:
         ndarray of bool, (B,)
             False only where every patch stays at or below it.
         """
-        most = float(self._shares[0].max() * self._shares[1].max())
+        down, across = self._shares
+        most = float(down.max() * across.max())
         counts = np.array([np.count_nonzero(mask) for mask in masks])
         return np.asarray(counts * most > share)
 
     @property
     def _shares(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """How much each row counts in each patch's row, (h, rows), and likewise columns."""
-        return (
-            _patch_shares(
-                self.slice_shape[0], self.content_shape[0], self.input_shape[0], self.stride
-            ),
-            _patch_shares(
-                self.slice_shape[1], self.content_shape[1], self.input_shape[1], self.stride
-            ),
+        down, across = (
+            _patch_shares(*sizes, self.stride)
+            for sizes in zip(self.slice_shape, self.content_shape, self.input_shape, strict=True)
         )
+        return down, across
 
 
 @lru_cache(maxsize=32)
