@@ -7,6 +7,7 @@ import sys
 import time
 
 import pytest
+from qtpy.QtCore import QObject
 
 from napari_dino_uad.core.errors import InputError
 from napari_dino_uad.core.progress import Progress
@@ -103,6 +104,17 @@ def test_time_left_follows_the_pace_of_the_step(job, monkeypatch):
     assert job.seconds_left(Progress("B", 5, 10)) is None
     now[0] += 1
     assert job.seconds_left(Progress("B", 6, 10)) == pytest.approx(4)
+
+
+def test_what_comes_after_its_widget_is_gone_is_not_heard(qtbot):
+    widget = QObject()
+    job = Job(widget)
+    with qtbot.waitSignal(job.progressed, timeout=20_000):
+        job.start(_steps(30))
+    with qtbot.waitSignal(widget.destroyed, timeout=20_000):
+        widget.deleteLater()
+    # Whatever it still sent would be raised here.
+    qtbot.wait(500)
 
 
 def test_torch_that_was_imported_before_the_window_does_not_bring_it_down():

@@ -129,6 +129,8 @@ class Job(QObject):
         self._generation = 0
         self._step = ""
         self._step_began = (0.0, 0)
+        # A thread may outlive the widget, and nobody is left to hear it.
+        self.destroyed.connect(lambda: self._drop())
 
     @property
     def running(self) -> bool:
@@ -167,9 +169,7 @@ class Job(QObject):
         """Stop what runs; the widget is free at once. Return whether anything ran."""
         if self._worker is None:
             return False
-        self._generation += 1
-        self._worker.quit()
-        self._worker = None
+        self._drop()
         self.stopped.emit()
         return True
 
@@ -183,6 +183,13 @@ class Job(QObject):
         if progress.total <= 0 or done <= 0:
             return None
         return (now - began) * (progress.total - progress.done) / done
+
+    def _drop(self) -> None:
+        """Let go of what runs: it stops at its next yield, and what it still sends is dropped."""
+        self._generation += 1
+        if self._worker is not None:
+            self._worker.quit()
+            self._worker = None
 
     def _end(self, value: Any) -> None:
         self._worker = None
