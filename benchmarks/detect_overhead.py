@@ -59,7 +59,7 @@ def place(key: str, engine: str) -> Backbone:
 
 
 def small_model(backbone: Backbone) -> FittedModel:
-    """Fit the default number of components, 500, on a few slices."""
+    """Fit the default number of components on a few slices."""
     cases = [Case(head(12, 240, seed)) for seed in range(3)]
     return drain(fit(cases, backbone=backbone, settings={"epochs": 1}, cache=False))
 

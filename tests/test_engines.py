@@ -175,8 +175,8 @@ def test_openvino_takes_the_threads_of_torch(cache, backbone):
     try:
         torch.set_num_threads(1)
         backbone.on(engine).embed(torch.zeros(1, 3, 64, 64))
-        [network] = engine._compiled.values()
-        assert network.get_property("INFERENCE_NUM_THREADS") == 1
+        [compiled] = engine._compiled.values()
+        assert compiled.network.get_property("INFERENCE_NUM_THREADS") == 1
     finally:
         torch.set_num_threads(threads)
 

@@ -20,12 +20,13 @@ from napari_dino_uad.core.symmetry import SYMMETRIC_RATIO, measure_symmetry, mir
 SETTINGS = {"components": 40, "epochs": 2, "max_patches": 10_000}
 
 
-def reference(features: torch.Tensor, tissue: torch.Tensor) -> torch.Tensor:
+def reference(unit: torch.Tensor, tissue: torch.Tensor) -> torch.Tensor:
     """The same with loops over patches and their counterparts."""
-    unit = F.normalize(features, dim=1)
-    batch, _, height, width = features.shape
+    batch, _, height, width = unit.shape
     out = torch.zeros(batch, height, width)
     for b in range(batch):
+        if not tissue[b].any():
+            continue
         columns = torch.nonzero(tissue[b])[:, 1].double()
         twice = int(torch.round(2 * columns.mean()))
         for y, x in torch.nonzero(tissue[b]).tolist():
@@ -44,9 +45,12 @@ def reference(features: torch.Tensor, tissue: torch.Tensor) -> torch.Tensor:
 
 def test_against_loops():
     generator = torch.Generator().manual_seed(0)
-    features = torch.randn(2, 6, 7, 9, generator=generator)
-    tissue = torch.rand(2, 7, 9, generator=generator) > 0.4
+    features = F.normalize(torch.randn(4, 6, 7, 9, generator=generator), dim=1)
+    tissue = torch.rand(4, 7, 9, generator=generator) > 0.4
     tissue[1, :, :4] = False
+    # A mirror line at the edge, and no tissue at all.
+    tissue[2, :, 1:] = False
+    tissue[3] = False
     torch.testing.assert_close(
         mirror_distance(features, tissue), reference(features, tissue), atol=1e-5, rtol=0
     )
@@ -54,10 +58,12 @@ def test_against_loops():
 
 def test_a_symmetric_slice_has_no_distance_and_a_lesion_one_on_either_side():
     half = torch.randn(1, 8, 10, 5, generator=torch.Generator().manual_seed(1))
-    features = torch.cat([half, half.flip(3)], dim=3)
+    features = F.normalize(torch.cat([half, half.flip(3)], dim=3), dim=1)
     tissue = torch.ones(1, 10, 10, dtype=torch.bool)
     assert float(mirror_distance(features, tissue).max()) < 1e-5
-    features[0, :, 4:7, 1:4] = 5 * torch.randn(8, 1, 1, generator=torch.Generator().manual_seed(2))
+    features[0, :, 4:7, 1:4] = F.normalize(
+        torch.randn(8, 1, 1, generator=torch.Generator().manual_seed(2)), dim=0
+    )
     distance = mirror_distance(features, tissue)
     assert float(distance[0, 5, 2]) > 0.2
     assert float(distance[0, 5, 7]) > 0.2

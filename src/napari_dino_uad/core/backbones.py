@@ -83,8 +83,10 @@ class Backbone:
             digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()
 
-    def maps(self, images: torch.Tensor) -> torch.Tensor:
-        """Compute the maps of the layers that are read; threads take turns.
+    def start(self, images: torch.Tensor) -> Callable[[], torch.Tensor]:
+        """Begin to compute the maps of the layers that are read; threads take turns.
+
+        Some engines compute several batches at once: begin the next before asking for the maps.
 
         Parameters
         ----------
@@ -93,8 +95,9 @@ class Backbone:
 
         Returns
         -------
-        torch.Tensor of float32 or float16, (B, V)
-            As the `LayerLayout` of its grid says; on the engine's device.
+        callable
+            Waits for the maps and gives them: float32 or float16, (B, V), as the `LayerLayout`
+            of its grid says; on the engine's device.
 
         Raises
         ------
@@ -108,7 +111,11 @@ class Backbone:
                 f"{self.spec.multiple}, but {height} x {width} came."
             )
         with self._lock:
-            return self.engine.maps(images)
+            return self.engine.start(images)
+
+    def maps(self, images: torch.Tensor) -> torch.Tensor:
+        """Compute the maps of the layers that are read, (B, V), as `start` does."""
+        return self.start(images)()
 
     def embed(self, images: torch.Tensor) -> torch.Tensor:
         """Compute patch embeddings.
@@ -116,7 +123,7 @@ class Backbone:
         Parameters
         ----------
         images : torch.Tensor, (B, 3, H, W)
-            As for `maps`.
+            As for `start`.
 
         Returns
         -------

@@ -113,7 +113,8 @@ class PlaneMap:
     grid : PatchGrid
         How the grid lies over the slices.
     distances : ndarray of float32, (slices, h, w)
-        Of each patch to the nearest typical healthy one, smoothed; NaN outside the tissue.
+        Of each patch to the nearest typical healthy one, smoothed; NaN outside the tissue, and
+        in slices nearer to one of these than the map is smoothed, which tell nothing more.
     """
 
     plane: Plane
@@ -225,8 +226,9 @@ def score_slices(
         scan.spacing_mm[1] * grid.patch_pixels[0],
         scan.spacing_mm[2] * grid.patch_pixels[1],
     )
-    # Of scores and of distances.
-    grown = GrowingMaps((len(scan), *grid.shape), spacing, model.maps.smoothing_mm, maps=2)
+    width = model.maps.smoothing_mm
+    grown, typical = (GrowingMaps(tissue.shape, spacing, width) for _ in range(2))
+    told = np.arange(len(scan)) % max(1, int(width / spacing[0])) == 0
     smoothed = np.zeros(tissue.shape, dtype=np.float32)
     clock = time.perf_counter()
     for item in batches:
@@ -239,9 +241,11 @@ def score_slices(
         clock = time.perf_counter()
         with sharing_cores(waited):
             inside = grid.to_grid(scan.foreground[indices]) > PATCH_FOREGROUND
-            scores, far = model.score(features, inside, view)
+            scores, far = model.score(features, inside, view, told[indices])
         tissue[indices] = inside
-        grown.add(indices, inside.astype(np.float32), scores, far)
+        weights = inside.astype(np.float32)
+        grown.add(indices, weights, scores)
+        typical.add(indices, weights * told[indices, None, None], far)
         smoothed[indices] = grown.smoothed(indices)
         maps = smoothed[indices] - _shift(model, scan_level(smoothed, tissue, _LEVEL_SO_FAR))
         seconds["model"] = seconds.get("model", 0.0) + time.perf_counter() - clock
@@ -251,8 +255,10 @@ def score_slices(
     final = grown.smoothed(range(len(scan)))
     final -= _shift(model, scan_level(final, tissue))
     final[~grown.known] = 0
-    typical = np.where(tissue, grown.smoothed(range(len(scan)), 1), np.float32(np.nan))
-    return PlaneMap(view.preprocessing.plane, final, grid, typical)
+    distances = np.full(tissue.shape, np.nan, dtype=np.float32)
+    distances[told] = typical.smoothed(np.flatnonzero(told).tolist())
+    distances[~tissue] = np.nan
+    return PlaneMap(view.preprocessing.plane, final, grid, distances)
 
 
 def _shift(model: FittedModel, level: float) -> np.float32:

@@ -7,6 +7,7 @@ embeddings differ from those of torch in single precision.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, get_args
 
@@ -156,6 +157,19 @@ class Engine(ABC):
             else:
                 rest = rest[len(part) :]
         return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def start(self, images: torch.Tensor) -> Callable[[], torch.Tensor]:
+        """Begin to compute maps; what it returns is called for them, and waits.
+
+        Engines that can compute several batches at once do; the others are done by then.
+
+        Parameters
+        ----------
+        images : torch.Tensor, (B, 3, H, W)
+            As for `maps`, which says what may be raised here or there.
+        """
+        maps = self.maps(images)
+        return lambda: maps
 
     def take_note(self) -> str:
         """Return what the user should hear of, once; mostly nothing."""

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Generator, Iterable, Iterator, Sequence
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import takewhile
 from typing import TYPE_CHECKING
 
@@ -14,7 +17,7 @@ from numpy.typing import NDArray
 from napari_dino_uad.core.cache import CacheEntry, CacheKey, FeatureCache
 from napari_dino_uad.core.errors import InputError
 from napari_dino_uad.core.layer_maps import LayerLayout
-from napari_dino_uad.core.pipeline import PATIENCE_S, prefetch
+from napari_dino_uad.core.pipeline import PATIENCE_S, prefetch, sharing_cores
 
 if TYPE_CHECKING:
     import torch
@@ -150,6 +153,7 @@ def _inputs(
     known = np.zeros(len(scan), dtype=bool) if entry is None else entry.known()
     resized: dict[int, torch.Tensor] = {}
     start = 0
+    waited = 0.0
     while start < len(order):
         cached = bool(known[order[start]])
         size = first_batch if start == 0 and first_batch else _CACHED_BATCH if cached else batch
@@ -163,7 +167,11 @@ def _inputs(
             continue
         for place in range(0, len(indices), batch):
             part = indices[place : place + batch]
-            yield part, scan.images(part, grid, resized)
+            with sharing_cores(waited):
+                images = scan.images(part, grid, resized)
+            clock = time.perf_counter()
+            yield part, images
+            waited = time.perf_counter() - clock
 
 
 def _embedded(
@@ -171,13 +179,25 @@ def _embedded(
     backbone: Backbone,
 ) -> Iterator[tuple[list[int], NDArray[np.float16], bool]]:
     """Embed what is not embedded yet, and say which was computed."""
+    # One batch is begun while the one before is waited for, so that between them nothing is idle.
+    begun: deque[tuple[list[int], Callable[[], NDArray[np.float16]], bool]] = deque()
     for item in inputs:
         assert item is not None
         indices, content = item
         if isinstance(content, np.ndarray):
-            yield indices, content, False
+            begun.append((indices, partial(np.asarray, content), False))
         else:
-            yield indices, backbone.maps(content).half().cpu().numpy(), True
+            begun.append((indices, partial(_fetched, backbone.start(content)), True))
+        if len(begun) > 1:
+            done, maps, computed = begun.popleft()
+            yield done, maps(), computed
+    for done, maps, computed in begun:
+        yield done, maps(), computed
+
+
+def _fetched(maps: Callable[[], torch.Tensor]) -> NDArray[np.float16]:
+    """Wait for maps and bring them to the processor's memory, in half precision."""
+    return np.asarray(maps().half().cpu().numpy())
 
 
 def _kept(

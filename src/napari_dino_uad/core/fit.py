@@ -274,7 +274,8 @@ def _measure_scale(
         with torch.inference_mode():
             scores.append(normative.score(features).float().numpy()[mask])
             if weight > 0:
-                mirrors.append(mirror_distance(features, torch.from_numpy(mask)).numpy()[mask])
+                unit = valid.context.to_unit(features)
+                mirrors.append(mirror_distance(unit, torch.from_numpy(mask)).numpy()[mask])
         done += len(mask)
         yield Progress("Measuring healthy scores", done, len(valid))
     mean, deviation = _moments(scores)

@@ -103,6 +103,7 @@ class FittedModel:
         maps: NDArray[np.float16],
         tissue: NDArray[np.bool_],
         view: View | None = None,
+        told: NDArray[np.bool_] | None = None,
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Score what the backbone made of slices.
 
@@ -114,6 +115,8 @@ class FittedModel:
             Which patches are tissue.
         view : View, optional
             The view the slices are of; the first if not given.
+        told : ndarray of bool, (B,), optional
+            Slices whose distances are wanted; all if not given.
 
         Returns
         -------
@@ -121,7 +124,7 @@ class FittedModel:
             Healthy standard deviations above the healthy mean; not yet smoothed. Outside the
             tissue they mean nothing.
         distances : ndarray of float32, (B, h, w)
-            To the nearest prototype; 0 outside the tissue.
+            To the nearest prototype; 0 outside the tissue and in other slices.
         """
         import torch
 
@@ -153,10 +156,13 @@ class FittedModel:
                 # Tissue alone, given as a slice of one row.
                 row = view.normative.score(patches.T[None, :, None])
                 scores[inside] = row.float().numpy()[0, 0]
-            distances[tissue] = prototype_distance(patches, view.prototypes).numpy()
+            wanted = tissue if told is None else tissue & told[:, None, None]
+            asked = patches[torch.from_numpy(wanted[tissue])]
+            distances[wanted] = prototype_distance(asked, view.prototypes).numpy()
             mirror = None
             if view.scale.symmetry > 0:
-                mirror = mirror_distance(seen, torch.from_numpy(inside)).numpy()
+                unit = self.context.to_unit(seen)
+                mirror = mirror_distance(unit, torch.from_numpy(inside)).numpy()
             out[box] = view.scale.combine(scores, mirror)
         return out, distances
 

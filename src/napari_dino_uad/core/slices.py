@@ -55,6 +55,10 @@ CT_WINDOWS: dict[str, tuple[float, float]] = {
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
 _IMAGENET_STD = (0.229, 0.224, 0.225)
 
+# Voxels that the scale of intensities is taken from: of those that are tissue, thousands then lie
+# above the percentile.
+_SAMPLED_VOXELS = 1_000_000
+
 # Resized slices that are kept beyond those in use: enough for the neighbours on both sides of a
 # run outwards.
 _KEPT_SLICES = 8
@@ -233,9 +237,9 @@ def _intensity_range(
         [array[..., 0, :], array[..., -1, :], array[..., :, 0], array[..., :, -1]], axis=-1
     )
     low = min(0.0, float(np.median(border)))
-    # A subsample carries the percentile: sorting 100 million voxels would take longer than
-    # looking at them.
-    sample = array.ravel()[:: max(1, array.size // 4_000_000)] - np.float32(low)
+    # A subsample carries the percentile: sorting all voxels would take longer than looking at
+    # them.
+    sample = array.ravel()[:: max(1, array.size // _SAMPLED_VOXELS)] - np.float32(low)
     top = float(np.percentile(sample[sample > sample.mean()], preprocessing.percentile))
     for _ in range(5):
         inside = sample[sample > preprocessing.foreground_threshold * top]
@@ -339,14 +343,15 @@ class PatchGrid:
         ndarray of float32, (B, rows, cols)
         """
         import torch
-        import torch.nn.functional as F
 
-        grid = torch.from_numpy(np.ascontiguousarray(maps, dtype=np.float32))[:, None]
-        full = F.interpolate(grid, size=self.input_shape, mode="bilinear", align_corners=False)
-        full = full[..., : self.content_shape[0], : self.content_shape[1]]
-        if self.content_shape != self.slice_shape:
-            full = F.interpolate(full, size=self.slice_shape, mode="bilinear", align_corners=False)
-        return np.asarray(full[:, 0].numpy())
+        down, across = (
+            torch.from_numpy(_pixel_shares(*sizes))
+            for sizes in zip(
+                self.shape, self.input_shape, self.content_shape, self.slice_shape, strict=True
+            )
+        )
+        grid = torch.from_numpy(np.ascontiguousarray(maps, dtype=np.float32))
+        return np.asarray((down @ (grid @ across.T)).numpy())
 
     def to_grid(self, masks: NDArray[Any]) -> NDArray[np.float32]:
         """Average slices over patches.
@@ -419,6 +424,23 @@ def _patch_shares(pixels: int, content: int, padded: int, stride: int) -> NDArra
     units = torch.eye(pixels)[:, None]
     resized = F.pad(F.adaptive_avg_pool1d(units, content), (0, padded - content))
     return np.ascontiguousarray(F.avg_pool1d(resized, stride)[:, 0].T.numpy())
+
+
+@lru_cache(maxsize=32)
+def _pixel_shares(patches: int, padded: int, content: int, pixels: int) -> NDArray[np.float32]:
+    """Say how much each patch along an axis counts in the value of each pixel, (pixels, patches).
+
+    The other way round of `_patch_shares`: enlarged to the input, cut to what is not padding, and
+    resized to the slice, linearly.
+    """
+    import torch
+    import torch.nn.functional as F
+
+    units = torch.eye(patches)[:, None]
+    full = F.interpolate(units, padded, mode="linear", align_corners=False)[..., :content]
+    return np.ascontiguousarray(
+        F.interpolate(full, pixels, mode="linear", align_corners=False)[:, 0].T.numpy()
+    )
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ def _gaussian(sigma: float) -> NDArray[np.float32]:
 
 
 class GrowingMaps:
-    """Maps of a scan, smoothed with a Gaussian of one width in mm along all axes.
+    """The map of a scan, smoothed with a Gaussian of one width in mm along all axes.
 
     Normalised convolution: what has no weight (patches outside the tissue, slices that have not
     come yet) takes no part, so the borders of the tissue are not dragged down. Each slice is
@@ -35,27 +35,21 @@ class GrowingMaps:
     spacing_mm : sequence of float
         Between patches along (slices, rows, cols).
     sigma_mm : float
-        Standard deviation; 0 leaves the maps alone.
-    maps : int
-        How many maps of the same scan are smoothed side by side.
+        Standard deviation; 0 leaves the map alone.
     """
 
     def __init__(
-        self,
-        shape: tuple[int, int, int],
-        spacing_mm: Sequence[float],
-        sigma_mm: float,
-        maps: int = 1,
+        self, shape: tuple[int, int, int], spacing_mm: Sequence[float], sigma_mm: float
     ) -> None:
         self._across, *self._within = (_gaussian(sigma_mm / spacing) for spacing in spacing_mm)
-        self._tops = np.zeros((maps, *shape), dtype=np.float32)
+        self._top = np.zeros(shape, dtype=np.float32)
         self._bottom = np.zeros(shape, dtype=np.float32)
         self.known = np.zeros(shape[0], dtype=bool)
 
     def add(
-        self, indices: Sequence[int], weights: NDArray[np.float32], *maps: NDArray[np.float32]
+        self, indices: Sequence[int], weights: NDArray[np.float32], maps: NDArray[np.float32]
     ) -> None:
-        """Add some slices: how much each patch counts, and all the maps, (B, h, w) each."""
+        """Add some slices: how much each patch counts, and the map, (B, h, w) both."""
         from scipy.ndimage import correlate1d
 
         def within(values: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -63,20 +57,17 @@ class GrowingMaps:
                 values = correlate1d(values, kernel, axis=axis, mode="constant")
             return values
 
-        for top, values in zip(self._tops, maps, strict=True):
-            top[indices] = within(values * weights)
+        self._top[indices] = within(maps * weights)
         self._bottom[indices] = within(weights)
         self.known[indices] = True
 
-    def smoothed(self, indices: Sequence[int], number: int = 0) -> NDArray[np.float32]:
-        """Return one of the maps in some slices, smoothed over all that are known.
+    def smoothed(self, indices: Sequence[int]) -> NDArray[np.float32]:
+        """Return the map in some slices, smoothed over all that are known.
 
         Parameters
         ----------
         indices : sequence of int
             Slice numbers, B of them.
-        number : int
-            Which map, in the order that `add` takes them.
 
         Returns
         -------
@@ -84,12 +75,11 @@ class GrowingMaps:
             0 where nothing with weight is near.
         """
         radius = len(self._across) // 2
-        whole = self._tops[number]
-        out = np.zeros((len(indices), *whole.shape[1:]), dtype=np.float32)
+        out = np.zeros((len(indices), *self._top.shape[1:]), dtype=np.float32)
         for place, index in enumerate(indices):
-            low, high = max(0, index - radius), min(len(whole), index + radius + 1)
+            low, high = max(0, index - radius), min(len(self._top), index + radius + 1)
             kernel = self._across[low - index + radius : high - index + radius]
-            top = np.tensordot(kernel, whole[low:high], axes=1)
+            top = np.tensordot(kernel, self._top[low:high], axes=1)
             bottom = np.tensordot(kernel, self._bottom[low:high], axes=1)
             np.divide(top, bottom, out=out[place], where=bottom > 1e-6)
         return out

@@ -35,12 +35,13 @@ _NEAR = 2
 _SLICES = 64
 
 
-def _row_similarities(features: torch.Tensor, tissue: torch.Tensor) -> torch.Tensor:
+def _row_similarities(unit: torch.Tensor, tissue: torch.Tensor) -> torch.Tensor:
     """Compare each patch with those of its row, or as near to it as `REACH`.
 
     Parameters
     ----------
-    features : torch.Tensor, (B, C, h, w)
+    unit : torch.Tensor, (B, C, h, w)
+        Embeddings of unit length.
     tissue : torch.Tensor of bool, (B, h, w)
 
     Returns
@@ -49,11 +50,10 @@ def _row_similarities(features: torch.Tensor, tissue: torch.Tensor) -> torch.Ten
         Entry (b, y, x, x') is the largest cosine of patch (y, x) with a tissue patch within
         `REACH` of (y, x'); -1 where there is none.
     """
-    batch, _, height, width = features.shape
-    unit = F.normalize(features, dim=1).permute(0, 2, 3, 1)
-    best = features.new_full((batch, height, width, width), -1.0)
+    batch, _, height, width = unit.shape
+    best = unit.new_full((batch, height, width, width), -1.0)
     # Slice by slice, which needs no copy of the embeddings: five times as fast.
-    for image, inside, out in zip(unit, tissue, best, strict=True):
+    for image, inside, out in zip(unit.permute(0, 2, 3, 1), tissue, best, strict=True):
         for step in range(REACH + 1):
             upper, lower = slice(0, height - step), slice(step, height)
             cosine = torch.bmm(image[upper], image[lower].transpose(1, 2))
@@ -83,13 +83,13 @@ def _mirrored(similarities: torch.Tensor, tissue: torch.Tensor) -> torch.Tensor:
     return found.masked_fill(~(inside[:, None, :] & tissue), -1.0)
 
 
-def mirror_distance(features: torch.Tensor, tissue: torch.Tensor) -> torch.Tensor:
+def mirror_distance(unit: torch.Tensor, tissue: torch.Tensor) -> torch.Tensor:
     """Compare each patch with its counterpart on the other side of the slice.
 
     Parameters
     ----------
-    features : torch.Tensor of float32, (B, C, h, w)
-        Embeddings of slices in which left and right are columns.
+    unit : torch.Tensor of float32, (B, C, h, w)
+        Embeddings of unit length, of slices in which left and right are columns.
     tissue : torch.Tensor of bool, (B, h, w)
         Which patches are tissue.
 
@@ -99,7 +99,7 @@ def mirror_distance(features: torch.Tensor, tissue: torch.Tensor) -> torch.Tenso
         1 - the largest cosine with the tissue patches around the mirrored place; 0 where there
         is no tissue on either side.
     """
-    found = _mirrored(_row_similarities(features, tissue), tissue)
+    found = _mirrored(_row_similarities(unit, tissue), tissue)
     return torch.where(found > -1, 1 - found, torch.zeros_like(found))
 
 
@@ -127,7 +127,7 @@ def measure_symmetry(healthy: FeatureSet) -> Generator[Progress, None, float]:
     for features, mask, _ in healthy.transformed(step=step):
         seen += step * len(features)
         tissue = torch.from_numpy(mask)
-        similarities = _row_similarities(features, tissue)
+        similarities = _row_similarities(healthy.context.to_unit(features), tissue)
         found = _mirrored(similarities, tissue)
         width = features.shape[-1]
         columns = torch.arange(width)

@@ -55,11 +55,10 @@ class Context:
         import torch.nn.functional as F
 
         # A patch's channels side by side: all that follows works along them, four times as fast.
-        features = features.contiguous(memory_format=torch.channels_last)
+        features = features.clone(memory_format=torch.channels_last)
         if self.normalise == "l2":
-            features = torch.cat(
-                [F.normalize(level, dim=1) for level in features.split(levels, dim=1)], dim=1
-            )
+            for level in features.split(levels, dim=1):
+                _normalise(level)
         if self.neighbourhood > 1:
             features = F.avg_pool2d(
                 features,
@@ -68,4 +67,18 @@ class Context:
                 padding=self.neighbourhood // 2,
                 count_include_pad=False,
             )
-        return F.normalize(features, dim=1) if self.normalise == "l2" else features
+        return _normalise(features) if self.normalise == "l2" else features
+
+    def to_unit(self, features: torch.Tensor) -> torch.Tensor:
+        """Bring what `apply` gave to unit length, (B, C, h, w); "l2" has left it so."""
+        import torch.nn.functional as F
+
+        return features if self.normalise == "l2" else F.normalize(features, dim=1)
+
+
+def _normalise(features: torch.Tensor) -> torch.Tensor:
+    """Bring embeddings (B, C, h, w) to unit length, in place: half the memory to move."""
+    import torch
+
+    length = torch.linalg.vector_norm(features, dim=1, keepdim=True)
+    return features.div_(length.clamp_min_(1e-12))

@@ -29,7 +29,8 @@ class DPMMConfig:
     Attributes
     ----------
     components : int
-        Truncation K; the data decide how many of them live.
+        Truncation K; the data decide how many of them live. The paper takes 500; here 192 find
+        lesions as well, in less than half the time.
     covariance : {"diag", "full", "spherical", "vmf"}
         Spread of each component: one variance for each channel, a whole covariance matrix, one
         variance, or, on embeddings brought to unit length, the concentration of a von
@@ -87,7 +88,7 @@ class DPMMConfig:
         If a value is out of its range; the message names the range.
     """
 
-    components: int = 500
+    components: int = 192
     covariance: Covariance = "diag"
     shared_spread: bool = False
     prior_patches: float = 300.0
@@ -145,10 +146,11 @@ class DPMMConfig:
 
         Notes
         -----
-        A step of 12 images of 32 x 32 patches, 40 epochs, no foreground mask, and formulas
-        without a prior.
+        A truncation of 500, a step of 12 images of 32 x 32 patches, 40 epochs, no foreground
+        mask, and formulas without a prior.
         """
         values: dict[str, Any] = {
+            "components": 500,
             "covariance": covariance,
             "prior_patches": 0.0,
             "start": "random",
