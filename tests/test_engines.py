@@ -24,7 +24,7 @@ from napari_dino_uad.core.engine_choice import available_engines, choose_engine,
 from napari_dino_uad.core.engine_measurement import SMALLEST_COSINE, Measured, remembered
 from napari_dino_uad.core.engines import Engine, EngineSpec, TorchEngine
 from napari_dino_uad.core.errors import InputError
-from napari_dino_uad.core.openvino_engine import ConvertedNetworks, OpenVinoEngine
+from napari_dino_uad.core.openvino_engine import ConvertedNetworks, OpenVinoEngine, _Compiled
 from napari_dino_uad.core.slices import Preprocessing, prepare
 
 openvino = pytest.mark.skipif(
@@ -179,6 +179,41 @@ def test_openvino_takes_the_threads_of_torch(cache, backbone):
         assert compiled.network.get_property("INFERENCE_NUM_THREADS") == 1
     finally:
         torch.set_num_threads(threads)
+
+
+@openvino
+def test_a_light_network_computes_slices_side_by_side_and_a_batch_ahead(cache, backbone):
+    engine = OpenVinoEngine(OPENVINO, backbone)
+    assert engine.batch >= 2 * torch.get_num_threads()
+    placed = backbone.on(engine)
+    images = torch.rand(5, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    alone = [placed.maps(image[None]) for image in images]
+    first, second = placed.start(images[:3]), placed.start(images[3:])
+    # A cancelled pipeline never asks for what it has begun.
+    placed.start(images)
+    assert torch.equal(second(), torch.cat(alone[3:]))
+    assert torch.equal(first(), torch.cat(alone[:3]))
+
+
+@openvino
+def test_where_memory_runs_out_on_the_way_a_batch_is_computed_in_parts(
+    cache, backbone, monkeypatch
+):
+    placed = backbone.on(OpenVinoEngine(OPENVINO, backbone))
+    images = torch.rand(4, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    expected = placed.maps(images)
+    start = _Compiled.start
+
+    def small(self, images):
+        def fail():
+            raise RuntimeError("Exception from src/inference: std::bad_alloc")
+
+        return start(self, images) if len(images) < 3 else fail
+
+    monkeypatch.setattr(_Compiled, "start", small)
+    assert torch.equal(placed.start(images)(), expected)
+    assert "going on with 2 slices at once" in placed.engine.take_note()
+    assert placed.engine.batch == 2
 
 
 @openvino

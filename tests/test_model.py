@@ -72,6 +72,11 @@ def test_air_around_the_tissue_changes_no_score(method, columns):
     cosine = np.einsum("kc,bchw->bkhw", PROTOTYPES, whole).max(1)
     np.testing.assert_allclose(distances[tissue], 1 - cosine[tissue], atol=1e-4)
     assert not distances[~tissue].any()
+    told = np.array([False, True])
+    again, some = model.score(features.transpose(0, 2, 3, 1).reshape(2, -1), tissue, told=told)
+    assert np.array_equal(again, found)
+    assert not some[0].any()
+    np.testing.assert_allclose(some[1], distances[1], atol=1e-6)
 
 
 @pytest.mark.parametrize("method", ["dpmm", "ar"])

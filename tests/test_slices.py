@@ -144,6 +144,17 @@ def test_a_spot_returns_to_where_it_was():
     assert (cols * back).sum() / weight == pytest.approx(49.5, abs=0.7)
 
 
+@pytest.mark.parametrize(("slice_shape", "pixel_mm"), [((50, 70), (1.0, 1.3)), ((96, 128), (1, 1))])
+def test_maps_are_enlarged_bilinearly(slice_shape, pixel_mm):
+    grid = PatchGrid.fit(slice_shape, pixel_mm, 96, 8, 32)
+    maps = np.random.default_rng(0).normal(size=(2, *grid.shape)).astype(np.float32)
+    options = {"mode": "bilinear", "align_corners": False}
+    full = F.interpolate(torch.from_numpy(maps)[:, None], grid.input_shape, **options)
+    content = full[..., : grid.content_shape[0], : grid.content_shape[1]]
+    expected = F.interpolate(content, slice_shape, **options)[:, 0]
+    np.testing.assert_allclose(grid.to_slices(maps), expected, atol=1e-5)
+
+
 def test_neighbouring_slices_are_the_channels():
     head, _ = _head()
     head *= np.arange(1, 9, dtype=np.float32)[:, None, None] / 8
