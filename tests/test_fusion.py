@@ -8,16 +8,21 @@ from scipy.stats import combine_pvalues
 from napari_dino_uad import Case, detect, drain, fit, load_model, save_model
 from napari_dino_uad.core.calibration import Calibration
 from napari_dino_uad.core.errors import InputError
+from napari_dino_uad.core.normative.base import NormativeModel
 from napari_dino_uad.core.normative.fusion import COMBINATIONS, Fusion, FusionConfig
 
 PAIR = ("dpmm", "ar")
 
 
-class Fixed:
+class Fixed(NormativeModel):
     """A member whose score is one channel."""
 
     def __init__(self, channel):
         self.channel = channel
+
+    @property
+    def patchwise(self):
+        return self.channel == 0
 
     def score(self, features):
         return features[:, self.channel]
@@ -51,6 +56,15 @@ def test_rank_is_the_mean_rank(pair):
     maps = pair.explain(features)
     expected = 1 - (maps["p_dpmm"] + maps["p_ar"]) / 2
     np.testing.assert_allclose(pair.score(features), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("combine", COMBINATIONS)
+def test_tissue_alone_scores_as_it_does_in_its_slice(pair, combine):
+    pair.settings = FusionConfig(members=PAIR, combine=combine)
+    features = 10 * torch.randn(3, 2, 4, 5, generator=torch.Generator().manual_seed(0))
+    tissue = torch.rand(3, 4, 5, generator=torch.Generator().manual_seed(1)) > 0.5
+    assert not pair.patchwise
+    assert torch.equal(pair.score_tissue(features, tissue), pair.score(features)[tissue])
 
 
 @pytest.mark.parametrize("combine", ["fisher", "stouffer"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_dino_uad.core.atomic import write_csv, write_text
+from napari_dino_uad.core.atomic import write_csv, write_json
 from napari_dino_uad.core.cache import FeatureCache
 from napari_dino_uad.core.cohort import Case, tissue_slices
 from napari_dino_uad.core.detect import detect
@@ -182,5 +181,5 @@ def _flat(metrics: dict[str, Any]) -> dict[str, Any]:
 
 def write_evaluation(evaluation: Evaluation, folder: Path) -> None:
     """Write `metrics.json` and `cases.csv` into a folder, under temporary names first."""
-    write_text(folder / "metrics.json", json.dumps(evaluation.metrics, indent=2) + "\n")
+    write_json(folder / "metrics.json", evaluation.metrics)
     write_csv(folder / "cases.csv", list(evaluation.cases[0]), evaluation.cases)

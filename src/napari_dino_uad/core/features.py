@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_dino_uad.core.cache import CacheEntry, CacheKey, FeatureCache
-from napari_dino_uad.core.errors import InputError
 from napari_dino_uad.core.layer_maps import LayerLayout
 from napari_dino_uad.core.pipeline import PATIENCE_S, prefetch, sharing_cores
 
@@ -341,40 +340,3 @@ class FeatureSet:
                 part = slice(own[start], own[start : start + size].stop, step)
                 values = torch.from_numpy(np.asarray(features[part])).float()
                 yield self.context.apply(values, self.levels), mask[part], scan
-
-    def patches(self, limit: int, generator: torch.Generator) -> torch.Tensor:
-        """Draw tissue patches at random, without replacement.
-
-        Parameters
-        ----------
-        limit : int
-            How many at most.
-        generator : torch.Generator
-            Source of chance.
-
-        Returns
-        -------
-        torch.Tensor of float32, (N, C)
-
-        Raises
-        ------
-        InputError
-            If no slice holds tissue.
-        """
-        import torch
-
-        total = sum(int(mask.sum()) for _, mask in self.chunks)
-        if total == 0:
-            raise InputError(
-                "No healthy slice with enough tissue is left; check the masks, the window and "
-                "the foreground threshold."
-            )
-        chosen = torch.zeros(total, dtype=torch.bool)
-        chosen[torch.randperm(total, generator=generator)[:limit]] = True
-        out = []
-        start = 0
-        for features, mask, _ in self.transformed():
-            inside = features.permute(0, 2, 3, 1)[torch.from_numpy(mask)]
-            out.append(inside[chosen[start : start + len(inside)]])
-            start += len(inside)
-        return torch.cat(out)

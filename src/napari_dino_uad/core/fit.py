@@ -272,10 +272,11 @@ def _measure_scale(
     done = 0
     for features, mask, _ in valid.transformed():
         with torch.inference_mode():
-            scores.append(normative.score(features).float().numpy()[mask])
+            tissue = torch.from_numpy(mask)
+            scores.append(normative.score_tissue(features, tissue).float().numpy())
             if weight > 0:
                 unit = valid.context.to_unit(features)
-                mirrors.append(mirror_distance(unit, torch.from_numpy(mask)).numpy()[mask])
+                mirrors.append(mirror_distance(unit, tissue).numpy()[mask])
         done += len(mask)
         yield Progress("Measuring healthy scores", done, len(valid))
     mean, deviation = _moments(scores)

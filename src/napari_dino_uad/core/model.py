@@ -144,25 +144,23 @@ class FittedModel:
         layout = LayerLayout.of(spec, (tissue.shape[1], tissue.shape[2]))
         with torch.inference_mode():
             packed = torch.from_numpy(maps)
+            mask = torch.from_numpy(inside)
             if view.normative.patchwise:
                 seen = self.context.apply(layout.join(packed, box[1], box[2]), spec.levels)
+                values = view.normative.score_tissue(seen, mask)
             else:
                 whole = self.context.apply(layout.join(packed), spec.levels)
-                scores = view.normative.score(whole).float().numpy()[box]
+                values = view.normative.score_tissue(whole, torch.from_numpy(tissue))
                 seen = whole.permute(0, 2, 3, 1)[box].permute(0, 3, 1, 2)
-            patches = seen.permute(0, 2, 3, 1)[torch.from_numpy(inside)]
-            if view.normative.patchwise:
-                scores = np.zeros(inside.shape, dtype=np.float32)
-                # Tissue alone, given as a slice of one row.
-                row = view.normative.score(patches.T[None, :, None])
-                scores[inside] = row.float().numpy()[0, 0]
-            wanted = tissue if told is None else tissue & told[:, None, None]
-            asked = patches[torch.from_numpy(wanted[tissue])]
-            distances[wanted] = prototype_distance(asked, view.prototypes).numpy()
+            scores = np.zeros(inside.shape, dtype=np.float32)
+            scores[inside] = values.float().numpy()
+            wanted = inside if told is None else inside & told[:, None, None]
+            asked = seen.permute(0, 2, 3, 1)[torch.from_numpy(wanted)]
+            distances[box][wanted] = prototype_distance(asked, view.prototypes).numpy()
             mirror = None
             if view.scale.symmetry > 0:
                 unit = self.context.to_unit(seen)
-                mirror = mirror_distance(unit, torch.from_numpy(inside)).numpy()
+                mirror = mirror_distance(unit, mask).numpy()
             out[box] = view.scale.combine(scores, mirror)
         return out, distances
 

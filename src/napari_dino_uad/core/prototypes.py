@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 
 from napari_dino_uad.core.normative.mixture_scores import Directions
-from napari_dino_uad.core.normative.mixture_space import draw_patches
 from napari_dino_uad.core.normative.mixture_start import kmeans
+from napari_dino_uad.core.normative.patches import draw_patches
 from napari_dino_uad.core.progress import Inner, Progress
 
 if TYPE_CHECKING:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_dino_uad.core.atomic import write_text
+from napari_dino_uad.core.atomic import write_json
 from napari_dino_uad.core.domain_shift import measure_shift
 from napari_dino_uad.core.findings import Finding, size_unit, write_findings_csv
 from napari_dino_uad.core.volume import write_volume
@@ -93,5 +92,5 @@ def write_results(
         "seconds": anomaly.seconds,
         **(extra or {}),
     }
-    write_text(paths[3], json.dumps(report, indent=2) + "\n")
+    write_json(paths[3], report)
     return paths

@@ -28,7 +28,8 @@ from napari_dino_uad.core.normative.ar_errors import (
 )
 from napari_dino_uad.core.normative.ar_network import ARNetwork
 from napari_dino_uad.core.normative.ar_training import Training
-from napari_dino_uad.core.normative.base import tensors_under
+from napari_dino_uad.core.normative.base import NormativeModel, tensors_under
+from napari_dino_uad.core.normative.patches import draw_patches
 from napari_dino_uad.core.precision import computing_dtype
 from napari_dino_uad.core.progress import Inner, Progress
 
@@ -42,7 +43,7 @@ __all__ = ["Autoregressive", "AutoregressiveConfig"]
 _LOG_VARIANCE = (-8.0, 8.0)
 
 
-class Autoregressive:
+class Autoregressive(NormativeModel):
     """A network that predicts patch embeddings from their surroundings.
 
     Parameters
@@ -105,8 +106,8 @@ class Autoregressive:
         settings = self.settings
         self._scales = []
         total = len(train) + len(valid)
-        yield Progress("Standardising the embeddings", 0, total)
-        patches = train.patches(100_000, torch.Generator().manual_seed(settings.seed))
+        step = "Standardising the embeddings"
+        patches = yield from draw_patches(train, 100_000, settings.seed, True, False, step)
         embedding = Embedding.fit(
             patches, settings.standardise, settings.components, settings.power
         )
@@ -117,7 +118,7 @@ class Autoregressive:
             for part in embedded_slices(features, embedding):
                 parts.append(part)
                 done += len(part[0])
-                yield Progress("Standardising the embeddings", done, total)
+                yield Progress(step, done, total)
         self._embedding = embedding.to(self.device)
         self._networks = self._build(embedding.channels)
         training = Training(self._networks, self._losses, settings, self.device, embedding.mean)

@@ -63,6 +63,25 @@ class NormativeModel(Protocol):
         """
         ...
 
+    def score_tissue(self, features: torch.Tensor, tissue: torch.Tensor) -> torch.Tensor:
+        """Score the tissue in embeddings, which leaves out the air where that changes nothing.
+
+        Parameters
+        ----------
+        features : torch.Tensor of float32, (B, C, h, w)
+        tissue : torch.Tensor of bool, (B, h, w)
+            N patches of it.
+
+        Returns
+        -------
+        torch.Tensor of float32, (N,)
+        """
+        if not self.patchwise:
+            return self.score(features)[tissue]
+        # As a slice of one row.
+        row = features.permute(0, 2, 3, 1)[tissue].T[None, :, None]
+        return self.score(row)[0, 0]
+
     def explain(self, features: torch.Tensor) -> dict[str, torch.Tensor]:
         """Return named maps that say where a score comes from, each (B, ..., h, w)."""
         ...

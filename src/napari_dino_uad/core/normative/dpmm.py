@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 
 from napari_dino_uad.core.errors import InputError
+from napari_dino_uad.core.normative.base import NormativeModel
 from napari_dino_uad.core.normative.dpmm_settings import SCORES, DPMMConfig, Score
 from napari_dino_uad.core.normative.mixture import Mixture
 from napari_dino_uad.core.normative.mixture_scores import Directions, nearest
-from napari_dino_uad.core.normative.mixture_space import EmbeddingSpace, draw_patches
+from napari_dino_uad.core.normative.mixture_space import EmbeddingSpace
 from napari_dino_uad.core.normative.mixture_training import Training
+from napari_dino_uad.core.normative.patches import draw_patches
 from napari_dino_uad.core.progress import Inner, Progress
 
 if TYPE_CHECKING:
@@ -32,7 +34,7 @@ __all__ = ["DPMM", "SCORES", "DPMMConfig"]
 _HELD_OUT_PATCHES = 20_000
 
 
-class DPMM:
+class DPMM(NormativeModel):
     """Truncated stick-breaking mixture over patch embeddings.
 
     Parameters

@@ -6,7 +6,7 @@ Scores of different models share no scale; how rare each would be on healthy tis
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
@@ -16,12 +16,11 @@ from numpy.typing import NDArray
 
 from napari_dino_uad.core.calibration import Calibration
 from napari_dino_uad.core.errors import InputError
-from napari_dino_uad.core.normative.base import tensors_under
+from napari_dino_uad.core.normative.base import NormativeModel, tensors_under
 from napari_dino_uad.core.progress import Progress
 
 if TYPE_CHECKING:
     from napari_dino_uad.core.features import FeatureSet
-    from napari_dino_uad.core.normative.base import NormativeModel
 
 __all__ = ["COMBINATIONS", "Combine", "Fusion", "FusionConfig"]
 
@@ -77,7 +76,7 @@ class FusionConfig:
             )
 
 
-class Fusion:
+class Fusion(NormativeModel):
     """Several models fitted on the same healthy embeddings.
 
     Parameters
@@ -125,7 +124,7 @@ class Fusion:
             done = 0
             for features, mask, scan in valid.transformed():
                 with torch.inference_mode():
-                    scores = member.score(features).numpy()[mask]
+                    scores = member.score_tissue(features, torch.from_numpy(mask)).numpy()
                 healthy.setdefault(scan, []).append(scores)
                 done += len(features)
                 yield Progress(f"{name}: measuring healthy tissue", done, len(valid))
@@ -140,10 +139,19 @@ class Fusion:
 
     def score(self, features: torch.Tensor) -> torch.Tensor:
         """Score embeddings, (B, C, h, w) -> (B, h, w): p-values, combined; higher is rarer."""
+        return self._combined(member.score(features) for member in self.members_.values())
+
+    def score_tissue(self, features: torch.Tensor, tissue: torch.Tensor) -> torch.Tensor:
+        """Score the tissue in embeddings, (B, C, h, w) and (B, h, w) -> (N,), as `score` does."""
+        members = self.members_.values()
+        return self._combined(member.score_tissue(features, tissue) for member in members)
+
+    def _combined(self, scores: Iterable[torch.Tensor]) -> torch.Tensor:
+        """Combine the scores of the members, in their order and of any one shape."""
         surprise = np.stack(
             [
-                _surprise(member.score(features).numpy(), self.calibrations_[name])
-                for name, member in self.members_.items()
+                _surprise(one.numpy(), calibration)
+                for one, calibration in zip(scores, self.calibrations_.values(), strict=True)
             ]
         )
         if self.settings.combine == "rank":

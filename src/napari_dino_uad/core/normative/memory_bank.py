@@ -17,6 +17,8 @@ import torch
 import torch.nn.functional as F
 
 from napari_dino_uad.core.errors import InputError
+from napari_dino_uad.core.normative.base import NormativeModel
+from napari_dino_uad.core.normative.patches import draw_patches
 from napari_dino_uad.core.progress import Progress
 
 if TYPE_CHECKING:
@@ -68,7 +70,7 @@ class MemoryBankConfig:
             )
 
 
-class MemoryBank:
+class MemoryBank(NormativeModel):
     """Healthy patches, and the distance to the nearest of them.
 
     Parameters
@@ -108,10 +110,11 @@ class MemoryBank:
         """
         settings = self.settings
         greedy = settings.subsampling == "greedy"
-        generator = torch.Generator().manual_seed(settings.seed)
-        yield Progress("Collecting healthy patches", 0, 1)
         limit = settings.candidates if greedy else settings.patches
-        patches = F.normalize(train.patches(limit, generator), dim=1)
+        step = "Collecting healthy patches"
+        patches = yield from draw_patches(train, limit, settings.seed, True, False, step)
+        patches = F.normalize(patches, dim=1)
+        generator = torch.Generator().manual_seed(settings.seed)
         if greedy and len(patches) > settings.patches:
             kept: list[int] = []
             for index in _farthest_first(patches, settings.patches, generator):
@@ -120,7 +123,6 @@ class MemoryBank:
                     yield Progress("Choosing a coreset", len(kept), settings.patches)
             patches = patches[kept]
         self._keep(patches.half())
-        yield Progress("Collecting healthy patches", 1, 1)
 
     def _keep(self, bank: torch.Tensor) -> None:
         self.bank_ = bank
