@@ -109,7 +109,7 @@ def direct_score(x: torch.Tensor, parameters: tuple[torch.Tensor, ...]) -> torch
 def compare_direct() -> float:
     """Time both implementations of a step and a scoring, and check that they agree."""
     x = embeddings(20_000, 384, 500, 0)
-    training = Training(DPMMConfig(), x.clone(), x[:100].clone(), torch.device("cpu"))
+    training = Training(DPMMConfig(components=500), x.clone(), x[:100].clone(), torch.device("cpu"))
     for _ in training.start():
         pass
     batch = training._patches[:2048]

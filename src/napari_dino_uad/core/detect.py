@@ -20,6 +20,7 @@ from napari_dino_uad.core.features import (
     outwards,
     scored_slices,
 )
+from napari_dino_uad.core.memory import give_back
 from napari_dino_uad.core.model import FittedModel, View
 from napari_dino_uad.core.pipeline import in_background, sharing_cores, side_by_side
 from napari_dino_uad.core.progress import Inner, Progress
@@ -42,6 +43,9 @@ __all__ = ["AnomalyMap", "PlaneMap", "SliceMaps", "detect", "score_slices"]
 
 # Slices brought from the patch grid to voxels at once.
 _AT_ONCE = 16
+
+# Of a scan whose maps need what memory there is.
+_LARGE_BYTES = 100_000_000
 
 # Patches that the level of what is known so far is taken from: it is taken at every batch.
 _LEVEL_SO_FAR = 10_000
@@ -341,4 +345,6 @@ def detect(
             shown, note = None if number else maps, network.engine.take_note()
             yield Progress(step, done, len(order), volume.name, shown, note)
         planes.append(scoring.value)
+    if volume.array.nbytes > _LARGE_BYTES:
+        give_back()
     return AnomalyMap(volume, model, tuple(planes), scan, seconds)
