@@ -5,6 +5,7 @@ import pytest
 
 from napari_dino_uad import detect, drain
 from napari_dino_uad.core.calibration import Calibration
+from napari_dino_uad.core.detect import _telling
 from napari_dino_uad.core.domain_shift import measure_shift
 from napari_dino_uad.core.volume import volume_from_array
 
@@ -41,3 +42,27 @@ def test_an_inverted_head_is_of_another_kind(model, healthy, ill):
         anomaly = drain(detect(scan, model))
         shift = measure_shift(anomaly.level, model.levels)
         assert shift.unlike is unlike, shift
+
+
+@pytest.mark.parametrize(
+    ("scored", "apart", "told"),
+    [
+        (range(10, 14), 5.0, [10, 11, 12, 13]),
+        (range(2, 34), 5.0, list(range(2, 34, 2))),
+        (range(100), 2.4, list(range(0, 100, 2))),
+        (range(100), 0.0, list(range(100))),
+        ([], 5.0, []),
+    ],
+    ids=["few slices", "not many", "many", "not smoothed", "air"],
+)
+def test_the_level_is_told_by_slices_a_smoothing_apart(scored, apart, told):
+    found = _telling(np.array(scored, dtype=np.int64), 120, apart)
+    assert np.flatnonzero(found).tolist() == told
+
+
+def test_the_level_of_a_scan_with_little_tissue_is_known(model, ill):
+    array = np.zeros_like(ill.volume.array)
+    middle = len(array) // 2
+    array[middle : middle + 2] = ill.volume.array[middle : middle + 2]
+    scan = volume_from_array(array, (0.5, *ill.volume.spacing_mm[1:]))
+    assert np.isfinite(drain(detect(scan, model)).level)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import mmap
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,6 +23,7 @@ from napari_dino_uad import (
 from napari_dino_uad.core.detect import SliceMaps
 from napari_dino_uad.core.errors import InputError
 from napari_dino_uad.core.findings import find_findings
+from napari_dino_uad.core.memory import give_back
 from napari_dino_uad.core.metrics import pixel_metrics
 from napari_dino_uad.core.normative.methods import METHODS
 from napari_dino_uad.core.phantom import PHANTOM_BACKBONE
@@ -140,6 +144,27 @@ def test_slices_without_tissue_are_not_embedded(model, ill, monkeypatch):
     assert not anomaly.scores[:3].any()
     assert not anomaly.planes[0].scores[:3].any()
     assert (anomaly.scores[3 + len(ill.volume.array) // 2] != 0).any()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other C libraries give memory back")
+def test_memory_that_was_freed_goes_back_after_a_large_scan(model, ill, monkeypatch):
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * mmap.PAGESIZE
+
+    blocks = [np.ones(10_000) for _ in range(2000)]
+    held = blocks[::100]
+    del blocks
+    before = resident()
+    give_back()
+    assert len(held) == 20
+    assert before - resident() > 100e6
+    calls = []
+    monkeypatch.setattr("napari_dino_uad.core.detect.give_back", lambda: calls.append(1))
+    drain(detect(ill.volume, model))
+    assert not calls
+    monkeypatch.setattr("napari_dino_uad.core.detect._LARGE_BYTES", ill.volume.array.nbytes - 1)
+    drain(detect(ill.volume, model))
+    assert calls == [1]
 
 
 def test_a_scan_of_nothing_but_specks_has_no_findings(model):

@@ -44,6 +44,9 @@ __all__ = ["AnomalyMap", "PlaneMap", "SliceMaps", "detect", "score_slices"]
 # Slices brought from the patch grid to voxels at once.
 _AT_ONCE = 16
 
+# Slices that tell the level of a scan well enough.
+_TELLING_SLICES = 16
+
 # Of a scan whose maps need what memory there is.
 _LARGE_BYTES = 100_000_000
 
@@ -232,7 +235,7 @@ def score_slices(
     )
     width = model.maps.smoothing_mm
     grown, typical = (GrowingMaps(tissue.shape, spacing, width) for _ in range(2))
-    told = np.arange(len(scan)) % max(1, int(width / spacing[0])) == 0
+    told = _telling(scored_slices(scan, grid), len(scan), width / spacing[0])
     smoothed = np.zeros(tissue.shape, dtype=np.float32)
     clock = time.perf_counter()
     for item in batches:
@@ -263,6 +266,27 @@ def score_slices(
     distances[told] = typical.smoothed(np.flatnonzero(told).tolist())
     distances[~tissue] = np.nan
     return PlaneMap(view.preprocessing.plane, final, grid, distances)
+
+
+def _telling(scored: NDArray[np.int64], count: int, apart: float) -> NDArray[np.bool_]:
+    """Choose the slices that tell the level of a scan.
+
+    Parameters
+    ----------
+    scored : ndarray of int64
+        Slices that may hold tissue.
+    count : int
+        Of all slices.
+    apart : float
+        Slices nearer to each other than this tell the same; of few slices all are wanted.
+
+    Returns
+    -------
+    ndarray of bool, (count,)
+    """
+    told = np.zeros(count, dtype=bool)
+    told[scored[:: max(1, min(int(apart), len(scored) // _TELLING_SLICES))]] = True
+    return told
 
 
 def _shift(model: FittedModel, level: float) -> np.float32:

@@ -13,6 +13,7 @@ import threading
 import warnings
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -139,7 +140,6 @@ class OpenVinoEngine(Engine):
 
     def start(self, images: torch.Tensor) -> Callable[[], torch.Tensor]:
         """Begin to compute maps, while those of an earlier call may still be computed."""
-        finish = self._start(images)
 
         def maps() -> torch.Tensor:
             try:
@@ -147,9 +147,15 @@ class OpenVinoEngine(Engine):
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
-            # Again, in parts.
             return self.maps(images)
 
+        # Where memory ran out it is done in parts, when it is asked for.
+        try:
+            finish = self._start(images)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            return partial(self.maps, images)
         return maps
 
     def _start(self, images: torch.Tensor) -> Callable[[], torch.Tensor]:
