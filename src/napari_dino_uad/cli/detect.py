@@ -57,6 +57,10 @@ if TYPE_CHECKING:
 __all__ = ["register"]
 
 
+# What one scan may bring about says nothing of the others.
+_OF_ONE_SCAN = (InputError, OSError, RuntimeError, MemoryError)
+
+
 def register(app: typer.Typer) -> None:
     """Add the command."""
     app.command("detect")(_detect)
@@ -155,7 +159,7 @@ def _detect_all(
 ) -> None:
     """Detect in every scan and print a table; what cannot be used goes into `bad`."""
     from napari_dino_uad.core.domain_shift import measure_shift
-    from napari_dino_uad.core.results import write_results
+    from napari_dino_uad.core.results import write_results, writing_map
 
     columns = ("findings", "size", "largest", "peak score", "p", "seconds")
     table = new_table("case ", *columns)
@@ -164,16 +168,21 @@ def _detect_all(
             started = time.perf_counter()
             shown = _Overall(bars, number, len(todo), name)
             try:
-                anomaly, labels, findings, seconds = _detect_one(
-                    path, model, backbone, request, shown, cache
-                )
-            except (InputError, OSError, RuntimeError, MemoryError) as error:
-                # What one scan brought about says nothing of the others.
+                anomaly, seconds = _detect_one(path, model, backbone, shown, cache)
+            except _OF_ONE_SCAN as error:
                 bad[path] = sentence(error)
                 continue
             # A full disk, on the other hand, would meet every case to come. The report promises
             # that the files beside it belong together, so an old one goes first.
             report_path(out, name).unlink(missing_ok=True)
+            clock = time.perf_counter()
+            with writing_map(out, anomaly, name):
+                try:
+                    labels, findings = _find(anomaly, model, request)
+                except _OF_ONE_SCAN as error:
+                    bad[path] = sentence(error)
+                    continue
+                seconds["findings"] = time.perf_counter() - clock
             extra = {
                 **request.entries(path),
                 "model_file": str(model_path.resolve()),
@@ -183,7 +192,8 @@ def _detect_all(
                 "versions": {library: version(library) for library in model.versions},
                 "seconds": {step: round(value, 3) for step, value in seconds.items()},
             }
-            write_results(out, anomaly, labels, findings, request.false_positive_rate, name, extra)
+            rate = request.false_positive_rate
+            write_results(out, anomaly, labels, findings, rate, name, extra, map_written=True)
             shift = measure_shift(anomaly.level, model.levels)
             if shift.unlike:
                 note(f"Warning: {name}: {shift.warning}")
@@ -209,15 +219,10 @@ class _Overall:
 
 
 def _detect_one(
-    path: Path,
-    model: FittedModel,
-    backbone: Backbone,
-    request: Request,
-    shown: _Overall,
-    cache: bool,
-) -> tuple[AnomalyMap, NDArray[np.uint8], list[Finding], dict[str, float]]:
+    path: Path, model: FittedModel, backbone: Backbone, shown: _Overall, cache: bool
+) -> tuple[AnomalyMap, dict[str, float]]:
+    """Detect in a scan; return the map, with its scores made, and the seconds it took."""
     from napari_dino_uad.core.detect import detect
-    from napari_dino_uad.core.findings import find_findings
     from napari_dino_uad.core.progress import drain
     from napari_dino_uad.core.volume import read_volume
 
@@ -226,16 +231,25 @@ def _detect_one(
     reading = time.perf_counter() - clock
     anomaly = drain(detect(volume, model, backbone=backbone, cache=cache), shown)
     clock = time.perf_counter()
-    labels, findings = find_findings(
+    # Made here, where what goes wrong is still this scan's own.
+    _ = anomaly.scores
+    enlarging = time.perf_counter() - clock
+    return anomaly, {"reading": reading, **anomaly.seconds, "enlarging": enlarging}
+
+
+def _find(
+    anomaly: AnomalyMap, model: FittedModel, request: Request
+) -> tuple[NDArray[np.uint8], list[Finding]]:
+    from napari_dino_uad.core.findings import find_findings
+
+    return find_findings(
         anomaly.scores,
-        volume,
+        anomaly.volume,
         model.calibration.threshold(request.false_positive_rate),
         model.calibration,
         foreground=anomaly.foreground,
         minimum_size=request.minimum_size,
     )
-    finding = time.perf_counter() - clock
-    return anomaly, labels, findings, {"reading": reading, **anomaly.seconds, "findings": finding}
 
 
 def _add_row(

@@ -63,7 +63,8 @@ def _refined(
     """
     out = np.zeros(maps.shape, dtype=np.float32)
     box = (slice(None), *scan.box)
-    values, foreground = scan.values(part)[box], scan.foreground[part][box]
+    values = scan.scale.apply(scan.slices, (part, *scan.box))
+    foreground = scan.foreground[(part, *scan.box)]
     out[box] = refine_maps(maps[box], values, foreground, scan.spacing_mm[1:], detail_mm)
     return out
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,10 +20,36 @@ from napari_dino_uad.core.volume import write_volume
 if TYPE_CHECKING:
     from napari_dino_uad.core.detect import AnomalyMap
 
-__all__ = ["RESEARCH_USE", "write_results"]
+__all__ = ["RESEARCH_USE", "write_results", "writing_map"]
 
 #: Stands in every report.
 RESEARCH_USE = "Research use only. Not a medical device."
+
+
+@contextmanager
+def writing_map(folder: Path, anomaly: AnomalyMap, name: str | None = None) -> Iterator[None]:
+    """Write an anomaly map in a thread, while its findings are being sought.
+
+    Parameters
+    ----------
+    folder, anomaly, name
+        As in `write_results`, which is told `map_written` afterwards.
+
+    Raises
+    ------
+    InputError
+        At the end, if the file cannot be written.
+    """
+    path = _paths(folder, name or anomaly.volume.name)[0]
+    with ThreadPoolExecutor(1) as pool:
+        writing = pool.submit(write_volume, path, anomaly.scores, anomaly.volume)
+        yield
+        writing.result()
+
+
+def _paths(folder: Path, name: str) -> list[Path]:
+    endings = ("_anomaly.nii.gz", "_findings.nii.gz", "_findings.csv", ".json")
+    return [folder / f"{name}{ending}" for ending in endings]
 
 
 def write_results(
@@ -32,6 +60,7 @@ def write_results(
     false_positive_rate: float,
     name: str | None = None,
     extra: dict[str, Any] | None = None,
+    map_written: bool = False,
 ) -> list[Path]:
     """Write an anomaly map and its findings.
 
@@ -51,6 +80,8 @@ def write_results(
         Name of the case; the scan's own if not given.
     extra : dict, optional
         Further entries for the JSON file.
+    map_written : bool
+        Whether `writing_map` has written the map.
 
     Returns
     -------
@@ -64,14 +95,10 @@ def write_results(
         If a file cannot be written.
     """
     name = name or anomaly.volume.name
-    paths = [
-        folder / f"{name}_anomaly.nii.gz",
-        folder / f"{name}_findings.nii.gz",
-        folder / f"{name}_findings.csv",
-        folder / f"{name}.json",
-    ]
+    paths = _paths(folder, name)
     folder.mkdir(parents=True, exist_ok=True)
-    write_volume(paths[0], anomaly.scores, anomaly.volume)
+    if not map_written:
+        write_volume(paths[0], anomaly.scores, anomaly.volume)
     write_volume(paths[1], labels, anomaly.volume)
     write_findings_csv(paths[2], findings)
     model = anomaly.model

@@ -567,11 +567,10 @@ def prepare(volume: Volume, preprocessing: Preprocessing) -> PreparedScan:
     if scale.padding is not None:
         padding = to_plane(scale.padding, preprocessing.plane)
         scale = dataclasses.replace(scale, padding=padding)
-    foreground = np.empty(slices.shape, dtype=bool)
-    for part in (slice(start, start + 1) for start in range(len(slices))):
-        np.greater(
-            scale.apply(slices, part), preprocessing.foreground_threshold, out=foreground[part]
-        )
+    limit = np.float32(scale.low + preprocessing.foreground_threshold * scale.height)
+    foreground = np.greater(slices, limit, order="C")
+    if scale.padding is not None:
+        foreground &= ~scale.padding
     return PreparedScan(
         slices=slices,
         scale=scale,
