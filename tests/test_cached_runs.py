@@ -33,7 +33,7 @@ def test_detecting_again_does_not_touch_the_backbone(cache, model, ill, monkeypa
     def forbidden(*_):
         raise AssertionError("the backbone was used")
 
-    monkeypatch.setattr(Backbone, "maps", forbidden)
+    monkeypatch.setattr(Backbone, "start", forbidden)
     # Scored in larger batches, whose sums round otherwise.
     again = drain(detect(ill.volume, model, cache=cache)).scores
     np.testing.assert_allclose(again, first, atol=1e-5)
@@ -44,7 +44,7 @@ def test_detecting_again_does_not_touch_the_backbone(cache, model, ill, monkeypa
 def test_a_second_method_is_fitted_without_the_backbone(cache, healthy, monkeypatch):
     cases = [Case(head.volume) for head in healthy]
     drain(fit(cases, settings=SMALL, cache=cache))
-    monkeypatch.setattr(Backbone, "maps", None)
+    monkeypatch.setattr(Backbone, "start", None)
     settings = {"epochs": 1, "components": 16, "hidden": 16}
     assert drain(fit(cases, method="ar", settings=settings, cache=cache)).normative.method == "ar"
 

@@ -129,8 +129,10 @@ def test_slices_without_tissue_are_not_embedded(model, ill, monkeypatch):
     array[1, 5, 5] = array.max()
     backbone = model.load_backbone()
     given = []
-    maps = backbone.maps
-    monkeypatch.setattr(backbone, "maps", lambda images: given.append(len(images)) or maps(images))
+    start = backbone.start
+    monkeypatch.setattr(
+        backbone, "start", lambda images: given.append(len(images)) or start(images)
+    )
     volume = volume_from_array(array, ill.volume.spacing_mm)
     steps, first = [], None
     detecting = Inner(detect(volume, model, backbone=backbone, first_slice=0, cache=False))
