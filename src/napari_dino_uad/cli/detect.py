@@ -23,9 +23,7 @@ from napari_dino_uad.cli.options import (
 )
 from napari_dino_uad.cli.resume import (
     Request,
-    image_paths,
     is_finished,
-    report_path,
     unique_case_names,
 )
 from napari_dino_uad.cli.terminal import (
@@ -159,7 +157,7 @@ def _detect_all(
 ) -> None:
     """Detect in every scan and print a table; what cannot be used goes into `bad`."""
     from napari_dino_uad.core.domain_shift import measure_shift
-    from napari_dino_uad.core.results import write_results, writing_map
+    from napari_dino_uad.core.results import ResultPaths, write_results, writing_map
 
     columns = ("findings", "size", "largest", "peak score", "p", "seconds")
     table = new_table("case ", *columns)
@@ -174,7 +172,7 @@ def _detect_all(
                 continue
             # A full disk, on the other hand, would meet every case to come. The report promises
             # that the files beside it belong together, so an old one goes first.
-            report_path(out, name).unlink(missing_ok=True)
+            ResultPaths.of(out, name).report.unlink(missing_ok=True)
             clock = time.perf_counter()
             with writing_map(out, anomaly, name):
                 try:
@@ -274,7 +272,10 @@ def _add_row(
 
 def _refuse_own_results(cases: dict[str, Path], out: Path) -> None:
     """Refuse to take the maps of an earlier run, in the folder of the scans, for scans."""
-    images = {image.resolve() for name in cases for image in image_paths(out, name)}
+    from napari_dino_uad.core.results import ResultPaths
+
+    results = [ResultPaths.of(out, name) for name in cases]
+    images = {image.resolve() for one in results for image in (one.anomaly, one.findings)}
     own = [path for path in cases.values() if path in images]
     if own:
         raise InputError(

@@ -12,7 +12,7 @@ from typing import Any
 
 from napari_dino_uad.core.errors import InputError
 
-__all__ = ["Request", "image_paths", "is_finished", "report_path", "unique_case_names"]
+__all__ = ["Request", "is_finished", "unique_case_names"]
 
 
 @dataclass(frozen=True)
@@ -55,16 +55,6 @@ def fingerprint(scan: Path) -> str:
     return digest.hexdigest()
 
 
-def report_path(folder: Path, case: str) -> Path:
-    """Return the report of a case; it is written last, so the other files are whole then."""
-    return folder / f"{case}.json"
-
-
-def image_paths(folder: Path, case: str) -> tuple[Path, Path]:
-    """Return the anomaly map and the findings of a case."""
-    return folder / f"{case}_anomaly.nii.gz", folder / f"{case}_findings.nii.gz"
-
-
 def is_finished(folder: Path, case: str, scan: Path, request: Request) -> bool:
     """Say whether a case's results are there, whole, and of the same request.
 
@@ -73,7 +63,9 @@ def is_finished(folder: Path, case: str, scan: Path, request: Request) -> bool:
     InputError
         If the results there are those of another scan with the same name.
     """
-    report = report_path(folder, case)
+    from napari_dino_uad.core.results import ResultPaths
+
+    *others, report = ResultPaths.of(folder, case)
     if not report.is_file():
         return False
     wanted = request.entries(scan)
@@ -88,7 +80,6 @@ def is_finished(folder: Path, case: str, scan: Path, request: Request) -> bool:
             f"{report} is the result of another scan, {found['scan']}; choose another folder for "
             "the results, or give --overwrite."
         )
-    others = (*image_paths(folder, case), folder / f"{case}_findings.csv")
     return found == wanted and all(path.is_file() for path in others)
 
 

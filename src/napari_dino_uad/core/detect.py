@@ -253,7 +253,8 @@ def score_slices(
         tissue[indices] = inside
         weights = inside.astype(np.float32)
         grown.add(indices, weights, scores)
-        typical.add(indices, weights * told[indices, None, None], far)
+        telling = told[indices]
+        typical.add(np.asarray(indices)[telling].tolist(), weights[telling], far[telling])
         smoothed[indices] = grown.smoothed(indices)
         maps = smoothed[indices] - _shift(model, scan_level(smoothed, tissue, _LEVEL_SO_FAR))
         seconds["model"] = seconds.get("model", 0.0) + time.perf_counter() - clock

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,10 +20,25 @@ from napari_dino_uad.core.volume import write_volume
 if TYPE_CHECKING:
     from napari_dino_uad.core.detect import AnomalyMap
 
-__all__ = ["RESEARCH_USE", "write_results", "writing_map"]
+__all__ = ["RESEARCH_USE", "ResultPaths", "write_results", "writing_map"]
 
 #: Stands in every report.
 RESEARCH_USE = "Research use only. Not a medical device."
+
+
+class ResultPaths(NamedTuple):
+    """The files of a case."""
+
+    anomaly: Path
+    findings: Path
+    table: Path
+    report: Path
+
+    @classmethod
+    def of(cls, folder: Path, name: str) -> ResultPaths:
+        """Name them; the report is written last, so the others are whole where it is."""
+        endings = ("_anomaly.nii.gz", "_findings.nii.gz", "_findings.csv", ".json")
+        return cls(*(folder / f"{name}{ending}" for ending in endings))
 
 
 @contextmanager
@@ -40,16 +55,11 @@ def writing_map(folder: Path, anomaly: AnomalyMap, name: str | None = None) -> I
     InputError
         At the end, if the file cannot be written.
     """
-    path = _paths(folder, name or anomaly.volume.name)[0]
+    path = ResultPaths.of(folder, name or anomaly.volume.name).anomaly
     with ThreadPoolExecutor(1) as pool:
         writing = pool.submit(write_volume, path, anomaly.scores, anomaly.volume)
         yield
         writing.result()
-
-
-def _paths(folder: Path, name: str) -> list[Path]:
-    endings = ("_anomaly.nii.gz", "_findings.nii.gz", "_findings.csv", ".json")
-    return [folder / f"{name}{ending}" for ending in endings]
 
 
 def write_results(
@@ -95,12 +105,12 @@ def write_results(
         If a file cannot be written.
     """
     name = name or anomaly.volume.name
-    paths = _paths(folder, name)
+    paths = ResultPaths.of(folder, name)
     folder.mkdir(parents=True, exist_ok=True)
     if not map_written:
-        write_volume(paths[0], anomaly.scores, anomaly.volume)
-    write_volume(paths[1], labels, anomaly.volume)
-    write_findings_csv(paths[2], findings)
+        write_volume(paths.anomaly, anomaly.scores, anomaly.volume)
+    write_volume(paths.findings, labels, anomaly.volume)
+    write_findings_csv(paths.table, findings)
     model = anomaly.model
     shift = measure_shift(anomaly.level, model.levels)
     report = {
@@ -119,5 +129,5 @@ def write_results(
         "seconds": anomaly.seconds,
         **(extra or {}),
     }
-    write_json(paths[3], report)
-    return paths
+    write_json(paths.report, report)
+    return list(paths)
