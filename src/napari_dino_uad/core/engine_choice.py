@@ -1,4 +1,4 @@
-"""Which engine runs a backbone on this machine: found by measuring once, then remembered."""
+"""Choose the engine that runs a backbone on this machine: measure once, then remember."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ __all__ = [
     "describe_place",
 ]
 
-#: Environment variable that stands in for "auto".
+#: Environment variable that replaces "auto".
 ENGINE_VARIABLE = "NAPARI_DINO_UAD_ENGINE"
 
-#: An engine other than torch in single precision is taken only where it is so much faster: below
-#: that the gain is not worth embeddings that differ in their last digits.
+#: An engine other than torch in single precision is chosen only if it is faster by this factor:
+#: a smaller gain is not worth embeddings that differ in their last digits.
 CLEARLY_FASTER = 1.3
 
 
@@ -54,40 +54,40 @@ def choose_engine(
     engine: str = "auto",
     input_size: int | None = None,
 ) -> Generator[Progress, None, Backbone]:
-    """Find the fastest engine for a backbone that gives the embeddings it should.
+    """Find the fastest engine for a backbone that gives the right embeddings.
 
-    Every engine of this machine runs a few slices. One whose embeddings are not those of torch
-    in single precision is out; of the others the fastest is taken, if it is clearly faster than
-    torch in single precision. The choice is remembered for this machine, backbone, size of input
-    and versions of the libraries, so that the next run makes the same one.
+    Every engine of this machine runs a few slices. Engines whose embeddings differ from torch's in
+    single precision are rejected. The fastest of the others is chosen if it is clearly faster than
+    torch in single precision. The choice is remembered for this machine, backbone, input size and
+    library versions, so that the next run chooses the same.
 
     Parameters
     ----------
     backbone : Backbone
-        As loaded.
+        The loaded backbone.
     device : {"auto", "cpu", "cuda", "mps"}
-        Where it is to run; "auto" takes a graphics processor if there is one.
+        Where to run; "auto" takes a GPU if there is one.
     engine : str
-        "auto", or what it must be: a library (torch, openvino), a precision (float32, bfloat16,
-        float16), or both, as "openvino float32". "auto" is what the environment variable
-        ``NAPARI_DINO_UAD_ENGINE`` says, where it is set.
+        "auto", a library (torch, openvino), a precision (float32, bfloat16, float16), or both, such
+        as "openvino float32". "auto" is replaced by the environment variable
+        ``NAPARI_DINO_UAD_ENGINE`` if that is set.
     input_size : int, optional
-        Shorter edge of the input in pixels; the backbone's own if not given.
+        Shorter edge of the input in pixels; default the backbone's own.
 
     Yields
     ------
     Progress
-        While measuring; nothing where the choice is remembered or there is none.
+        While measuring; nothing if the choice is remembered or there is only one.
 
     Returns
     -------
     Backbone
-        The same, run by the engine.
+        The same backbone, run by the chosen engine.
 
     Raises
     ------
     InputError
-        If the device or the engine is not there, or the engine asked for gives other embeddings.
+        If the device or engine is not available, or the requested engine gives other embeddings.
     """
     allowed = _allowed(device, engine)
     reference = EngineSpec("torch", choose_device(device), "float32")
@@ -107,14 +107,14 @@ def choose_engine(
 
 
 def describe_place(backbone: Backbone, device: str = "auto") -> str:
-    """Say what runs where, and plainly where it is the CPU because no GPU was found.
+    """Describe what runs where, and note when the CPU is used because no GPU was found.
 
     Parameters
     ----------
     backbone : Backbone
         From `choose_engine`.
     device : str
-        What was asked for.
+        The requested device.
     """
     if device == "auto" and backbone.engine.spec.device == "cpu":
         import torch
@@ -129,9 +129,9 @@ def available_engines(device: str = "auto", library: str | None = None) -> list[
     Parameters
     ----------
     device : {"auto", "cpu", "cuda", "mps"}
-        Where they run. An Intel GPU is among them for "auto" alone.
+        Where they run. An Intel GPU is included only for "auto".
     library : str, optional
-        The only library to ask.
+        Restrict to this library.
     """
     import torch
 
@@ -141,7 +141,7 @@ def available_engines(device: str = "auto", library: str | None = None) -> list[
         precisions += ["bfloat16"]
     elif there == "cuda":
         precisions += ["float16"]
-        # Old cards only imitate it.
+        # Old cards only emulate bfloat16.
         if torch.cuda.is_bf16_supported(including_emulation=False):
             precisions += ["bfloat16"]
     elif there == "mps":
@@ -153,7 +153,7 @@ def available_engines(device: str = "auto", library: str | None = None) -> list[
 
 
 def _allowed(device: str, engine: str) -> list[EngineSpec]:
-    """List the engines of this machine that a user's wish leaves."""
+    """List the engines of this machine that match the user's request."""
     if engine == "auto":
         engine = os.environ.get(ENGINE_VARIABLE, "auto")
     words = [word for word in engine.lower().replace(",", " ").split() if word != "auto"]
@@ -162,11 +162,11 @@ def _allowed(device: str, engine: str) -> list[EngineSpec]:
     if sorted(words) != sorted(word for word in (library, precision) if word):
         raise InputError(
             f"An engine is auto, or one of {', '.join(LIBRARIES)}, or one of "
-            f"{', '.join(PRECISIONS)}, or one of each, as 'torch float32', but {engine!r} came."
+            f"{', '.join(PRECISIONS)}, or both, such as 'torch float32'; got {engine!r}."
         )
     if library == "openvino" and not has_openvino():
         raise InputError(
-            "OpenVINO was asked for, but it is not installed; install it with: pip install "
+            "OpenVINO was asked for but is not installed; install it with: pip install "
             "'napari-dino-uad[openvino]', or choose torch."
         )
     specs = available_engines(device, library)
@@ -178,31 +178,31 @@ def _allowed(device: str, engine: str) -> list[EngineSpec]:
     if not allowed:
         raise InputError(
             f"There is no engine {engine!r} here; there are "
-            f"{', '.join(spec.description for spec in specs)}."
+            f"{', '.join(spec.description for spec in specs)}; choose one of those or auto."
         )
     return allowed
 
 
 def decide(measured: Sequence[Measured], allowed: Collection[str]) -> str:
-    """Choose among engines that were measured.
+    """Choose among measured engines.
 
     Parameters
     ----------
     measured : sequence of Measured
         The first is torch in single precision.
     allowed : collection of str
-        Descriptions of those that may be chosen.
+        Descriptions of the engines that may be chosen.
 
     Returns
     -------
     str
-        Description of the fastest faithful one. Where torch in single precision is allowed, it
-        is that unless another is clearly faster.
+        Description of the fastest faithful engine. If torch in single precision is allowed, it is
+        preferred unless another is clearly faster.
 
     Raises
     ------
     InputError
-        If none of those allowed is faithful.
+        If no allowed engine is faithful.
     """
     seconds = {
         one.engine: one.seconds
@@ -213,12 +213,12 @@ def decide(measured: Sequence[Measured], allowed: Collection[str]) -> str:
         reasons = (
             one.failure
             or f"{one.engine} gives other embeddings (a cosine of {one.cosine:.4f} with those of "
-            f"torch in single precision, where {SMALLEST_COSINE} is wanted)"
+            f"torch in single precision, expected at least {SMALLEST_COSINE})"
             for one in measured
             if one.engine in allowed
         )
         raise InputError(
-            f"No such engine can run this backbone: {'; '.join(reasons)}. Choose auto."
+            f"No requested engine can run this backbone: {'; '.join(reasons)}; choose auto."
         )
     fastest = min(seconds, key=lambda engine: seconds[engine])
     reference = measured[0].engine

@@ -1,4 +1,4 @@
-"""Measuring engines against each other, and remembering what came of it."""
+"""Measure engines against each other, and remember the results."""
 
 from __future__ import annotations
 
@@ -40,18 +40,18 @@ __all__ = [
     "remembered",
 ]
 
-#: Least cosine between a patch's embedding by an engine and by torch in single precision.
+#: Smallest accepted cosine between an engine's embedding of a patch and that of torch in float32.
 SMALLEST_COSINE = 0.999
 
-# Of each engine the best round counts, since others may be at work on the machine. Two rounds
-# are done however long they take.
+# The best round of each engine counts, because other programs may be running. Measuring stops
+# after the patience, but not before two rounds.
 _ROUNDS = 5
 _PATIENCE_S = 20.0
 
 # Slices the engines are measured on.
 _SLICES = 2
 
-# Counts up when older measurements must not be believed any more.
+# Increase this to invalidate older measurements.
 _VERSION = 2
 
 _FOLDER = "engines"
@@ -59,19 +59,19 @@ _FOLDER = "engines"
 
 @dataclass(frozen=True)
 class Measured:
-    """How an engine did.
+    """The measurement of an engine.
 
     Attributes
     ----------
     engine : str
-        Its description.
+        Description of the engine.
     cosine : float or None
-        Between its embedding and that of torch in single precision, of the patch where they
-        differ most; None where it failed.
+        Smallest cosine over patches between its embedding and that of torch in single precision;
+        None if it failed.
     seconds : float or None
-        For a slice; None where it failed or its embeddings are others.
+        Seconds per slice; None if it failed or gives other embeddings.
     failure : str
-        Why it cannot run; empty where it can.
+        Why it cannot run; empty if it can.
     """
 
     engine: str
@@ -81,11 +81,11 @@ class Measured:
 
     @property
     def faithful(self) -> bool:
-        """Whether its embeddings are those of torch in single precision, up to rounding."""
+        """Whether its embeddings equal those of torch in single precision, up to rounding."""
         return self.cosine is not None and self.cosine >= SMALLEST_COSINE
 
 
-# Of this process, for where nothing is kept on disk.
+# Measurements of this process, used when nothing is kept on disk.
 _known: dict[str, list[Measured]] = {}
 
 
@@ -95,16 +95,16 @@ def measure(
     make: Callable[[EngineSpec], Engine],
     input_size: int,
 ) -> Generator[Progress, None, list[Measured]]:
-    """Run engines on the same slices, by turns.
+    """Run engines on the same slices, in turn.
 
     Parameters
     ----------
     backbone : Backbone
-        What they run.
+        The backbone to run.
     specs : list of EngineSpec
-        The engines; the others are held against the first.
+        The engines; the first is the reference for the others.
     make : callable
-        Makes one.
+        Makes an engine.
     input_size : int
         Edge of the slices in pixels.
 
@@ -136,9 +136,9 @@ def measure(
             expected = embeddings if expected is None else expected
             cosine = _smallest_cosine(embeddings, expected)
         except InputError:
-            # Memory does not hold a slice.
+            # A single slice does not fit in memory.
             raise
-        except Exception as error:  # whatever it was, the others can run
+        except Exception as error:  # whatever fails here, the other engines may run
             if expected is None:
                 raise
             reason = " ".join(str(error).split())[:300]
@@ -162,8 +162,8 @@ def measure(
 
 
 def _seconds(backbone: Backbone, images: torch.Tensor) -> float:
-    """Time what the pipelines have a backbone do, for a slice; run in a thread, as they do it."""
-    # As many at once as suit the engine: some are no faster with fewer.
+    """Time the backbone per slice, called as the pipelines call it, from a thread."""
+    # Use the engine's own batch size: some engines are slower with smaller batches.
     count = max(len(images), backbone.engine.batch)
     batch = images.repeat(-(-count // len(images)), 1, 1, 1)[:count]
     clock = time.perf_counter()
@@ -172,9 +172,9 @@ def _seconds(backbone: Backbone, images: torch.Tensor) -> float:
 
 
 def _probe(backbone: Backbone, input_size: int) -> torch.Tensor:
-    """Make the network's input for slices like those of a head: texture, noise and air around.
+    """Build network input like slices of a head: texture, noise and surrounding air.
 
-    Air is the hard part: there an embedding is small, and rounding tells most.
+    Air is the hardest: embeddings are small there, so rounding matters most.
     """
     chance = np.random.default_rng(0)
     edge = np.linspace(-1, 1, input_size, dtype=np.float32)
@@ -201,7 +201,7 @@ def _smallest_cosine(found: torch.Tensor, expected: torch.Tensor) -> float:
     import torch.nn.functional as F
 
     cosine = F.cosine_similarity(found.double(), expected.double(), dim=1)
-    # What overflowed is not alike.
+    # Overflow counts as a difference.
     return float(cosine.nan_to_num(-1.0).min())
 
 
@@ -209,7 +209,7 @@ def _smallest_cosine(found: torch.Tensor, expected: torch.Tensor) -> float:
 
 
 def circumstances(backbone: Backbone, specs: list[EngineSpec], input_size: int) -> dict[str, Any]:
-    """Say what a measurement holds for: processor, backbone, size of input, libraries."""
+    """Return what a measurement is valid for: processor, backbone, input size, libraries."""
     import torch
 
     devices = {"processor": _processor(), "cores": os.cpu_count()}
@@ -228,7 +228,7 @@ def circumstances(backbone: Backbone, specs: list[EngineSpec], input_size: int) 
 
 
 def remember(where: dict[str, Any], measured: list[Measured]) -> None:
-    """Keep measurements on disk, where it takes them; otherwise they are made again next time."""
+    """Save measurements to disk if possible; otherwise they are repeated next time."""
     _known[_name(where)] = measured
     home = cache_home()
     if home is None:
@@ -243,7 +243,7 @@ def remember(where: dict[str, Any], measured: list[Measured]) -> None:
 
 
 def recall(where: dict[str, Any]) -> list[Measured] | None:
-    """Return what was measured under the same circumstances, or None."""
+    """Return the measurements made under the same circumstances, or None."""
     home = cache_home()
     if home is None:
         return _known.get(_name(where))
@@ -256,7 +256,7 @@ def recall(where: dict[str, Any]) -> list[Measured] | None:
 
 
 def remembered() -> list[tuple[dict[str, Any], list[Measured]]]:
-    """Return all measurements on disk with their circumstances, the oldest first."""
+    """Return all measurements on disk with their circumstances, oldest first."""
     found = []
     for path in sorted(_files(), key=lambda file: file.stat().st_mtime):
         with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
@@ -266,7 +266,7 @@ def remembered() -> list[tuple[dict[str, Any], list[Measured]]]:
 
 
 def forget() -> int:
-    """Remove all measurements from disk and return how many there were."""
+    """Remove all measurements from disk and return their number."""
     files = _files()
     for path in files:
         path.unlink(missing_ok=True)
@@ -290,7 +290,7 @@ def _version(library: str) -> str | None:
 
 
 def _processor() -> str:
-    """Name the processor; Python's own answer is empty on many a Linux."""
+    """Return the processor's name; Python's own answer is often empty on Linux."""
     with suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             if line.lower().startswith(("model name", "cpu part")):

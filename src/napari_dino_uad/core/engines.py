@@ -1,7 +1,7 @@
-"""Where a backbone runs: a library on a device in a precision.
+"""What runs a backbone: a library on a device in a precision.
 
-What an engine computes is the same everywhere, up to rounding: `engine_choice` takes none whose
-embeddings differ from those of torch in single precision.
+All engines give the same result up to rounding: `engine_choice` rejects those whose embeddings
+differ from torch's in single precision.
 """
 
 from __future__ import annotations
@@ -35,16 +35,17 @@ Precision = Literal["float32", "bfloat16", "float16"]
 LIBRARIES: tuple[Library, ...] = get_args(Library)
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
-#: Devices as users read them.
+#: Device names shown to users.
 DEVICE_WORDS = {"cpu": "CPU", "cuda": "NVIDIA GPU", "mps": "Apple GPU", "intel-gpu": "Intel GPU"}
 
 _LIBRARY_WORDS = {"torch": "torch", "openvino": "OpenVINO"}
 
-# Slices at once. A processor is no faster with more, and answers sooner with few; a graphics
-# processor wants to be filled.
+# Slices per batch. A CPU is no faster with larger batches, and responds sooner with small ones; a
+# GPU needs large ones.
 _BATCH = {"cpu": 2, "cuda": 16, "mps": 8, "intel-gpu": 8}
 
-# What torch, OpenVINO and the drivers say when memory runs out, where the type does not tell.
+# Words in the messages of torch, OpenVINO and drivers that mean out of memory, for errors whose
+# type does not show it.
 _OUT_OF_MEMORY = (
     "out of memory",
     "can't allocate memory",
@@ -57,16 +58,16 @@ _OUT_OF_MEMORY = (
 
 @dataclass(frozen=True)
 class EngineSpec:
-    """What an engine is.
+    """The library, device and precision of an engine.
 
     Attributes
     ----------
     library : {"torch", "openvino"}
-        What computes.
+        Library that computes.
     device : {"cpu", "cuda", "mps", "intel-gpu"}
-        What it computes on.
+        Device that it runs on.
     precision : {"float32", "bfloat16", "float16"}
-        What it multiplies in.
+        Precision of multiplications.
     """
 
     library: Library
@@ -75,31 +76,31 @@ class EngineSpec:
 
     @property
     def description(self) -> str:
-        """Its name in caches and files, as "torch cpu float32"."""
+        """Name in caches and files, such as "torch cpu float32"."""
         return f"{self.library} {self.device} {self.precision}"
 
     @property
     def words(self) -> str:
-        """Its name for users, as "CPU, OpenVINO bfloat16"."""
+        """Name for users, such as "CPU, OpenVINO bfloat16"."""
         return f"{DEVICE_WORDS[self.device]}, {_LIBRARY_WORDS[self.library]} {self.precision}"
 
 
-#: What every other engine is held against.
+#: The engine that all others are compared with.
 REFERENCE = EngineSpec("torch", "cpu", "float32")
 
 
 class Engine(ABC):
-    """Runs the module of a backbone; a batch that memory cannot hold is halved.
+    """Runs the module of a backbone; halves batches that do not fit in memory.
 
     Parameters
     ----------
     spec : EngineSpec
-        What it is.
+        Library, device and precision.
 
     Attributes
     ----------
     batch : int
-        How many slices are best given at once.
+        Best number of slices per call.
     """
 
     def __init__(self, spec: EngineSpec) -> None:
@@ -110,10 +111,10 @@ class Engine(ABC):
 
     @abstractmethod
     def run(self, images: torch.Tensor) -> torch.Tensor:
-        """Compute the maps of images (B, 3, H, W), whatever memory that takes."""
+        """Compute the maps of images (B, 3, H, W), without regard to memory."""
 
     def maps(self, images: torch.Tensor) -> torch.Tensor:
-        """Compute the maps of layers, in parts where memory does not hold them all.
+        """Compute the maps of the layers, in parts if they do not fit in memory.
 
         Parameters
         ----------
@@ -123,12 +124,12 @@ class Engine(ABC):
         Returns
         -------
         torch.Tensor of float32 or float16, (B, V)
-            As `PatchEmbedder.forward` gives them, on the engine's device.
+            As from `PatchEmbedder.forward`, on the engine's device.
 
         Raises
         ------
         InputError
-            If memory does not hold a single slice.
+            If a single slice does not fit in memory.
         """
         import torch
 
@@ -152,54 +153,54 @@ class Engine(ABC):
             else:
                 failed = False
             if failed:
-                # Here and not above: until the error is let go of, so is nothing it holds.
+                # Outside the except block: the error keeps its tensors alive until it is released.
                 self._halve(len(part))
             else:
                 rest = rest[len(part) :]
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def start(self, images: torch.Tensor) -> Callable[[], torch.Tensor]:
-        """Begin to compute maps; what it returns is called for them, and waits.
+        """Start computing maps; return a callable that waits for them.
 
-        Engines that can compute several batches at once do; the others are done by then.
+        Engines that can, compute several batches at once; the others finish before returning.
 
         Parameters
         ----------
         images : torch.Tensor, (B, 3, H, W)
-            As for `maps`, which says what may be raised here or there.
+            As for `maps`. The errors of `maps` are raised here or by the returned callable.
         """
         maps = self.maps(images)
         return lambda: maps
 
     def take_note(self) -> str:
-        """Return what the user should hear of, once; mostly nothing."""
+        """Return a message for the user and clear it; usually empty."""
         note, self._note = self._note, ""
         return note
 
     def _halve(self, count: int) -> None:
         self._largest = self.batch = count // 2
         self._note = (
-            f"Memory ran out ({self.spec.words}); going on with {self._largest} "
-            f"slice{'s' if self._largest > 1 else ''} at once instead of {count}."
+            f"Memory ran out ({self.spec.words}); continuing with {self._largest} "
+            f"slice{'s' if self._largest > 1 else ''} per batch instead of {count}."
         )
 
 
 class TorchEngine(Engine):
-    """Runs a module in torch; its attention is torch's fused scaled-dot-product attention.
+    """Runs a module in torch, with torch's fused scaled-dot-product attention.
 
     Parameters
     ----------
     spec : EngineSpec
-        With the library torch. CUDA and MPS are untested.
+        An engine with library torch. CUDA and MPS are untested.
     module : PatchEmbedder
-        What it runs; moved to the device.
+        The module to run; it is moved to the device.
     """
 
     def __init__(self, spec: EngineSpec, module: PatchEmbedder) -> None:
         import torch
 
         super().__init__(spec)
-        # Convolutions run faster on images whose channels lie side by side.
+        # Convolutions are faster in channels-last layout.
         self._channels_last = spec.device in ("cpu", "cuda")
         if self._channels_last:
             module.to(memory_format=torch.channels_last)
@@ -210,7 +211,7 @@ class TorchEngine(Engine):
         import torch
 
         if self.spec.device == "cuda":
-            # From pinned memory the copy runs beside the computation, and nobody waits for it.
+            # From pinned memory, the copy overlaps with the computation.
             images = images.pin_memory()
         images = images.to(self.spec.device, non_blocking=True)
         if self._channels_last:
@@ -235,7 +236,7 @@ class TorchEngine(Engine):
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Say whether an error means that memory ran out, on whatever device."""
+    """Return whether an error means that memory ran out, on any device."""
     import torch
 
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):

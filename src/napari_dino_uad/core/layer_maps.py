@@ -1,7 +1,7 @@
-"""The maps of a backbone's layers as one row of numbers, and joined on the patch grid.
+"""The maps of a backbone's layers as one flat row, and their concatenation on the patch grid.
 
-Deep layers are coarse. Joined to embeddings, most of the numbers are interpolated ones, so what is
-moved, kept and cached are the maps as they come: of the embedded backbone a fifth.
+Deep layers are coarse, so most values of an embedding are interpolated. What is moved, kept and
+cached are therefore the maps before interpolation: for the default backbone a fifth of the size.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ __all__ = ["LayerLayout"]
 
 @dataclass(frozen=True)
 class LayerLayout:
-    """How the maps of layers lie one after another in a row of numbers.
+    """The layout of layer maps in a flat row of values.
 
-    Each map is (rows, columns, channels), the channels of a patch side by side.
+    Each map is (rows, columns, channels), with the channels of a patch contiguous.
 
     Attributes
     ----------
     channels : tuple of int
-        Of each layer.
+        Channels of each layer.
     shapes : tuple of (int, int)
         Rows and columns of each layer's map; none is finer than the patch grid.
     grid : (int, int)
@@ -39,7 +39,7 @@ class LayerLayout:
 
     @classmethod
     def of(cls, spec: BackboneSpec, grid: tuple[int, int]) -> LayerLayout:
-        """Return the layout of the layers that are read from a backbone.
+        """Return the layout of the layers read from a backbone.
 
         Parameters
         ----------
@@ -56,7 +56,7 @@ class LayerLayout:
 
     @property
     def size(self) -> int:
-        """How many numbers a slice has, V."""
+        """Values per slice, V."""
         return sum(
             rows * columns * channels
             for channels, (rows, columns) in zip(self.channels, self.shapes, strict=True)
@@ -65,19 +65,19 @@ class LayerLayout:
     def join(
         self, maps: torch.Tensor, rows: slice = slice(None), columns: slice = slice(None)
     ) -> torch.Tensor:
-        """Bring the maps to the patch grid, coarse ones bilinearly, and join their channels.
+        """Resample the maps to the patch grid, bilinearly, and concatenate their channels.
 
         Parameters
         ----------
         maps : torch.Tensor, (B, V)
             Maps of slices.
         rows, columns : slice
-            The part of the grid that is wanted.
+            The part of the grid to return.
 
         Returns
         -------
         torch.Tensor of float32, (B, C, h, w)
-            Of that part; the channels of a patch lie side by side.
+            The embeddings of that part; the channels of a patch are contiguous.
         """
         import torch
         import torch.nn.functional as F

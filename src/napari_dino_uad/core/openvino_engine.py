@@ -1,4 +1,4 @@
-"""A backbone run by OpenVINO, on the CPU or an Intel GPU; converted networks are kept on disk.
+"""Run a backbone in OpenVINO, on the CPU or an Intel GPU; cache converted networks on disk.
 
 OpenVINO comes with the optional extra ``openvino``.
 """
@@ -33,42 +33,42 @@ if TYPE_CHECKING:
 
 __all__ = ["ConvertedNetworks", "OpenVinoEngine", "has_openvino", "openvino_specs"]
 
-# Devices by the names that OpenVINO has for them, and what each computes in.
+# OpenVINO's names of the devices and of the precisions.
 _DEVICES = {"cpu": "CPU", "intel-gpu": "GPU"}
 _TYPES = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
 
-# Counts up when the same weights would be converted to another network.
+# Increase this when the same weights convert to a different network.
 _NETWORK_VERSION = 3
 
-# Networks held in memory: one for each size of the input, and most cohorts have one.
+# Networks kept in memory: one per input size. Most cohorts have one size.
 _IN_MEMORY = 4
 
-# A network with fewer parameters is run on several slices side by side, each in few threads. Its
-# layers are small: with all threads on one slice they wait for each other after each, and when
-# another stage of a pipeline holds one of them up, for that one.
+# A network with fewer parameters runs on several slices in parallel, each with few threads. Its
+# layers are small: with all threads on one slice, the threads wait for each other after every
+# layer, and the slowest, perhaps held up by another pipeline stage, delays them all.
 _LIGHT_PARAMETERS = 10_000_000
 _MOST_STREAMS = 8
 
-# So many slices for each of them at once, because the last ones of a batch are waited for.
+# Slices per stream in a batch: with more, less time is lost waiting for the last ones.
 _SLICES_PER_STREAM = 4
 
-# Of a converted network; its weights lie beside it.
+# File of the network's structure; its weights are beside it.
 _STRUCTURE = "network.xml"
 
 _IMPORTING = threading.Lock()
 
 
 def has_openvino() -> bool:
-    """Say whether OpenVINO is installed, without importing it."""
+    """Return whether OpenVINO is installed, without importing it."""
     return find_spec("openvino") is not None
 
 
 def _openvino() -> Any:
-    """Import OpenVINO with its telemetry left out.
+    """Import OpenVINO without its telemetry.
 
-    At its import, and at every conversion, OpenVINO tells a server of Google's of it unless the
-    user has opted out. A hospital's machine must not do that on our account. Where the package
-    that does the telling cannot be imported, OpenVINO goes on without.
+    At import and at every conversion, OpenVINO reports to a Google server unless the user has
+    opted out. A hospital's machine must not do that because of us. If the telemetry package
+    cannot be imported, OpenVINO works without it.
     """
     with _IMPORTING:
         name = "openvino_telemetry"
@@ -77,7 +77,7 @@ def _openvino() -> Any:
             try:
                 import openvino
 
-                # Converts networks, and is imported by OpenVINO only when first asked for.
+                # Converts networks. OpenVINO imports it only on first use.
                 import openvino.tools.ovc
             finally:
                 del sys.modules[name]
@@ -86,12 +86,12 @@ def _openvino() -> Any:
 
 
 def openvino_specs(graphics: bool) -> list[EngineSpec]:
-    """List the engines that OpenVINO offers on this machine; none where it is not installed.
+    """List the engines that OpenVINO offers on this machine; empty if it is not installed.
 
     Parameters
     ----------
     graphics : bool
-        Whether an Intel GPU is wanted too. It is untested.
+        Whether to include an Intel GPU. It is untested.
     """
     if not has_openvino():
         return []
@@ -110,15 +110,15 @@ def openvino_specs(graphics: bool) -> list[EngineSpec]:
 class OpenVinoEngine(Engine):
     """Runs the module of a backbone in OpenVINO.
 
-    It takes as many threads as torch is allowed at the time: inside a window one fewer than there
-    are cores.
+    It uses as many threads as torch may use at the time; with a window open, that is one fewer
+    than there are cores.
 
     Parameters
     ----------
     spec : EngineSpec
-        With the library openvino.
+        An engine with library openvino.
     backbone : Backbone
-        Whose module it runs, converted for each size of the input.
+        Its module is converted for each input size.
     """
 
     def __init__(self, spec: EngineSpec, backbone: Backbone) -> None:
@@ -139,7 +139,7 @@ class OpenVinoEngine(Engine):
         return self._start(images)()
 
     def start(self, images: torch.Tensor) -> Callable[[], torch.Tensor]:
-        """Begin to compute maps, while those of an earlier call may still be computed."""
+        """Start computing maps; those of an earlier call may still be running."""
 
         def maps() -> torch.Tensor:
             try:
@@ -149,7 +149,7 @@ class OpenVinoEngine(Engine):
                     raise
             return self.maps(images)
 
-        # Where memory ran out it is done in parts, when it is asked for.
+        # If memory runs out, `self.maps` computes in parts once the maps are requested.
         try:
             finish = self._start(images)
         except (RuntimeError, MemoryError) as error:
@@ -171,21 +171,21 @@ class OpenVinoEngine(Engine):
         return lambda: torch.from_numpy(finish())
 
     def _streams(self, threads: int) -> int:
-        """Say how many slices are computed side by side in so many threads."""
+        """Return how many slices are computed in parallel with this many threads."""
         return min(threads, _MOST_STREAMS) if self._light else 1
 
     def _compile(self, height: int, width: int, threads: int) -> _Compiled:
-        """Make the network for a size of the input ready to run."""
+        """Compile the network for an input size."""
         streams = self._streams(threads)
         config: dict[str, Any] = {
             "INFERENCE_PRECISION_HINT": _TYPES[self.spec.precision],
             "NUM_STREAMS": streams,
         }
         if self.spec.device == "cpu":
-            # Pinned threads of two processes would fight for the same core.
+            # Pinned threads of two processes would compete for the same core.
             config |= {"INFERENCE_NUM_THREADS": threads, "ENABLE_CPU_PINNING": False}
         elif self._home is not None:
-            # Its own cache: a third of a second is won on a CPU, much more on a GPU.
+            # OpenVINO's own cache. It saves a third of a second on a CPU, much more on a GPU.
             config |= {"CACHE_DIR": str(self._home / "compiled")}
         network = self._network(height, width)
         compiled = self._core.compile_model(network, _DEVICES[self.spec.device], config)
@@ -209,7 +209,7 @@ class OpenVinoEngine(Engine):
             try:
                 return self._core.read_model(path)
             except RuntimeError:
-                # Damaged: made again.
+                # Damaged: convert again.
                 networks.remove(name)
         network = self._convert(height, width)
         networks.keep(name, lambda path: _openvino().save_model(network, path, False))
@@ -218,8 +218,8 @@ class OpenVinoEngine(Engine):
     def _convert(self, height: int, width: int) -> Any:
         """Convert the module to OpenVINO for inputs (any number, 3, height, width).
 
-        By tracing, though torch calls that old: `torch.export` brings in triton, and with it
-        what brings down a window on Linux (see `widgets.workers`); and it takes twice as long.
+        Uses tracing, although torch calls it outdated: `torch.export` imports triton, which makes
+        a window on Linux crash (see `widgets.workers`), and takes twice as long.
         """
         import torch
 
@@ -227,7 +227,7 @@ class OpenVinoEngine(Engine):
         module.prepare(height, width)
         ov = _openvino()
         with warnings.catch_warnings(), torch.no_grad():
-            # That tracing is old, and that it fixes the size of the input, which is meant.
+            # Warnings that tracing is outdated, and that it fixes the input size, as intended.
             warnings.simplefilter("ignore")
             example = torch.zeros(1, 3, height, width)
             traced = torch.jit.trace(_in_half(module), example, check_trace=False)
@@ -235,14 +235,14 @@ class OpenVinoEngine(Engine):
 
 
 class _Compiled:
-    """A network that is ready to run.
+    """A network ready to run.
 
     Parameters
     ----------
     network : openvino.CompiledModel
         From images (any number, 3, H, W) to maps (as many, V).
     side_by_side : bool
-        Whether each slice of a batch is a request of its own.
+        Whether each slice of a batch is a request of its own, run in parallel.
     """
 
     def __init__(self, network: Any, side_by_side: bool) -> None:
@@ -251,12 +251,12 @@ class _Compiled:
         self._idle: deque[Any] = deque()
 
     def start(self, images: NDArray[np.float32]) -> Callable[[], NDArray[np.float16]]:
-        """Begin to compute the maps of images (B, 3, H, W); what it returns gives them, (B, V)."""
+        """Start computing the maps of images (B, 3, H, W); the returned callable gives (B, V)."""
         size = 1 if self._side_by_side else len(images)
         requests = []
         for start in range(0, len(images), size):
             request = self._idle.pop() if self._idle else self.network.create_infer_request()
-            # The request holds on to them.
+            # The request keeps a reference to the images.
             request.start_async(images[start : start + size], share_inputs=True)
             requests.append(request)
 
@@ -271,7 +271,7 @@ class _Compiled:
 
 
 def _in_half(module: PatchEmbedder) -> torch.nn.Module:
-    """Give the maps in half precision, as they are kept: they are half as much to move."""
+    """Wrap a module to return half precision, as maps are kept: half the data to move."""
     import torch
 
     class InHalf(torch.nn.Module):
@@ -287,16 +287,16 @@ def _in_half(module: PatchEmbedder) -> torch.nn.Module:
 
 
 class ConvertedNetworks:
-    """Converted networks in a folder; those not used for longest make room for new ones.
+    """Converted networks in a folder; the least recently used are removed to make room.
 
-    Each is a folder with a file of its structure and one of its weights, whole or not there.
+    Each is a folder with a structure file and a weight file. It is complete or absent.
 
     Parameters
     ----------
     home : Path
-        That of `cache_home`; they lie in a folder of their own there, made when first needed.
+        The folder from `cache_home`; networks have their own subfolder, created on first use.
     limit_bytes : int
-        Size above which old ones are removed; the newest always stays.
+        Size above which old networks are removed; the newest always stays.
     """
 
     def __init__(self, home: Path, limit_bytes: int = 4_000_000_000) -> None:
@@ -304,7 +304,7 @@ class ConvertedNetworks:
         self.limit_bytes = limit_bytes
 
     def find(self, name: str) -> Path | None:
-        """Return the file of a network's structure, or None if it is not there."""
+        """Return the structure file of a network, or None if it is not cached."""
         path = self.folder / name / _STRUCTURE
         try:
             os.utime(path.parent)
@@ -313,14 +313,14 @@ class ConvertedNetworks:
         return path
 
     def keep(self, name: str, save: Callable[[Path], object]) -> None:
-        """Keep a network, if the disk takes it; without it, it is made again next time.
+        """Keep a network, if the disk allows; otherwise it is converted again next time.
 
         Parameters
         ----------
         name : str
-            Of the network.
+            Name of the network.
         save : callable
-            Writes the network to the file of its structure, and its weights beside that.
+            Writes the network's structure to the given file, and its weights beside it.
         """
         partial = self.folder / f"{name}.{os.getpid()}.partial"
         try:
@@ -343,11 +343,11 @@ class ConvertedNetworks:
         _remove(self.folder / name)
 
     def size_bytes(self) -> int:
-        """Return what they take on disk."""
+        """Return the size of all networks on disk."""
         return sum(_size(entry) for entry in self._entries())
 
     def clear(self) -> int:
-        """Remove all and return how many bytes came free."""
+        """Remove all networks and return the number of bytes freed."""
         before = self.size_bytes()
         for entry in self._entries():
             _remove(entry)

@@ -1,4 +1,4 @@
-"""One torch module from the network's input to the maps of its layers: what an engine runs."""
+"""A torch module that maps network input to the maps of the layers; engines run it."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ __all__ = ["PatchEmbedder"]
 
 
 class PatchEmbedder(torch.nn.Module):
-    """Images in, maps of layers out.
+    """Images in, maps of the layers out.
 
-    It can be compiled or converted as it is, once `prepare` has set the size of the input.
+    It can be compiled or converted once `prepare` has set the input size.
 
     Parameters
     ----------
@@ -28,12 +28,12 @@ class PatchEmbedder(torch.nn.Module):
 
     Notes
     -----
-    What is read, by family:
+    The output for each family:
 
     - dinov2, dinov3: the patch tokens of each layer after the final norm, without class and
-      register tokens, as the official ``get_intermediate_layers(x, n=[...])`` gives them;
-    - convnext: the map of each layer, that of the last one after the final norm, as the official
-      ``get_intermediate_layers`` gives them;
+      register tokens, like the official ``get_intermediate_layers(x, n=[...])``;
+    - convnext: the map of each layer, the last one after the final norm, like the official
+      ``get_intermediate_layers``;
     - cnn: the map of each layer.
     """
 
@@ -41,7 +41,7 @@ class PatchEmbedder(torch.nn.Module):
         super().__init__()
         self.spec = spec
         self.network = network
-        # What follows the input's size or the precision is kept as the weights have it.
+        # Tensors that change with the input size or the precision, as they are in the weights.
         self._native: dict[str, torch.Tensor] = {}
         if spec.family == "dinov2":
             self._native["pos_embed"] = network.pos_embed.detach().clone()
@@ -50,18 +50,18 @@ class PatchEmbedder(torch.nn.Module):
         self.eval().requires_grad_(False)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Compute the maps of the layers that are read.
+        """Compute the maps of the layers read.
 
         Parameters
         ----------
         images : torch.Tensor, (B, 3, H, W)
-            Normalised input of the size last given to `prepare`.
+            Normalised input of the size last passed to `prepare`.
 
         Returns
         -------
         torch.Tensor of float32, (B, V)
-            As `LayerLayout` says, whose `join` makes embeddings of them; layers finer than the
-            patch grid are averaged over its patches.
+            Laid out as `LayerLayout`, whose `join` turns them into embeddings. Layers finer than
+            the patch grid are averaged over its patches.
         """
         rows = []
         for one, layer in zip(self._maps(images), self.spec.layers, strict=True):
@@ -72,7 +72,7 @@ class PatchEmbedder(torch.nn.Module):
         return torch.cat(rows, dim=1).float()
 
     def _maps(self, images: torch.Tensor) -> list[torch.Tensor]:
-        """Return the map of each layer, first to last."""
+        """Return the map of each layer, in ascending order."""
         if self.spec.family == "cnn":
             return list(self.network(images))
         options = {
@@ -83,7 +83,7 @@ class PatchEmbedder(torch.nn.Module):
         if self.spec.family == "convnext":
             maps = list(self.network.forward_intermediates(images, **options))
             if self.spec.layers[-1] == len(self.spec.channels):
-                # timm keeps the norm for after the pooling, where it gives a class token.
+                # timm applies the norm only after pooling, where it gives a class token.
                 maps[-1] = self.network.head.norm(maps[-1])
             return maps
         tokens = self.network.forward_intermediates(images, norm=True, output_fmt="NLC", **options)
@@ -91,21 +91,21 @@ class PatchEmbedder(torch.nn.Module):
         return [one.transpose(1, 2).unflatten(2, (height, -1)) for one in tokens]
 
     def weights(self) -> dict[str, torch.Tensor]:
-        """Return what embeddings depend on by name, as it is for every size of the input."""
+        """Return the tensors that embeddings depend on, by name, for the native input size."""
         return {**self.network.state_dict(), **self._native}
 
     def prepare(self, height: int, width: int) -> None:
-        """Set the network up for a size of the input, in pixels."""
+        """Prepare the network for an input size in pixels."""
         if self.spec.family == "dinov2":
             self._prepare_position(height, width)
         elif self.spec.family == "dinov3":
-            # timm computes them anew when the network is cast to half precision.
+            # timm recomputes them when the network is cast to half precision.
             self.network.rope.periods.copy_(self._native["rope.periods"])
 
     def _prepare_position(self, height: int, width: int) -> None:
-        """Resample the position embedding of DINOv2 the official way.
+        """Resample the position embedding of DINOv2 like the official code.
 
-        timm's own resampling differs and gives other embeddings at every size but the native one.
+        timm resamples differently, which changes the embeddings at every size but the native one.
         """
         patches = self.network.patch_embed
         grid = (height // self.spec.stride, width // self.spec.stride)
@@ -126,16 +126,16 @@ class PatchEmbedder(torch.nn.Module):
 def _resample_position(
     native: torch.Tensor, grid: tuple[int, int], with_registers: bool
 ) -> torch.Tensor:
-    """Bring DINOv2's position embedding from its square grid to another.
+    """Resample DINOv2's position embedding from its square grid to another.
 
-    The official models were trained with one of two ways: bicubic with 0.1 added to the size of
-    the grid before the scale is computed, or, those with registers, antialiased to exactly that
-    size.
+    The official models were trained in one of two ways: models without registers resample
+    bicubically, with 0.1 added to the grid size before the scale is computed; models with
+    registers resample with antialiasing to the exact size.
 
     Parameters
     ----------
     native : torch.Tensor, (1, prefix + side * side, C)
-        As it was trained; the prefix is the class token's, if any.
+        The trained embedding; the prefix belongs to the class token, if any.
     grid : (int, int)
         Patches down and across.
     with_registers : bool

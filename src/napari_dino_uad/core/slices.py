@@ -1,7 +1,7 @@
-"""From a volume to network input and from the patch grid back: plane, intensity, foreground.
+"""Cut a volume into slices, scale its intensities, find its foreground, and lay the patch grid.
 
-A fitted model carries its `Preprocessing`, so that a scan is always prepared the way the
-healthy scans were, whatever the user remembers of it.
+A fitted model saves its `Preprocessing`, so that every scan is prepared the way the healthy scans
+were.
 """
 
 from __future__ import annotations
@@ -55,16 +55,16 @@ CT_WINDOWS: dict[str, tuple[float, float]] = {
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
 _IMAGENET_STD = (0.229, 0.224, 0.225)
 
-# Voxels that the scale of intensities is taken from: of those that are tissue, thousands then lie
-# above the percentile.
+# Voxels sampled to find the intensity scale. Enough that thousands of tissue voxels lie above the
+# percentile.
 _SAMPLED_VOXELS = 1_000_000
 
-# Resized slices that are kept beyond those in use: enough for the neighbours on both sides of a
-# run outwards.
+# Resized slices kept beyond those in use: enough for the neighbours on both sides of a run of
+# slices.
 _KEPT_SLICES = 8
 
-# Order of the volume's axes (S, P, L) in each plane as (slice, row, column), and whether rows
-# run feet to head and must be turned so that the head is up.
+# For each plane, the order of the volume's axes (S, P, L) as (slice, row, column), and whether
+# rows run from feet to head and must be flipped to put the head up.
 _AXES: dict[Plane, tuple[tuple[int, int, int], bool]] = {
     "axial": ((0, 1, 2), False),
     "coronal": ((1, 0, 2), True),
@@ -74,23 +74,23 @@ _AXES: dict[Plane, tuple[tuple[int, int, int], bool]] = {
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How a scan becomes network input. Saved with the model.
+    """Settings that turn a scan into network input. Saved with the model.
 
     Attributes
     ----------
     plane : {"axial", "coronal", "sagittal"}
         The plane in which slices are cut.
     input_size : int
-        Shorter edge of the network input in pixels, after the slice's pixels were made square.
+        Shorter edge of the network input in pixels, after resampling to square pixels.
     window : tuple of float or None
-        Fixed (centre, width), for CT. None scales to `percentile` of the foreground.
+        Fixed (centre, width), for CT. None scales to `percentile` of the foreground instead.
     percentile : float
-        Percentile of the foreground that becomes 1 where `window` is None.
+        Percentile of the foreground that is scaled to 1 when `window` is None.
     foreground_threshold : float
         Scaled intensity above which a voxel is foreground.
     neighbours : bool
-        True puts the slice before, the slice and the slice after into the three input channels;
-        False repeats the slice.
+        True puts the previous, the current and the next slice into the three input channels; False
+        repeats the current slice.
     """
 
     plane: Plane = "axial"
@@ -103,15 +103,17 @@ class Preprocessing:
     def __post_init__(self) -> None:
         if self.plane not in PLANES:
             raise InputError(
-                f"The plane must be one of {', '.join(PLANES)}, but {self.plane!r} came."
+                f"The plane must be one of {', '.join(PLANES)}, got {self.plane!r}; choose one."
             )
         if self.input_size < 64:
             raise InputError(
-                f"The input size must be at least 64 pixels, but {self.input_size} came."
+                f"The input size must be at least 64 pixels, got {self.input_size}; raise it."
             )
         if self.window is not None:
             if self.window[1] <= 0:
-                raise InputError(f"The window width must be above 0, but {self.window[1]} came.")
+                raise InputError(
+                    f"The window width must be above 0, got {self.window[1]}; raise it."
+                )
             object.__setattr__(self, "window", (float(self.window[0]), float(self.window[1])))
 
     def to_dict(self) -> dict[str, Any]:
@@ -120,7 +122,7 @@ class Preprocessing:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Preprocessing:
-        """Build the settings from what `to_dict` gave."""
+        """Build the settings from the output of `to_dict`."""
         window = values.get("window")
         return cls(**{**values, "window": None if window is None else tuple(window)})
 
@@ -153,7 +155,7 @@ def from_plane(array: NDArray[Any], plane: Plane) -> NDArray[Any]:
 
 
 def plane_axis(plane: Plane) -> int:
-    """Return the axis of the volume (S, P, L) along which a plane's slices lie."""
+    """Return the axis of the volume (S, P, L) along which a plane's slices are stacked."""
     return _AXES[plane][0][0]
 
 
@@ -166,14 +168,14 @@ def plane_spacing_mm(volume: Volume, plane: Plane) -> tuple[float, float, float]
 
 @dataclass(frozen=True)
 class IntensityScale:
-    """Which voxel values become 0 and 1.
+    """The linear map from voxel values to [0, 1].
 
     Attributes
     ----------
     low, height : float
-        The value that becomes 0, and how far above it 1 lies.
+        The value that becomes 0, and the height above it that becomes 1.
     padding : ndarray of bool, or None
-        Bright padding, of the scan's shape; it becomes 0.
+        Mask of bright padding, in the scan's shape; it becomes 0.
     """
 
     low: float
@@ -184,10 +186,10 @@ class IntensityScale:
     def of(cls, array: NDArray[np.float32], preprocessing: Preprocessing) -> IntensityScale:
         """Find the scale of a scan.
 
-        With a fixed window the window's ends become 0 and 1. Without one, 0 (or the value of the
-        scan's border, where that is negative, as in standardised scans) stays 0 and the chosen
-        percentile of the foreground becomes 1. Foreground is what lies above a share of that same
-        value, so the two are found together by iteration. Bright padding takes no part.
+        A fixed window maps its ends to 0 and 1. Otherwise 0 stays 0 and the chosen percentile of
+        the foreground becomes 1. In scans with a negative border, such as standardised ones, the
+        border's value becomes 0. Foreground is everything above a share of that percentile, so the
+        two are found together by iteration. Bright padding is excluded.
 
         Parameters
         ----------
@@ -198,7 +200,7 @@ class IntensityScale:
         """
         low, height = _intensity_range(array, preprocessing)
         padding = find_padding(array, low + preprocessing.foreground_threshold * height)
-        # A drawing of plain areas alone would have nothing else left.
+        # An image of flat areas only would be all padding.
         if padding is None or array[~padding].max(initial=low) <= low:
             return cls(low, height)
         dark = np.where(padding, np.float32(low), array)
@@ -212,12 +214,12 @@ class IntensityScale:
         array : ndarray of float32, (slices, rows, cols)
             The scan's voxel values.
         part : index
-            Which of its slices; all if not given.
+            Which slices; default all.
 
         Returns
         -------
         ndarray of float32
-            Of the part's shape, contiguous.
+            The scaled part, in its own shape, contiguous.
         """
         scaled = np.subtract(array[part], np.float32(self.low), order="C")
         scaled /= np.float32(self.height)
@@ -229,7 +231,7 @@ class IntensityScale:
 def _intensity_range(
     array: NDArray[np.float32], preprocessing: Preprocessing
 ) -> tuple[float, float]:
-    """Return the value that becomes 0, and how far above it 1 lies."""
+    """Return the value that becomes 0, and the height above it that becomes 1."""
     if preprocessing.window is not None:
         centre, width = preprocessing.window
         return centre - width / 2, width
@@ -237,8 +239,7 @@ def _intensity_range(
         [array[..., 0, :], array[..., -1, :], array[..., :, 0], array[..., :, -1]], axis=-1
     )
     low = min(0.0, float(np.median(border)))
-    # A subsample carries the percentile: sorting all voxels would take longer than looking at
-    # them.
+    # Percentiles of a subsample are close enough; sorting all voxels would dominate the run time.
     sample = array.ravel()[:: max(1, array.size // _SAMPLED_VOXELS)] - np.float32(low)
     top = float(np.percentile(sample[sample > sample.mean()], preprocessing.percentile))
     for _ in range(5):
@@ -252,7 +253,7 @@ def _intensity_range(
 
 @dataclass(frozen=True)
 class PatchGrid:
-    """How a slice lies under the patch grid.
+    """The patch grid over a slice, and the resizing in between.
 
     Attributes
     ----------
@@ -261,7 +262,7 @@ class PatchGrid:
     content_shape : tuple of int
         (height, width) of the slice after resizing, before padding.
     input_shape : tuple of int
-        (height, width) of the network input: the content padded at the bottom and the right.
+        (height, width) of the network input: the content, padded at the bottom and right.
     stride : int
         Input pixels between patch centres.
     """
@@ -280,20 +281,20 @@ class PatchGrid:
         stride: int,
         multiple: int,
     ) -> PatchGrid:
-        """Lay a grid over slices of one shape.
+        """Compute the grid for slices of one shape.
 
         Parameters
         ----------
         slice_shape : tuple of int
             (rows, cols).
         pixel_mm : tuple of float
-            Size of a pixel along rows and columns in mm; the input has square pixels.
+            Pixel size along rows and columns in mm; the input has square pixels.
         input_size : int
             Shorter edge of the input in pixels.
         stride : int
             Input pixels between patch centres.
         multiple : int
-            The input's edges are multiples of this.
+            The input's edges are rounded up to a multiple of this.
         """
         height_mm = slice_shape[0] * pixel_mm[0]
         width_mm = slice_shape[1] * pixel_mm[1]
@@ -307,7 +308,7 @@ class PatchGrid:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Patches along rows and columns, (h, w)."""
+        """Number of patches along rows and columns, (h, w)."""
         return self.input_shape[0] // self.stride, self.input_shape[1] // self.stride
 
     @property
@@ -331,7 +332,7 @@ class PatchGrid:
         return F.pad(images, (0, right, 0, bottom)) if bottom or right else images
 
     def to_slices(self, maps: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Bring maps from the patch grid to the slices, bilinearly.
+        """Resample maps bilinearly from the patch grid to the slices.
 
         Parameters
         ----------
@@ -354,7 +355,7 @@ class PatchGrid:
         return np.asarray((down @ (grid @ across.T)).numpy())
 
     def to_grid(self, masks: NDArray[Any]) -> NDArray[np.float32]:
-        """Average slices over patches.
+        """Average slices over each patch.
 
         Parameters
         ----------
@@ -364,11 +365,11 @@ class PatchGrid:
         Returns
         -------
         ndarray of float32, (B, h, w)
-            The mean over each patch, for a mask its covered share; 0 under the padding.
+            The mean over each patch (for a mask, the covered share); 0 in the padding.
         """
         import torch
 
-        # By torch, whose threads `sharing_cores` holds back; numpy's would not be.
+        # In torch, because `sharing_cores` limits its threads; it cannot limit numpy's.
         down, across = map(torch.from_numpy, self._shares)
         out = torch.empty(len(masks), *self.shape)
         for image, grid in zip(masks, out, strict=True):
@@ -377,19 +378,19 @@ class PatchGrid:
         return np.asarray(out.numpy())
 
     def may_exceed(self, masks: NDArray[np.bool_], share: float) -> NDArray[np.bool_]:
-        """Say of which masks `to_grid` can be above some value anywhere, without computing it.
+        """Return which masks can have a value above `share` in `to_grid`, without computing it.
 
         Parameters
         ----------
         masks : ndarray of bool, (B, rows, cols)
             Masks of slices.
         share : float
-            The value.
+            The share to exceed.
 
         Returns
         -------
         ndarray of bool, (B,)
-            False only where every patch stays at or below it.
+            False only where every patch is certain to stay at or below `share`.
         """
         down, across = self._shares
         most = float(down.max() * across.max())
@@ -398,7 +399,7 @@ class PatchGrid:
 
     @property
     def _shares(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """How much each row counts in each patch's row, (h, rows), and likewise columns."""
+        """Weight of each row in each row of patches, (h, rows), and the same for columns."""
         down, across = (
             _patch_shares(*sizes, self.stride)
             for sizes in zip(self.slice_shape, self.content_shape, self.input_shape, strict=True)
@@ -408,19 +409,19 @@ class PatchGrid:
 
 @lru_cache(maxsize=32)
 def _patch_shares(pixels: int, content: int, padded: int, stride: int) -> NDArray[np.float32]:
-    """Say how much each pixel along an axis counts in the mean of each patch, (patches, pixels).
+    """Return the weight of each pixel along an axis in the mean of each patch, (patches, pixels).
 
     Parameters
     ----------
     pixels, content, padded : int
-        Of the slice, after resizing, and after padding.
+        Pixels of the slice, after resizing, and after padding.
     stride : int
         Input pixels in a patch.
     """
     import torch
     import torch.nn.functional as F
 
-    # Resizing, padding and averaging are linear: what they do is what they do to unit vectors.
+    # Resizing, padding and averaging are linear, so applying them to unit vectors gives the matrix.
     units = torch.eye(pixels)[:, None]
     resized = F.pad(F.adaptive_avg_pool1d(units, content), (0, padded - content))
     return np.ascontiguousarray(F.avg_pool1d(resized, stride)[:, 0].T.numpy())
@@ -428,10 +429,10 @@ def _patch_shares(pixels: int, content: int, padded: int, stride: int) -> NDArra
 
 @lru_cache(maxsize=32)
 def _pixel_shares(patches: int, padded: int, content: int, pixels: int) -> NDArray[np.float32]:
-    """Say how much each patch along an axis counts in the value of each pixel, (pixels, patches).
+    """Return the weight of each patch along an axis in the value of each pixel, (pixels, patches).
 
-    The other way round of `_patch_shares`: enlarged to the input, cut to what is not padding, and
-    resized to the slice, linearly.
+    The counterpart of `_patch_shares`: enlarge to the input, crop the padding, and resize to the
+    slice, linearly.
     """
     import torch
     import torch.nn.functional as F
@@ -445,22 +446,22 @@ def _pixel_shares(patches: int, padded: int, content: int, pixels: int) -> NDArr
 
 @dataclass(frozen=True)
 class PreparedScan:
-    """A scan cut into slices, ready for a backbone.
+    """A scan cut into slices, ready for the backbone.
 
     Attributes
     ----------
     slices : ndarray of float32, (slices, rows, cols)
-        A view of the scan's own voxels: those of a large CT, scaled, would take as much memory as
-        all the rest of detection, so slices are scaled as they are needed.
+        A view of the scan's own voxels. Slices are scaled on demand: a scaled copy of a large CT
+        would take as much memory as all the rest of detection.
     scale : IntensityScale
-        Brings them to [0, 1].
+        Maps the slices to [0, 1].
     foreground : ndarray of bool, (slices, rows, cols)
-        Where there is tissue.
+        True in tissue.
     spacing_mm : tuple of float
-        Along (slices, rows, cols). Of a scan whose spacing is not known, in pixels of the network's
-        input, so that it means the same for images of any resolution.
+        Spacing along (slices, rows, cols). If the scan's spacing is unknown, it is in pixels of
+        the network input, so that it means the same at any resolution.
     preprocessing : Preprocessing
-        How it was made.
+        The settings used.
     """
 
     slices: NDArray[np.float32]
@@ -474,16 +475,16 @@ class PreparedScan:
 
     @cached_property
     def box(self) -> tuple[slice, slice]:
-        """Rows and columns that hold all tissue of all slices."""
+        """Rows and columns that enclose the tissue of all slices."""
         rows, columns = tight_box(np.asarray(self.foreground.any(axis=0)))
         return rows, columns
 
     def values(self, part: slice | Sequence[int]) -> NDArray[np.float32]:
-        """Return the intensities of some slices, scaled to [0, 1], (B, rows, cols)."""
+        """Return the intensities of the given slices, scaled to [0, 1], (B, rows, cols)."""
         return self.scale.apply(self.slices, part)
 
     def grid(self, stride: int, multiple: int) -> PatchGrid:
-        """Lay the patch grid of a backbone over the slices."""
+        """Return the patch grid of a backbone over the slices."""
         return PatchGrid.fit(
             (self.slices.shape[1], self.slices.shape[2]),
             (self.spacing_mm[1], self.spacing_mm[2]),
@@ -498,7 +499,7 @@ class PreparedScan:
         grid: PatchGrid,
         resized: dict[int, torch.Tensor] | None = None,
     ) -> torch.Tensor:
-        """Make the network input for some slices.
+        """Build the network input for the given slices.
 
         Parameters
         ----------
@@ -507,14 +508,14 @@ class PreparedScan:
         grid : PatchGrid
             From `grid`.
         resized : dict of torch.Tensor (H, W), optional
-            Slices at the input's size, by number. What is missing is added, and the oldest that
-            is not needed now removed: one dict for calls that follow each other spares resizing
-            a slice for each of its neighbours anew.
+            Cache of slices at input size, by number. Missing slices are added; the oldest ones no
+            longer needed are removed. Pass the same dict to consecutive calls, so that each slice
+            is resized only once.
 
         Returns
         -------
         torch.Tensor of float32, (B, 3, H, W)
-            Normalised with ImageNet's mean and standard deviation.
+            Normalised with the mean and standard deviation of ImageNet.
         """
         import torch
 
@@ -539,7 +540,7 @@ class PreparedScan:
 
 
 def prepare(volume: Volume, preprocessing: Preprocessing) -> PreparedScan:
-    """Cut a volume into slices of a plane, scale its intensities and find its foreground.
+    """Cut a volume into slices along a plane, scale its intensities and find its foreground.
 
     Parameters
     ----------
@@ -555,7 +556,7 @@ def prepare(volume: Volume, preprocessing: Preprocessing) -> PreparedScan:
     Raises
     ------
     InputError
-        If a single 2D image is to be cut in another plane than its own.
+        If the volume is a single 2D image and the plane is not axial.
     """
     if volume.is_2d and preprocessing.plane != "axial":
         raise InputError(
