@@ -191,8 +191,8 @@ def test_from_the_command_line(data, tmp_path):
     ("extra", "message"),
     [
         (["--methods", "magic"], "There is no method 'magic'"),
-        (["--seeds", "a"], "Seeds are whole numbers"),
-        (["--methods", "dpmm", "--set", "ar.epochs=2"], "one of dpmm, but 'ar.epochs=2' came"),
+        (["--seeds", "a"], "Seeds must be whole numbers"),
+        (["--methods", "dpmm", "--set", "ar.epochs=2"], "one of dpmm, got 'ar.epochs=2'"),
         (["--methods", ""], "at least one method"),
     ],
 )

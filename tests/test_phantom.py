@@ -47,7 +47,7 @@ def test_a_head_differs_from_its_healthy_self_in_the_lesions_alone():
 
 
 def test_how_many_lesions_there_may_be():
-    with pytest.raises(InputError, match="0 to 6 lesions, but 7"):
+    with pytest.raises(InputError, match="0 to 6 lesions, got 7"):
         make_phantom(0, lesions=7)
 
 

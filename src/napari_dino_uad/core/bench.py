@@ -1,7 +1,7 @@
-"""Benchmarks: every method on one split, with several seeds, through `fit` and `evaluate`.
+"""Benchmarks: run every method on one split, with several seeds, through `fit` and `evaluate`.
 
-A run is one method with one seed. Each is written when it is finished, and not made again as long
-as data, settings and the core's own code are the same; so a stopped benchmark goes on where it was.
+A run is one method with one seed. Each run is saved when it finishes, and reused as long as the
+data, the settings and the core's code are unchanged, so that a stopped benchmark can resume.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ if TYPE_CHECKING:
 
 __all__ = ["bench"]
 
-# Holds finished runs and what is left of stopped ones.
+# Subfolder of finished runs and the remains of stopped ones.
 _RUNS = "runs"
 
 
 @dataclass(frozen=True)
 class _Setting:
-    """What all runs of a benchmark have in common."""
+    """What all runs of a benchmark share."""
 
     split: Split
     backbone: Backbone
@@ -75,38 +75,38 @@ def bench(
     split : Split
         The data.
     methods : mapping of str to dict
-        Settings by method; an empty dict for its defaults.
+        Settings by method; an empty dict means the defaults.
     seeds : sequence of int
         Seeds of the fits.
     out : Path
-        Folder of results; finished runs are kept in `runs` in it.
+        Folder of the results; finished runs are kept in its subfolder `runs`.
     backbone : Backbone
         Embeds the slices, once for all runs.
     batch : int, optional
-        Slices the backbone takes at once; as many as suit its engine if not given.
+        Slices per batch of the backbone; default the engine's own.
     cache : FeatureCache or bool
-        As in `fit`. Without a cache every fit and every evaluation embeds anew, and says so.
+        As in `fit`. Without a cache, every fit and evaluation embeds again, and reports that.
     overwrite : bool
-        Whether finished runs are made again.
+        Whether to repeat finished runs.
 
     Yields
     ------
     Progress
-        Of every step of every run.
+        For every step of every run.
 
     Returns
     -------
     dict
-        "split", "about", "features" (slices and seconds of embedding, or None where the cache
-        held all before), and "runs", a list of plain values.
+        "split", "about", "features" (slices and seconds of embedding, or None if everything was
+        already cached), and "runs", a list of plain values.
 
     Raises
     ------
     InputError
-        If there is no method or seed, a method is unknown, or a scan cannot be used.
+        If there is no method or no seed, a method is unknown, or a scan cannot be used.
     """
     if not methods or not seeds:
-        raise InputError("A benchmark takes at least one method and one seed, but none came.")
+        raise InputError("Expected at least one method and one seed, got none; name some.")
     for method in methods:
         find_method(method)
     preprocessing = Preprocessing(input_size=backbone.spec.input_size)
@@ -133,7 +133,7 @@ def bench(
         run = None if overwrite else _read(path, request)
         if run is None:
             if not embedded and setting.store is not None:
-                # Before the first run, so that no method's fit pays for what all need.
+                # Before the first run, so that no method's fit includes work shared by all.
                 yield from _embed(setting, features_path, common)
                 embedded = True
             running = Inner(_run(setting, path, request))
@@ -151,7 +151,7 @@ def bench(
 
 
 def _common_request(setting: _Setting) -> dict[str, Any]:
-    """Return what a finished run must have been made of for it to count."""
+    """Return the inputs that a finished run must match to be reused."""
     return _plain(
         {
             "split": setting.split.name,
@@ -168,13 +168,13 @@ def _common_request(setting: _Setting) -> dict[str, Any]:
 
 
 def _plain(values: dict[str, Any]) -> dict[str, Any]:
-    """Return values as they will be when they come back from a file."""
+    """Return values as they look after a round trip through a file."""
     plain: dict[str, Any] = json.loads(json.dumps(values))
     return plain
 
 
 def _source_digest() -> str:
-    """Name the core's own code, without the benchmarks': what it gives may change with it."""
+    """Return a digest of the core's code, without the benchmarks, because results depend on it."""
     core = Path(__file__).parent
     digest = hashlib.sha256()
     for path in sorted(core.rglob("*.py")):
@@ -185,7 +185,7 @@ def _source_digest() -> str:
 
 
 def _read(path: Path, request: dict[str, Any]) -> dict[str, Any] | None:
-    """Read what an earlier benchmark wrote; None where it is not there or of another request."""
+    """Read a result of an earlier benchmark; None if it is missing or of another request."""
     try:
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         return found if found["request"] == request else None
@@ -196,10 +196,10 @@ def _read(path: Path, request: dict[str, Any]) -> dict[str, Any] | None:
 def _embed(
     setting: _Setting, path: Path, request: dict[str, Any]
 ) -> Generator[Progress, None, None]:
-    """Put into the cache what is not there yet, and write down how long that took."""
+    """Embed what is not in the cache yet, and record how long that took."""
     split, backbone = setting.split, setting.backbone
     cases = [(case, True) for case in split.train]
-    # Calibration and evaluation detect in whole scans.
+    # Calibration and evaluation detect in the whole scan.
     cases += [(case, False) for case in (*split.valid, *split.test)]
     computed, seconds = 0, 0.0
     for number, (case, healthy_only) in enumerate(cases):
@@ -230,7 +230,7 @@ def _embed(
 def _run(
     setting: _Setting, path: Path, request: dict[str, Any]
 ) -> Generator[Progress, None, dict[str, Any]]:
-    """Fit, save, evaluate what was saved, and write the run."""
+    """Fit, save, evaluate the saved model, and write the run."""
     import torch
 
     model_path, fit_path = path.with_suffix(".safetensors"), path.with_suffix(".fit.json")
@@ -255,7 +255,7 @@ def _run(
         save_model(fitting.value, model_path)
         fitted = {"request": request, "seconds": seconds}
         write_json(fit_path, fitted)
-    # What a user gets: a model that has been through its file.
+    # Evaluate what a user gets: a model that has been saved and loaded.
     model = load_model(model_path)
     evaluating = Inner(
         evaluate(
@@ -287,7 +287,7 @@ def _run(
         },
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
     }
-    # The model goes last: a run that is stopped before is evaluated again, not fitted.
+    # Remove the model last: a run stopped before this is evaluated again, but not fitted again.
     write_json(path, run)
     fit_path.unlink()
     model_path.unlink()
@@ -295,7 +295,7 @@ def _run(
 
 
 def _label(method: str, config: dict[str, Any]) -> str:
-    """Name a method as a table does; a fusion with its members."""
+    """Return a method's name for the table; a fusion is followed by its members."""
     members = config.get("members")
     if not members:
         return f"`{method}`"

@@ -1,4 +1,4 @@
-"""Data sets of the benchmarks, cut into what models learn from, are calibrated on, judged by."""
+"""Data sets of the benchmarks, split for training, calibration and testing."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from napari_dino_uad.core.volume import read_volume
 
 __all__ = ["Split", "lgg_split", "oct_split"]
 
-# B-scans of each patient in the OCT data, which are numbered through.
+# B-scans per patient in the OCT data, which are numbered consecutively.
 _OCT_BSCANS = 11
-# Nobody of the first patient has a mask that says there is no fluid.
+# Patient numbers. The first patient has no mask that confirms the absence of fluid.
 _OCT_VALID, _OCT_TRAIN, _OCT_TEST = (2,), (3,), (4, 5)
 
 
 @dataclass(frozen=True)
 class Split:
-    """Cases of a data set by what they are for.
+    """Cases of a data set by purpose.
 
     Attributes
     ----------
     name : str
-        Names the files of the results.
+        Used in the names of the result files.
     about : str
         A sentence about the data.
     train, valid, test : tuple of Case
-        All of them files.
+        All scans and masks are files.
     """
 
     name: str
@@ -40,7 +40,7 @@ class Split:
     test: tuple[Case, ...]
 
     def digest(self) -> str:
-        """Name what is in the files and what they are for, wherever they lie."""
+        """Return a digest of the files' contents and purposes, independent of their folder."""
         whole = hashlib.sha256()
         for part in (self.train, self.valid, self.test):
             for case in part:
@@ -54,12 +54,12 @@ class Split:
 
 
 def lgg_split(data: Path) -> Split:
-    """Cut FLAIR head scans of glioma patients as their folders are.
+    """Split FLAIR head scans of glioma patients by folder.
 
     Parameters
     ----------
     data : Path
-        Holds `train`, `valid` and `test` with `*_flair.nii.gz` and `*_lesion.nii.gz`.
+        Contains `train`, `valid` and `test` with `*_flair.nii.gz` and `*_lesion.nii.gz`.
 
     Raises
     ------
@@ -83,19 +83,20 @@ def lgg_split(data: Path) -> Split:
 
 
 def oct_split(data: Path) -> Split:
-    """Cut retinal B-scans with masks of fluid by patient.
+    """Split retinal B-scans with fluid masks by patient.
 
-    Fitted and calibrated on those whose mask is empty: where a mask is missing nobody has looked.
+    Only B-scans with an empty mask are used for fitting and calibration: a missing mask means that
+    nobody has looked.
 
     Parameters
     ----------
     data : Path
-        Holds `img/img_N.png` and `fluid/img_N.png`; 11 consecutive numbers are one patient.
+        Contains `img/img_N.png` and `fluid/img_N.png`; 11 consecutive numbers are one patient.
 
     Raises
     ------
     InputError
-        If a folder or a mask of a test patient is missing, or no B-scan is free of fluid.
+        If a folder or a test patient's mask is missing, or no B-scan is free of fluid.
     """
     if not (data / "img").is_dir():
         raise InputError(f"{data} has no folder img; expected img and fluid with img_*.png.")
@@ -110,8 +111,8 @@ def oct_split(data: Path) -> Split:
     )
     if not (train and valid and test):
         raise InputError(
-            f"{data} lacks B-scans free of fluid, or those of the test: {len(train)} to fit on, "
-            f"{len(valid)} to calibrate on, {len(test)} to test."
+            f"Expected B-scans free of fluid and test B-scans in {data}, got {len(train)} to fit "
+            f"on, {len(valid)} to calibrate on, {len(test)} to test; add the missing ones."
         )
     about = (
         f"OCT of diabetic macular oedema: {len(train)} B-scans free of fluid of one patient to "
@@ -131,7 +132,7 @@ def _of_patients(cases: list[Case], patients: tuple[int, ...]) -> list[Case]:
 
 
 def _is_free(case: Case) -> bool:
-    """Say whether a mask is there and empty."""
+    """Return whether the case has an empty mask."""
     return isinstance(case.mask, Path) and not (
         read_volume(case.mask, allow_constant=True).array.any()
     )

@@ -1,4 +1,4 @@
-"""The results of a benchmark as files and as the table of a README."""
+"""Write the results of a benchmark as files and as a table for a README."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["bench_table", "read_section", "replace_section", "write_bench"]
 
 Run = dict[str, Any]
 
-# Heading, how a run's value is found, and how it is written: unit and decimals.
+# Heading, function that gets a run's value, unit and decimals.
 _COLUMNS: tuple[tuple[str, Callable[[Run], float | None], str, int], ...] = (
     ("AUROC", lambda run: _pixel(run, "auroc"), "", 3),
     ("AP", lambda run: _pixel(run, "average_precision"), "", 3),
@@ -44,19 +44,19 @@ def _percent(value: float | None) -> float | None:
 
 
 def write_bench(result: dict[str, Any], folder: Path) -> list[Path]:
-    """Write what `bench` returned.
+    """Write the result of `bench`.
 
     Parameters
     ----------
     result : dict
         From `bench`.
     folder : Path
-        Where to.
+        Folder to write to.
 
     Returns
     -------
     list of Path
-        `NAME.json` with all, `NAME.csv` with one row for each run, `NAME.md` with the table.
+        `NAME.json` with everything, `NAME.csv` with one row per run, `NAME.md` with the table.
     """
     paths = [folder / f"{result['split']}.{ending}" for ending in ("json", "csv", "md")]
     write_json(paths[0], result)
@@ -67,7 +67,7 @@ def write_bench(result: dict[str, Any], folder: Path) -> list[Path]:
 
 
 def _rows(runs: list[Run]) -> list[dict[str, Any]]:
-    """Flatten runs to rows of a table."""
+    """Flatten runs to table rows."""
     rows = []
     for run in runs:
         pixel, medians = run["metrics"]["pixel"], run["metrics"]["median_realised_fpr"]
@@ -85,18 +85,17 @@ def _rows(runs: list[Run]) -> list[dict[str, Any]]:
 
 
 def bench_table(result: dict[str, Any]) -> str:
-    """Write the table of a benchmark in Markdown, with a line on how it was made.
+    """Format a benchmark as a Markdown table, with a caption on how it was made.
 
     Parameters
     ----------
     result : dict
-        From `bench`, or read from the JSON that `write_bench` wrote.
+        From `bench`, or read from the JSON of `write_bench`.
 
     Returns
     -------
     str
-        A row for each method: means over seeds, with standard deviations where there are
-        several.
+        One row per method: means over seeds, with standard deviations if there are several.
     """
     groups: dict[str, list[Run]] = {}
     for run in result["runs"]:
@@ -115,7 +114,7 @@ def bench_table(result: dict[str, Any]) -> str:
 
 
 def _settings(settings: dict[str, Any]) -> str:
-    """Name settings that were asked for; the members of a fusion are in its label."""
+    """Format the requested settings; the members of a fusion are in its label."""
     told = [f"{key}={value}" for key, value in settings.items() if key != "members"]
     return f" ({', '.join(told)})" if told else ""
 
@@ -126,7 +125,7 @@ def _cell(values: list[float | None], unit: str, decimals: int) -> str:
         return ""
     text = f"{np.mean(known):.{decimals}f}"
     deviation = f"{np.std(known, ddof=1):.{decimals}f}" if len(known) > 1 else ""
-    # Of sizes, which hardly differ, nothing is said; of a metric ± 0.000 says something.
+    # Sizes and times show no ± 0; for a metric, ± 0.000 is information.
     if deviation and (not unit or float(deviation) > 0):
         text += f" ± {deviation}"
     return text + unit
@@ -180,23 +179,23 @@ def _split_at_markers(text: str, name: str) -> tuple[str, str, str]:
 
 
 def read_section(text: str, name: str) -> str:
-    """Return what stands between the two markers of a benchmark's table.
+    """Return the text between the two markers of a benchmark's table.
 
     Raises
     ------
     InputError
-        If the markers are not there.
+        If the markers are missing.
     """
     return _split_at_markers(text, name)[1].strip("\n")
 
 
 def replace_section(text: str, name: str, table: str) -> str:
-    """Put a table between its two markers.
+    """Put a table between the two markers of a benchmark.
 
     Raises
     ------
     InputError
-        If the markers are not there.
+        If the markers are missing.
     """
     before, _, after = _split_at_markers(text, name)
     return f"{before}\n{table}\n{after}"

@@ -1,4 +1,4 @@
-"""The smallest box around what matters, so that no work is spent on the air around it."""
+"""Find the smallest box around a mask, so that no work is spent on the air around it."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ __all__ = ["tight_box"]
 
 
 def tight_box(mask: NDArray[np.bool_], margin: int = 0) -> tuple[slice, ...]:
-    """Return the smallest box that holds all of a mask.
+    """Return the smallest box that contains a mask.
 
     Parameters
     ----------
     mask : ndarray of bool
-        Any number of axes.
+        Mask with any number of axes.
     margin : int
-        Elements to add on every side, as far as the mask reaches.
+        Elements to add on every side, clipped to the mask's shape.
 
     Returns
     -------
     tuple of slice
-        One for each axis; empty ones if nothing is in the mask.
+        One slice per axis; empty slices if the mask is empty.
     """
     box = []
     rest = mask
-    # Each axis is looked at within the box of those before it.
+    # Search each axis only within the box of the previous axes.
     for axis, size in enumerate(mask.shape):
         others = tuple(other for other in range(mask.ndim) if other != axis)
         found = np.flatnonzero(rest.any(axis=others))

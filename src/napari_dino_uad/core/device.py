@@ -1,4 +1,4 @@
-"""Which device a network runs on."""
+"""Choose the device that a network runs on."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from napari_dino_uad.core.errors import InputError
 
 __all__ = ["DEVICES", "choose_device"]
 
-#: What a user can ask for.
+#: Names that a user can ask for.
 DEVICES = ("auto", "cpu", "cuda", "mps")
 
 
 def choose_device(name: str = "auto") -> str:
-    """Turn a user's wish into a device that is there.
+    """Resolve a requested device to one that is available.
 
     Parameters
     ----------
     name : {"auto", "cpu", "cuda", "mps"}
-        "auto" takes the first of CUDA, MPS and CPU that this machine has.
+        "auto" takes the first of CUDA, MPS and CPU that is available.
 
     Returns
     -------
@@ -26,10 +26,12 @@ def choose_device(name: str = "auto") -> str:
     Raises
     ------
     InputError
-        If there is no such device; a graphics processor asked for by name is never replaced.
+        If the device is not available. A GPU requested by name is never replaced.
     """
     if name not in DEVICES:
-        raise InputError(f"The device must be one of {', '.join(DEVICES)}, but {name!r} came.")
+        raise InputError(
+            f"The device must be one of {', '.join(DEVICES)}, got {name!r}; choose one."
+        )
     import torch
 
     there = {

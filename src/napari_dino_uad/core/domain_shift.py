@@ -1,8 +1,7 @@
-"""Whether a scan is of the kind a model knows, told from healthy statistics alone.
+"""Check whether a scan is of the kind a model knows, from healthy statistics alone.
 
-A lesion takes some tissue away from what is typical. A scan of another sequence, without its skull,
-or of another scanner lies far from it nearly everywhere, and then a map of what is unusual means
-nothing.
+A lesion makes some tissue atypical. A scan of another sequence, without its skull or from another
+scanner is atypical nearly everywhere, and then its anomaly map is meaningless.
 """
 
 from __future__ import annotations
@@ -15,21 +14,21 @@ if TYPE_CHECKING:
 
 __all__ = ["UNLIKE_RATE", "DomainShift", "measure_shift"]
 
-#: Below this a scan is unlike the cohort: half of what the lowest of ten validation patients with
-#: gliomas has, 0.14; the others have 0.28 to 0.71. T1, another scanner's FLAIR and a skull-stripped
-#: one have 0.002 to 0.005.
+#: Scans below this rate are unlike the cohort. It is half of 0.14, the lowest rate of ten
+#: validation patients with gliomas; the others have 0.28 to 0.71. T1, another scanner's FLAIR and
+#: a skull-stripped scan have 0.002 to 0.005.
 UNLIKE_RATE = 0.07
 
 
 @dataclass(frozen=True)
 class DomainShift:
-    """How far a scan as a whole lies from the healthy ones.
+    """How far a scan as a whole is from the healthy ones.
 
     Attributes
     ----------
     median_rate : float
-        Share of healthy tissue that lies farther from what is typical than the median of this
-        scan's tissue: near 0.5 for a scan of the cohort's kind, near 0 for another.
+        Share of healthy tissue that is less typical than the median of this scan's tissue: near
+        0.5 for a scan like the cohort's, near 0 for another kind.
     """
 
     median_rate: float
@@ -41,7 +40,7 @@ class DomainShift:
 
     @property
     def warning(self) -> str:
-        """A sentence for the user; empty where nothing is wrong."""
+        """A sentence for the user; empty if nothing is wrong."""
         if not self.unlike:
             return ""
         share = 100 * (1 - self.median_rate)
@@ -54,15 +53,15 @@ class DomainShift:
 
 
 def measure_shift(level: float, levels: Calibration) -> DomainShift:
-    """Measure how unlike the cohort a scan is.
+    """Measure how different a scan is from the cohort.
 
     Parameters
     ----------
     level : float
         Median distance of the scan's tissue to typical healthy patches; infinity for a scan
-        without tissue, which is unlike any.
+        without tissue, which counts as unlike the cohort.
     levels : Calibration
-        Those distances of healthy patches.
+        The same distances for healthy patches.
 
     Returns
     -------

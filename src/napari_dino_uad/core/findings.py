@@ -1,4 +1,4 @@
-"""From an anomaly map and a threshold to ranked findings."""
+"""Turn an anomaly map and a threshold into ranked findings."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ if TYPE_CHECKING:
 
 __all__ = ["Finding", "SizeUnit", "find_findings", "size_unit", "write_findings_csv"]
 
-# Labels are uint8, because napari redraws that type many times faster than any other.
+# Labels are uint8 because napari redraws that type many times faster than any other.
 _MOST_FINDINGS = 255
 
 
 @dataclass(frozen=True)
 class SizeUnit:
-    """What the size of a finding is told in.
+    """Unit for the size of a finding.
 
     Attributes
     ----------
     name : str
-        As users read it.
+        Name shown to users.
     voxel : float
         Size of one voxel.
     smallest : float
-        Findings below this are dropped unless another size is asked for.
+        Default minimum size of a finding.
     decimals : int
-        Digits after the point worth telling.
+        Decimals to show.
     """
 
     name: str
@@ -47,7 +47,7 @@ class SizeUnit:
 
     @classmethod
     def of(cls, spacing_mm: Sequence[float], is_2d: bool, spacing_known: bool) -> SizeUnit:
-        """Choose what means something: ml, of a single slice mm², and without spacing pixels.
+        """Choose the unit: ml, mm² for a single slice, or pixels and voxels without spacing.
 
         Parameters
         ----------
@@ -61,39 +61,39 @@ class SizeUnit:
         return cls("ml", float(np.prod(spacing_mm)) / 1000, 0.1, 2)
 
     def text(self, voxels: int) -> str:
-        """Tell the size of so many voxels."""
+        """Format a number of voxels as a size."""
         return f"{voxels * self.voxel:.{self.decimals}f} {self.name}"
 
 
 def size_unit(volume: Volume) -> SizeUnit:
-    """Return what sizes in a scan are told in."""
+    """Return the unit for sizes in a scan."""
     return SizeUnit.of(volume.spacing_mm, volume.is_2d, volume.spacing_known)
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One connected region above the threshold.
+    """A connected region above the threshold.
 
     Attributes
     ----------
     label : int
-        Its value in the labels; 1 is the largest.
+        Value of the region in the labels; 1 is the largest.
     voxels : int
-        How many voxels it has; pixels of a single slice.
+        Number of voxels; pixels for a single slice.
     volume_ml : float or None
-        Volume in millilitres; None of a single slice, or where the spacing is not known.
+        Volume in millilitres; None for a single slice or an unknown spacing.
     area_mm2 : float or None
-        Area in a single slice of known spacing.
+        Area in mm²; only for a single slice with known spacing.
     peak_score, mean_score : float
         Highest and mean anomaly score.
     p_value : float
-        False-positive rate on healthy tissue of the peak score.
+        False-positive rate of the peak score on healthy tissue.
     centroid_ras_mm : tuple of float or None
-        Centroid in mm to the right, front and head; None where the spacing is not known.
+        Centroid in mm to the right, front and head; None if the spacing is unknown.
     centroid_voxel : tuple of float
         Centroid in voxels of the canonical grid (S, P, L).
     first_slice, last_slice : int
-        Extent along the axis feet to head, counted from 0.
+        Extent along the feet-to-head axis, counted from 0.
     """
 
     label: int
@@ -129,12 +129,11 @@ def find_findings(
     threshold : float
         Score above which a voxel is abnormal.
     calibration : Calibration
-        Turns scores into p-values.
+        Converts scores to p-values.
     foreground : ndarray of bool, (S, P, L), optional
-        Tissue; nothing is found outside it.
+        Tissue; findings are restricted to it.
     minimum_size : float, optional
-        Smaller regions are dropped; in the scan's `size_unit`, whose own smallest size is taken if
-        none is given.
+        Drop smaller regions; in the unit of the scan's `size_unit`, default its own `smallest`.
 
     Returns
     -------
@@ -145,14 +144,16 @@ def find_findings(
     Raises
     ------
     InputError
-        If the smallest size is below 0.
+        If the minimum size is below 0.
     """
     import SimpleITK as sitk
 
     unit = size_unit(volume)
     minimum = unit.smallest if minimum_size is None else minimum_size
     if minimum < 0:
-        raise InputError(f"A minimum size is 0 {unit.name} or more, but {minimum} came.")
+        raise InputError(
+            f"The minimum size must be 0 {unit.name} or more, got {minimum}; raise it."
+        )
     above = scores > threshold
     if foreground is not None:
         above &= foreground
@@ -160,7 +161,7 @@ def find_findings(
     box = tight_box(above)
     if not above[box].size:
         return labels, []
-    # Each step lets go of what came before it: of a large CT an image of labels takes 0.4 GB.
+    # Each step releases its input: for a large CT, a label image takes 0.4 GB.
     image = sitk.GetImageFromArray(above[box].astype(np.uint8))
     del above
     image = sitk.ConnectedComponent(image, True)
@@ -169,7 +170,7 @@ def find_findings(
     ranked = sitk.GetArrayViewFromImage(image)
     np.copyto(labels[box], ranked, where=ranked <= _MOST_FINDINGS, casting="unsafe")
     del ranked, image
-    # Two plain filters are twice as fast as the one that does all, and more than is asked for.
+    # Two simple filters are twice as fast as the one filter that computes everything.
     found = sitk.GetImageFromArray(labels[box])
     shapes = sitk.LabelShapeStatisticsImageFilter()
     shapes.ComputePerimeterOff()
@@ -179,7 +180,7 @@ def find_findings(
     values.Execute(sitk.GetImageFromArray(scores[box]), found)
     findings = []
     for label in shapes.GetLabels():
-        # The image was made without geometry, so physical points are voxel indices, x first.
+        # The image has no geometry, so physical points are voxel indices, x first.
         centroid = tuple(
             float(value) + side.start
             for value, side in zip(reversed(shapes.GetCentroid(label)), box, strict=True)
@@ -207,14 +208,14 @@ def find_findings(
 
 
 def write_findings_csv(path: Path, findings: Sequence[Finding]) -> None:
-    """Write findings as CSV, under a temporary name first.
+    """Write findings as CSV, atomically.
 
     Parameters
     ----------
     path : Path
-        The file.
+        File to write.
     findings : sequence of Finding
-        One row each; cells of what is not known are empty.
+        One row each; unknown values are left empty.
     """
     names = [
         "label", "volume_ml", "area_mm2", "voxels", "peak_score", "mean_score", "p_value",

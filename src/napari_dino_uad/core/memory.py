@@ -1,4 +1,4 @@
-"""Giving memory back between the stages of long work."""
+"""Return freed memory to the system between the stages of long work."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ __all__ = ["give_back"]
 
 
 def give_back() -> None:
-    """Return freed memory to the system, where the C library keeps it.
+    """Return freed memory to the system, if the C library keeps it.
 
-    That of Linux (glibc) keeps what threads have freed, in pieces that no large array fits into:
-    after the embedding of a large CT half a gigabyte. It takes hundredths of a second. Other C
-    libraries have no such function, and nothing is done there.
+    glibc (Linux) keeps memory freed by threads, in pieces too small for large arrays: half a
+    gigabyte after embedding a large CT. The call takes hundredths of a second. Other C libraries
+    have no such function; there this does nothing.
     """
     if sys.platform != "linux":
         return

@@ -1,4 +1,4 @@
-"""How well anomaly scores agree with a ground truth."""
+"""Metrics of anomaly scores against a ground truth."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ __all__ = ["dice", "max_dice", "pixel_metrics"]
 
 
 def dice(truth: NDArray[np.bool_], predicted: NDArray[np.bool_]) -> float:
-    """Return the Dice coefficient 2 |A and B| / (|A| + |B|); 1 where both are empty."""
+    """Return the Dice coefficient 2 |A and B| / (|A| + |B|); 1 if both are empty."""
     total = int(truth.sum()) + int(predicted.sum())
     return 1.0 if total == 0 else 2.0 * int((truth & predicted).sum()) / total
 
 
 def max_dice(truth: NDArray[np.bool_], scores: NDArray[np.floating]) -> tuple[float, float]:
-    """Return the highest Dice coefficient over all thresholds, and its threshold.
+    """Return the highest Dice coefficient over all thresholds, and that threshold.
 
     Parameters
     ----------
@@ -42,17 +42,17 @@ def pixel_metrics(
     Parameters
     ----------
     truth : ndarray of bool, (N,)
-        Lesion or not.
+        True in lesions.
     scores : ndarray, (N,)
         Anomaly scores.
     thresholds : dict
-        Score at each nominal false-positive rate.
+        Score threshold for each nominal false-positive rate.
 
     Returns
     -------
     dict
-        "auroc", "average_precision", "max_dice" (None where there is no lesion or nothing
-        else), and "dice_at_fpr" and "realised_fpr" by nominal rate.
+        "auroc", "average_precision" and "max_dice" (None if all or no pixels are lesion), and
+        "dice_at_fpr" and "realised_fpr" by nominal rate.
     """
     from sklearn.metrics import average_precision_score, roc_auc_score
 

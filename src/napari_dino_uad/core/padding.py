@@ -1,8 +1,8 @@
-"""Padding: what was added around a scan when it was turned, registered or framed.
+"""Find padding: what was added around a scan when it was rotated, registered or framed.
 
-Background that is dark falls below the foreground threshold by itself. Padding may have any value,
-such as the white corners of registered OCT, and would then be the brightest tissue of all. What
-tells it from tissue is that it has no noise.
+Dark background falls below the foreground threshold by itself. Padding may have any value, such as
+the white corners of registered OCT, and would then count as the brightest tissue. Unlike tissue,
+it has no noise.
 """
 
 from __future__ import annotations
@@ -12,24 +12,24 @@ from numpy.typing import NDArray
 
 __all__ = ["find_padding"]
 
-# A few equal pixels in a corner may be chance, or saturated tissue.
+# A few equal pixels in a corner may be coincidence or saturated tissue.
 _LEAST_PIXELS = 64
 
 
 def find_padding(array: NDArray[np.float32], above: float) -> NDArray[np.bool_] | None:
-    """Find the padding of slices: regions of exactly one value that reach a corner.
+    """Find padding in slices: regions of exactly one value that reach a corner.
 
     Parameters
     ----------
     array : ndarray of float32, (slices, rows, cols)
         Voxel values.
     above : float
-        Padding of this value or less is dark background like any other, and not looked for.
+        Padding at or below this value is treated as dark background and not searched for.
 
     Returns
     -------
     ndarray of bool, (slices, rows, cols), or None
-        None where there is none, as in nearly all scans.
+        Mask of padding; None if there is none, as in nearly all scans.
     """
     from scipy.ndimage import label
 

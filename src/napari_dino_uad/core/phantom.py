@@ -1,8 +1,8 @@
-"""Synthetic heads, healthy and with lesions: for the demo, the tests and trying things out.
+"""Synthetic heads, healthy or with lesions, for demos and tests.
 
-Each head is a smooth random deformation of the MNI152 brain, with the contrast of a FLAIR scan,
-a skull and a scalp around it, a bias field and Rician noise. It is cut like a clinical scan, in
-thick axial slices. Nothing of it replaces a real cohort.
+Each head is a smooth random deformation of the MNI152 brain, with the contrast of a FLAIR scan, a
+skull and scalp, a bias field and Rician noise. Like a clinical scan, it has thick axial slices. It
+does not replace a real cohort.
 
 The template and its tissue maps (V. Fonov et al., "Unbiased average age-appropriate brain
 templates from birth to adulthood", NeuroImage 47, 2009) come with nilearn.
@@ -21,22 +21,22 @@ from napari_dino_uad.core.volume import Volume, volume_from_array
 
 __all__ = ["MAXIMUM_LESIONS", "PHANTOM_BACKBONE", "Phantom", "make_phantom"]
 
-#: Backbone, and layers of it, for synthetic heads: a handful of them does not span what the
-#: finest and the coarsest level see, and that drowns their lesions.
+#: Backbone and layers for synthetic heads. A handful of heads does not cover the variation that
+#: the finest and coarsest layers see, which would hide the lesions.
 PHANTOM_BACKBONE = "efficientnet-lite0@3,4"
 
-#: More would not find room apart from each other.
+#: More lesions would not fit without touching each other.
 MAXIMUM_LESIONS = 6
 
-# Of the scan: slices feet to head, rows front to back, columns right to left.
+# Shape of the scan: slices feet to head, rows front to back, columns right to left.
 _SHAPE = (28, 232, 200)
 _SPACING_MM = (5.0, 1.0, 1.0)
-# The lowest slice lies under the cerebellum, the highest above the cortex.
+# The lowest slice is below the cerebellum, the highest above the cortex.
 _ORIGIN_MM = (-58.0, -108.0, -99.5)
 
-# Brightness of each tissue in FLAIR, of 1.
+# Brightness of each tissue in FLAIR, from 0 to 1.
 _CSF, _GREY, _WHITE, _SKULL, _SCALP, _LESION = 0.12, 0.60, 0.50, 0.05, 0.72, 0.95
-# Where skull, scalp and air begin, in mm outside the brain.
+# Where skull, scalp and air begin, in mm outside the brain surface.
 _SKULL_MM, _SCALP_MM, _AIR_MM = 3.0, 8.0, 13.0
 _FULL_SCALE = 1000.0
 
@@ -50,7 +50,7 @@ class Phantom:
     volume : Volume
         The scan, (28, 232, 200) voxels of 5 x 1 x 1 mm.
     lesion : ndarray of bool, (S, P, L)
-        Where the lesions are, on the grid of `volume`.
+        True inside lesions, on the grid of `volume`.
     """
 
     volume: Volume
@@ -59,7 +59,7 @@ class Phantom:
 
 @dataclass(frozen=True)
 class _Atlas:
-    """Maps of the template on (S, P, L) at 1 mm, and the place of their first voxel in mm."""
+    """Maps of the template on (S, P, L) at 1 mm, and the position of their first voxel in mm."""
 
     grey: NDArray[np.float32]
     white: NDArray[np.float32]
@@ -68,12 +68,12 @@ class _Atlas:
 
 
 def make_phantom(seed: int, lesions: int = 0) -> Phantom:
-    """Make a head.
+    """Create a synthetic head.
 
     Parameters
     ----------
     seed : int
-        Which head; the same seed gives the same head.
+        Seed of the head; the same seed gives the same head.
     lesions : int
         Number of bright lesions to place in the brain, at most `MAXIMUM_LESIONS`.
 
@@ -88,10 +88,10 @@ def make_phantom(seed: int, lesions: int = 0) -> Phantom:
     """
     if not 0 <= lesions <= MAXIMUM_LESIONS:
         raise InputError(
-            f"A phantom takes 0 to {MAXIMUM_LESIONS} lesions, but {lesions} were asked for."
+            f"A phantom takes 0 to {MAXIMUM_LESIONS} lesions, got {lesions}; change the number."
         )
     atlas = _atlas()
-    # Lesions have a source of chance of their own, so that a head with and one without are alike.
+    # Lesions have their own random generator, so that the same head exists with and without them.
     rng = np.random.default_rng(seed)
     places = _deformed_places(rng)
     index = [axis - origin for axis, origin in zip(places, atlas.origin_mm, strict=True)]
@@ -121,8 +121,8 @@ def _atlas() -> _Atlas:
         from nilearn import datasets
     except ImportError as error:
         raise InputError(
-            "The phantom is made from the MNI152 template that nilearn ships, but nilearn is not "
-            "installed; run: pip install 'napari-dino-uad[demo]'."
+            "The phantom needs the MNI152 template of nilearn, but nilearn is not installed; run: "
+            "pip install 'napari-dino-uad[demo]'."
         ) from error
     template = datasets.load_mni152_template(resolution=1)
     grey = datasets.load_mni152_gm_template(resolution=1)
@@ -130,11 +130,11 @@ def _atlas() -> _Atlas:
     affine = template.affine
 
     def canonical(image: object) -> NDArray[np.float32]:
-        # nilearn's axes run to the right, the front and the head.
+        # nilearn's axes point to the right, the front and the head.
         data = image.get_fdata(dtype=np.float32)  # type: ignore[attr-defined]
         return np.ascontiguousarray(data.transpose(2, 1, 0)[:, ::-1, ::-1])
 
-    # The ventricles are part of the brain, though they are neither grey nor white.
+    # Fill the ventricles: they are part of the brain, but neither grey nor white matter.
     brain = binary_fill_holes(canonical(template) > 0.05)
     right, front, _ = (int(count) for count in template.shape)
     origin = (
@@ -142,13 +142,13 @@ def _atlas() -> _Atlas:
         -float(affine[1, 3] + affine[1, 1] * (front - 1)),
         -float(affine[0, 3] + affine[0, 0] * (right - 1)),
     )
-    # Negative within the brain. Room around it for skull and scalp.
+    # Distance to the brain surface, negative inside. The margin holds the skull and scalp.
     room = 20
     padded = np.pad(brain, room)
     outside = distance_transform_edt(~padded) - distance_transform_edt(padded)
 
     def thick(maps: NDArray[np.float32]) -> NDArray[np.float32]:
-        # A slice of 5 mm is the mean over about its thickness.
+        # A slice of 5 mm averages over about its thickness.
         return np.asarray(gaussian_filter1d(np.pad(maps, room), _SPACING_MM[0] / 2.35, axis=0))
 
     return _Atlas(
@@ -160,7 +160,7 @@ def _atlas() -> _Atlas:
 
 
 def _deformed_places(rng: np.random.Generator) -> list[NDArray[np.float32]]:
-    """Say where in the template each voxel of the scan lies: three arrays of mm."""
+    """Return the position of each voxel of the scan in the template: three arrays in mm."""
     axes = np.meshgrid(
         *(
             origin + spacing * np.arange(count)
@@ -170,7 +170,7 @@ def _deformed_places(rng: np.random.Generator) -> list[NDArray[np.float32]]:
     )
     scale = rng.normal(1.0, 0.03, 3)
     shift = rng.normal(0.0, 2.0, 3)
-    # The head turned about the axis from feet to head, by a few degrees.
+    # Rotate the head by a few degrees about the axis from feet to head.
     angle = np.deg2rad(rng.normal(0.0, 3.0))
     s, p, left = axes
     turned = (
@@ -189,7 +189,7 @@ def _deformed_places(rng: np.random.Generator) -> list[NDArray[np.float32]]:
 def _smooth_noise(
     rng: np.random.Generator, knots: tuple[int, int, int], deviation: float
 ) -> NDArray[np.float32]:
-    """Spread Gaussian noise at a few knots smoothly over the scan."""
+    """Interpolate Gaussian noise at a few knots smoothly over the scan."""
     from scipy.ndimage import zoom
 
     values = rng.normal(0, deviation, knots).astype(np.float32)
@@ -211,13 +211,13 @@ def _flair(
     outside_mm: NDArray[np.float32],
     rng: np.random.Generator,
 ) -> NDArray[np.float32]:
-    """Mix the tissues' brightness by their shares."""
+    """Mix the brightness of the tissues by their shares."""
     from scipy.special import expit
 
     contrast = rng.normal(1.0, 0.03, 3)
     fluid = np.clip(1 - grey - white, 0, 1)
     brain = contrast[0] * _GREY * grey + contrast[1] * _WHITE * white + _CSF * fluid
-    # The thickness of bone and fat differs over the head.
+    # The thickness of bone and fat varies over the head.
     distance = outside_mm + _smooth_noise(rng, (3, 5, 5), 0.8)
 
     def beyond(edge_mm: float) -> NDArray[np.float32]:
@@ -235,7 +235,7 @@ def _lesions(
     count: int,
     rng: np.random.Generator,
 ) -> NDArray[np.float32]:
-    """Grow irregular lesions with soft edges; return their share of each voxel."""
+    """Create irregular lesions with soft edges; return their share of each voxel."""
     from scipy.special import expit
 
     centres = _centres(outside_mm, white, count, rng)
@@ -252,11 +252,11 @@ def _lesions(
                 places, centre, np.exp(rng.normal(0, 0.15, 3)), strict=True
             )
         )
-        # The radius varies with the place, so that no lesion is a ball.
+        # The radius varies over space, so that no lesion is a perfect ball.
         ragged = radius * (1 + _smooth_noise(rng, (8, 18, 16), 0.3))
         within = ragged - np.sqrt(squared)
         soft = np.maximum(soft, expit(within))
-    # A lesion of the brain ends where the brain does.
+    # Brain lesions end at the surface of the brain.
     inside = np.clip(-outside_mm, 0, 1)
     return np.asarray((soft * inside).astype(np.float32))
 
@@ -267,9 +267,9 @@ def _centres(
     count: int,
     rng: np.random.Generator,
 ) -> list[NDArray[np.float64]]:
-    """Choose places in deep white matter, in mm from the first voxel, apart from each other."""
+    """Choose positions in deep white matter, in mm from the first voxel, far from each other."""
     deep = np.argwhere((white > 0.6) & (outside_mm < -8)) * np.array(_SPACING_MM)
-    # Not in the brain stem and not at the vertex, where there is hardly room.
+    # Not in the brain stem or at the vertex, where there is too little room.
     deep = deep[(deep[:, 0] > 35) & (deep[:, 0] < 110)]
     apart_mm = 45.0
     chosen: list[NDArray[np.float64]] = []

@@ -1,6 +1,6 @@
-"""Overlapping the stages of long work: what comes next is made ready while this is worked on.
+"""Overlap the stages of long work: prepare the next item while the current one is processed.
 
-Threads suffice: reading a file, numpy, torch and hashing all let other threads run meanwhile.
+Threads suffice: reading a file, numpy, torch and hashing all release the GIL.
 """
 
 from __future__ import annotations
@@ -20,27 +20,27 @@ __all__ = ["PATIENCE_S", "in_background", "prefetch", "sharing_cores", "side_by_
 
 T = TypeVar("T")
 
-#: Seconds after which a pipeline says that it is still waiting, and so can be cancelled.
+#: Seconds after which a waiting pipeline yields, so that it can be cancelled.
 PATIENCE_S = 0.1
 
-# A thread sees that it is to stop between two items; nothing stops it within one, such as a scan
-# being read, and nobody who cancels wants to wait for that.
+# A stopped thread ends only between two items, never within one, such as a scan being read. A
+# cancel must not wait for that.
 _FAREWELL_S = 0.1
 
 
-# Who waited longer than this for what others make does not hold them up.
+# A stage that waited longer than this is not the bottleneck.
 _WAITED_S = 0.001
 
 
 class _End:
-    """Comes after the last item, with the error that ended them, if one did."""
+    """Marks the end of the items, with the error that ended them, if any."""
 
     def __init__(self, error: BaseException | None = None) -> None:
         self.error = error
 
 
 class _Producer(Generic[T]):
-    """A thread that walks through an iterable, never more than some items ahead."""
+    """A thread that iterates over items, at most a fixed number ahead."""
 
     def __init__(self, items: Iterable[T], ahead: int) -> None:
         self._items = items
@@ -54,7 +54,7 @@ class _Producer(Generic[T]):
         iterator = iter(self._items)
         try:
             while True:
-                # Taken before the item is made, so that memory is bounded to the item.
+                # Acquired before the item is made, so that memory stays bounded.
                 self._slots.acquire()
                 if self._stopped.is_set():
                     break
@@ -64,9 +64,9 @@ class _Producer(Generic[T]):
                     break
                 self.ready.put(item)
             error = None
-        except BaseException as raised:  # noqa: BLE001  # raised again where it is waited for
+        except BaseException as raised:  # noqa: BLE001  # raised again in the consumer
             error = raised
-        # A generator further up the chain has a thread of its own to stop.
+        # A generator further up the chain has its own thread to stop.
         close = getattr(iterator, "close", None)
         if close is not None:
             close()
@@ -84,25 +84,25 @@ class _Producer(Generic[T]):
 def prefetch(
     items: Iterable[T], ahead: int = 1, patience_s: float | None = None
 ) -> Generator[T | None, None, None]:
-    """Walk through an iterable in a thread, some items ahead of whoever takes them.
+    """Iterate over items in a thread, ahead of the consumer.
 
     Parameters
     ----------
     items : iterable
-        Lazily made things, none of them None. If it is a generator it is closed in the end.
+        Lazily computed items, none of them None. A generator is closed at the end.
     ahead : int
-        How many items at most are made, or being made, and not taken yet.
+        Maximum number of items made, or being made, and not yet consumed.
     patience_s : float, optional
-        Yield None whenever nothing came for so many seconds, so that the taker can be cancelled.
+        Yield None whenever no item arrives for this long, so that the consumer can be cancelled.
 
     Yields
     ------
     object or None
-        The items in order. An error raised while one was made is raised in its place.
+        The items in order. An error raised while making an item is raised in its place.
 
     Notes
     -----
-    Closing this generator, or an error in it, stops the thread at the item in hand.
+    Closing this generator, or an error in it, stops the thread after the current item.
     """
     producer = _Producer(items, ahead)
     try:
@@ -117,7 +117,7 @@ def prefetch(
                     raise item.error
                 return
             yield item
-            # Let go of it before the next is waited for: a scan is hundreds of megabytes.
+            # Release the item before waiting for the next: a scan is hundreds of megabytes.
             del item
             producer.taken()
     finally:
@@ -125,7 +125,7 @@ def prefetch(
 
 
 def in_background(*calls: Callable[[], Any]) -> Generator[None, None, list[Any]]:
-    """Run functions side by side in threads.
+    """Run functions in parallel threads.
 
     Parameters
     ----------
@@ -140,7 +140,7 @@ def in_background(*calls: Callable[[], Any]) -> Generator[None, None, list[Any]]
     Returns
     -------
     list
-        What each returned, in order. The first error in that order is raised.
+        The return values, in order. The first error in that order is raised.
     """
 
     def run(call: Callable[[], Any]) -> Generator[tuple[Any], None, None]:
@@ -149,7 +149,7 @@ def in_background(*calls: Callable[[], Any]) -> Generator[None, None, list[Any]]
     running = [prefetch(run(call), patience_s=PATIENCE_S) for call in calls]
     values = []
     try:
-        # A generator begins with its first step, and all must have begun before one is awaited.
+        # A generator starts at its first `next`; start all of them before waiting for one.
         firsts = [next(one) for one in running]
         for one, item in zip(running, firsts, strict=True):
             while item is None:
@@ -164,7 +164,7 @@ def in_background(*calls: Callable[[], Any]) -> Generator[None, None, list[Any]]
 
 @cache
 def _thread_pools() -> ThreadpoolController:
-    """Find the libraries with threads of their own; those of torch, once it is imported."""
+    """Find the libraries with their own thread pools, including torch."""
     import torch  # noqa: F401
     from threadpoolctl import ThreadpoolController
 
@@ -172,43 +172,42 @@ def _thread_pools() -> ThreadpoolController:
 
 
 def sharing_cores(waited_s: float) -> AbstractContextManager[object]:
-    """Leave the cores to those who make what this thread waits for.
+    """Leave the cores to the stage that this thread waits for.
 
-    Of two stages that run at the same time, the one that waits has time to spare: in one thread
-    it is slower, but no longer stops the other's threads wherever they wait for each other. On
-    two cores a whole detection gains a fifth. The stage that is waited for keeps all threads.
+    Of two concurrent stages, the one that waits has time to spare. With one thread it is slower,
+    but no longer delays the other stage's threads when these wait for each other. A whole
+    detection is a fifth faster on two cores. The bottleneck keeps all threads.
 
     Parameters
     ----------
     waited_s : float
-        How many seconds this thread waited for what it works on now.
+        How long this thread waited for its current item.
 
     Returns
     -------
     context manager
-        While it is open torch computes in the calling thread alone, if that did wait. Other
-        threads are not affected.
+        Limits torch to the calling thread if it waited. Other threads are not affected.
     """
     return nullcontext() if waited_s < _WAITED_S else _one_thread()
 
 
 def _one_thread() -> AbstractContextManager[object]:
-    """Have torch compute in the calling thread alone; other threads are not affected."""
+    """Limit torch to the calling thread; other threads are not affected."""
     limit: AbstractContextManager[object] = _thread_pools().limit(limits=1, user_api="openmp")
     return limit
 
 
 def side_by_side(work: Callable[[T], object], items: Iterable[T]) -> None:
-    """Do one thing to many items, in as many threads as torch may take.
+    """Apply a function to many items, in as many threads as torch may use.
 
-    Most functions of numpy and scipy know but one thread.
+    Most functions of numpy and scipy use only one thread.
 
     Parameters
     ----------
     work : callable
-        Called with each item, in any order.
+        Function called with each item, in any order.
     items : iterable
-        What it is done to. The first error that is raised is raised here.
+        Items to process. The first error raised is raised here.
     """
     import torch
 

@@ -1,4 +1,4 @@
-"""Which numbers a network computes in."""
+"""Choose the precision that a network computes in."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PRECISIONS: tuple[Precision, ...] = ("auto", "float32", "bfloat16")
 
 
 def native_bfloat16(device: torch.device) -> bool:
-    """Say whether products in bfloat16 run on hardware made for them."""
+    """Return whether the hardware supports matrix products in bfloat16."""
     if device.type == "cpu":
         check = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
         return bool(check and check())
@@ -21,14 +21,14 @@ def native_bfloat16(device: torch.device) -> bool:
 
 
 def computing_dtype(precision: Precision, device: torch.device) -> torch.dtype:
-    """Choose what products are computed in.
+    """Return the data type for matrix products.
 
     Parameters
     ----------
     precision : {"auto", "float32", "bfloat16"}
-        "auto" is bfloat16 where `native_bfloat16` holds, and float32 elsewhere.
+        "auto" is bfloat16 if `native_bfloat16` holds, otherwise float32.
     device : torch.device
-        Where they run.
+        Device of the products.
     """
     if precision == "auto":
         return torch.bfloat16 if native_bfloat16(device) else torch.float32

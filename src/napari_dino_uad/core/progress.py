@@ -1,4 +1,4 @@
-"""Progress of long work: pipelines are generators, and this is what they yield."""
+"""Progress reports, yielded by pipelines, which are generators."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ class Progress:
     Attributes
     ----------
     step : str
-        What is being done, in words a user reads ("Reading features").
+        Current activity, in words for the user ("Reading features").
     done, total : int
-        Position within the step; `total` is 0 where it is not known.
+        Position within the step; `total` is 0 if unknown.
     detail : str
-        The scan, epoch or slice in hand.
+        Current scan, epoch or slice.
     result : object
-        A partial result to show, such as the heatmap of some slices, or None.
+        A partial result to show, such as the heatmap of some slices; or None.
     note : str
-        What the user should hear of beside the progress, once; mostly nothing.
+        A message for the user, shown once; usually empty.
     """
 
     step: str
@@ -39,9 +39,9 @@ class Progress:
 
 
 class Inner(Generic[Y, T]):
-    """A pipeline run by another one, which watches its steps and wants its result.
+    """A pipeline run inside another one, which forwards its steps and needs its result.
 
-    Iterate over it to the end; then `value` is what the pipeline returned.
+    Iterate to the end; then `value` holds the pipeline's return value.
 
     Parameters
     ----------
@@ -73,7 +73,7 @@ def drain(
     Returns
     -------
     object
-        What the pipeline returns.
+        The pipeline's return value.
     """
     inner = Inner(pipeline)
     for progress in inner:

@@ -1,8 +1,8 @@
-"""Typical healthy patches, which tell a scan of another kind whatever model looks for lesions.
+"""Typical healthy patches, used to recognise scans of another kind, whatever the method.
 
-A model of lesions may know its way around scans it was never shown: an autoregressive one foretells
-smooth tissue of any sequence well. How far the patches of a scan lie from typical healthy ones
-does not depend on it.
+A method's own score may miss such scans: an autoregressive model predicts smooth tissue of any
+sequence well. The distance of a scan's patches to typical healthy ones does not depend on the
+method.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ if TYPE_CHECKING:
 
 __all__ = ["fit_prototypes", "prototype_distance"]
 
-# As many tell scans of another kind as well as twice as many, and take 0.1 MB of a model's file.
+# Twice as many recognise scans of another kind no better. 128 take 0.1 MB in a model file.
 _PROTOTYPES = 128
 
-# Patches they are found among.
+# Number of patches clustered.
 _PATCHES = 20_000
 
 
 def fit_prototypes(healthy: FeatureSet, seed: int) -> Generator[Progress, None, torch.Tensor]:
-    """Find typical healthy patches: centres of a spherical k-means.
+    """Find typical healthy patches, as the centres of a spherical k-means.
 
     Parameters
     ----------
     healthy : FeatureSet
         Healthy slices.
     seed : int
-        Makes them repeatable.
+        Seed of the random choices.
 
     Yields
     ------
@@ -47,7 +47,7 @@ def fit_prototypes(healthy: FeatureSet, seed: int) -> Generator[Progress, None, 
     Returns
     -------
     torch.Tensor of float32, (K, C)
-        Of unit length; 128, or as many as there are patches.
+        Prototypes of unit length; 128, or as many as there are patches.
     """
     step = "Finding typical patches"
     patches = yield from draw_patches(healthy, _PATCHES, seed, True, False, step)

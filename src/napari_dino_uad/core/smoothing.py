@@ -1,4 +1,4 @@
-"""Smoothing of score maps that come slice by slice."""
+"""Smooth score maps that arrive slice by slice."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ __all__ = ["GrowingMaps"]
 
 @lru_cache(maxsize=32)
 def _gaussian(sigma: float) -> NDArray[np.float32]:
-    """Make a kernel that sums to 1; `sigma` in steps of the grid."""
-    # Below a fifth of a step a Gaussian leaves neighbours untouched.
+    """Return a kernel that sums to 1; `sigma` is in grid steps."""
+    # Below 0.2 steps, a Gaussian gives neighbours no weight.
     radius = int(np.ceil(3 * sigma)) if sigma > 0.2 else 0
     kernel = np.exp(-0.5 * (np.arange(-radius, radius + 1) / max(sigma, 1e-9)) ** 2)
     return np.asarray(kernel / kernel.sum(), dtype=np.float32)
 
 
 class GrowingMaps:
-    """The map of a scan, smoothed with a Gaussian of one width in mm along all axes.
+    """The score map of a scan, smoothed with a Gaussian of the same width in mm along all axes.
 
-    Normalised convolution: what has no weight (patches outside the tissue, slices that have not
-    come yet) takes no part, so the borders of the tissue are not dragged down. Each slice is
-    smoothed within itself once, when it comes, and across slices when it is asked for: the work
-    grows with the number of slices, not with its square.
+    Uses normalised convolution: patches without weight (outside the tissue, or in slices not added
+    yet) are ignored, so the tissue's borders are not pulled down. Each slice is smoothed in its
+    plane once, when it is added, and across slices on request. The work grows linearly with the
+    number of slices.
 
     Parameters
     ----------
     shape : (int, int, int)
         (slices, h, w).
     spacing_mm : sequence of float
-        Between patches along (slices, rows, cols).
+        Distance between patches along (slices, rows, cols).
     sigma_mm : float
-        Standard deviation; 0 leaves the map alone.
+        Standard deviation of the Gaussian; 0 turns smoothing off.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class GrowingMaps:
     def add(
         self, indices: Sequence[int], weights: NDArray[np.float32], maps: NDArray[np.float32]
     ) -> None:
-        """Add some slices: how much each patch counts, and the map, (B, h, w) both."""
+        """Add slices: the weight of each patch, and the map, both (B, h, w)."""
         from scipy.ndimage import correlate1d
 
         def within(values: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -62,7 +62,7 @@ class GrowingMaps:
         self.known[indices] = True
 
     def smoothed(self, indices: Sequence[int]) -> NDArray[np.float32]:
-        """Return the map in some slices, smoothed over all that are known.
+        """Return the map of the given slices, smoothed over all slices added so far.
 
         Parameters
         ----------
@@ -72,7 +72,7 @@ class GrowingMaps:
         Returns
         -------
         ndarray of float32, (B, h, w)
-            0 where nothing with weight is near.
+            The smoothed map; 0 where nothing nearby has weight.
         """
         radius = len(self._across) // 2
         out = np.zeros((len(indices), *self._top.shape[1:]), dtype=np.float32)

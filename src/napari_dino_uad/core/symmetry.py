@@ -1,7 +1,7 @@
-"""Left against right: how unlike its mirror image each patch of a slice is.
+"""Left-right asymmetry: how much each patch of a slice differs from its mirror image.
 
-A healthy head is nearly its own mirror image, and few lesions are. Whether that holds for a
-cohort is measured on its healthy slices, not assumed.
+A healthy head is nearly symmetric, and most lesions are not. Whether a cohort is symmetric is
+measured on its healthy slices, not assumed.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ if TYPE_CHECKING:
 
 __all__ = ["REACH", "SYMMETRIC_RATIO", "measure_symmetry", "mirror_distance"]
 
-#: Below this `measure_symmetry` calls anatomy symmetric. Heads in axial and coronal slices have
-#: 0.58 to 0.62 (FLAIR and T1, with and without the skull); what has no mirror line in the slice
-#: has 0.89: heads in sagittal slices, and retinas.
+#: Below this ratio `measure_symmetry` means symmetric anatomy. Heads in axial and coronal slices
+#: have 0.58 to 0.62 (FLAIR and T1, with and without the skull). Without a mirror line in the slice
+#: it is 0.89: heads in sagittal slices, and retinas.
 SYMMETRIC_RATIO = 0.75
 
-#: Patches within this many rows and columns of the mirrored place may be the counterpart: no
-#: head lies quite straight.
+#: Patches within this many rows and columns of the mirrored place may be the counterpart, because
+#: heads are slightly tilted.
 REACH = 1
 
-# What is nearer than this many columns looks alike because it is near, not by symmetry.
+# Patches nearer than this many columns are similar because they are close, not by symmetry.
 _NEAR = 2
 
-# Slices that symmetry is measured on.
+# Number of slices used to measure symmetry.
 _SLICES = 64
 
 
 def _row_similarities(unit: torch.Tensor, tissue: torch.Tensor) -> torch.Tensor:
-    """Compare each patch with those of its row, or as near to it as `REACH`.
+    """Compare each patch with those in its row, up to `REACH` rows and columns away.
 
     Parameters
     ----------
@@ -52,13 +52,13 @@ def _row_similarities(unit: torch.Tensor, tissue: torch.Tensor) -> torch.Tensor:
     """
     batch, _, height, width = unit.shape
     best = unit.new_full((batch, height, width, width), -1.0)
-    # Slice by slice, which needs no copy of the embeddings: five times as fast.
+    # Slice by slice, which avoids copying the embeddings: five times as fast.
     for image, inside, out in zip(unit.permute(0, 2, 3, 1), tissue, best, strict=True):
         for step in range(REACH + 1):
             upper, lower = slice(0, height - step), slice(step, height)
             cosine = torch.bmm(image[upper], image[lower].transpose(1, 2))
             if step > 0:
-                # The same products, seen from the row below.
+                # The same products, seen from the lower row.
                 back = cosine.transpose(1, 2).masked_fill(~inside[upper, None], -1.0)
                 torch.maximum(out[lower], back, out=out[lower])
             cosine.masked_fill_(~inside[lower, None], -1.0)
@@ -68,7 +68,7 @@ def _row_similarities(unit: torch.Tensor, tissue: torch.Tensor) -> torch.Tensor:
 
 
 def _mirrored(similarities: torch.Tensor, tissue: torch.Tensor) -> torch.Tensor:
-    """Pick each patch's similarity with its mirrored place, (B, h, w); -1 where there is none.
+    """Return each patch's similarity to its mirrored place, (B, h, w); -1 if there is none.
 
     The mirror line is the column of the tissue's centroid in each slice.
     """
@@ -84,27 +84,27 @@ def _mirrored(similarities: torch.Tensor, tissue: torch.Tensor) -> torch.Tensor:
 
 
 def mirror_distance(unit: torch.Tensor, tissue: torch.Tensor) -> torch.Tensor:
-    """Compare each patch with its counterpart on the other side of the slice.
+    """Compute how much each patch differs from its counterpart on the other side of the slice.
 
     Parameters
     ----------
     unit : torch.Tensor of float32, (B, C, h, w)
-        Embeddings of unit length, of slices in which left and right are columns.
+        Embeddings of unit length, of slices whose columns run from left to right.
     tissue : torch.Tensor of bool, (B, h, w)
-        Which patches are tissue.
+        True for tissue patches.
 
     Returns
     -------
     torch.Tensor of float32, (B, h, w)
-        1 - the largest cosine with the tissue patches around the mirrored place; 0 where there
-        is no tissue on either side.
+        1 - the largest cosine with the tissue patches around the mirrored place; 0 if either side
+        has no tissue.
     """
     found = _mirrored(_row_similarities(unit, tissue), tissue)
     return torch.where(found > -1, 1 - found, torch.zeros_like(found))
 
 
 def measure_symmetry(healthy: FeatureSet) -> Generator[Progress, None, float]:
-    """Say whether healthy slices are their own mirror image.
+    """Measure whether healthy slices are left-right symmetric.
 
     Parameters
     ----------
@@ -118,8 +118,8 @@ def measure_symmetry(healthy: FeatureSet) -> Generator[Progress, None, float]:
     Returns
     -------
     float
-        Mean distance of patches to their mirrored place, relative to that to other places of
-        their row. About 1 where there is no symmetry; see `SYMMETRIC_RATIO`.
+        Mean distance of patches to their mirrored place, divided by the mean distance to other
+        places in their row. About 1 without symmetry; see `SYMMETRIC_RATIO`.
     """
     step = max(1, len(healthy) // _SLICES)
     mirrored = others = 0.0
