@@ -228,7 +228,7 @@ def test_a_model_refuses_another_backbone(model):
     ("arguments", "message"),
     [
         ({"method": "dream"}, "no method 'dream'"),
-        ({"settings": {"components": 1}}, "from 2 up, but 1 came"),
+        ({"settings": {"components": 1}}, "from 2 up, got 1"),
     ],
 )
 def test_bad_settings_are_refused_before_work_begins(healthy, arguments, message):
@@ -239,7 +239,7 @@ def test_bad_settings_are_refused_before_work_begins(healthy, arguments, message
 def test_one_scan_is_too_few(healthy):
     with pytest.raises(InputError, match="at least two scans"):
         drain(fit([Case(healthy[0].volume)]))
-    with pytest.raises(InputError, match="none came"):
+    with pytest.raises(InputError, match="got none"):
         drain(fit([]))
 
 

@@ -1,4 +1,4 @@
-"""What scores mean: the false-positive rate each would have on healthy tissue."""
+"""Calibration: the false-positive rate of each score on healthy tissue."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from napari_dino_uad.core.errors import InputError
 
 __all__ = ["Calibration"]
 
-# Rates at which the healthy scores' upper quantiles are kept: evenly in the bulk, and
-# logarithmically in the tail, where thresholds live.
+# Rates at which the upper quantiles of healthy scores are kept: linear in the bulk, logarithmic in
+# the tail, where thresholds are.
 _RATES = np.unique(np.concatenate([np.linspace(0.02, 1.0, 99), np.geomspace(1e-5, 0.02, 200)]))[
     ::-1
 ]
 
-# Pixels of a scan that are kept: its rates are then resolved to a few in a million.
+# Pixels kept per scan: enough to resolve its rates to a few in a million.
 _SCAN_PIXELS = 500_000
 
-# The share of healthy scans that an interval leaves out at either side.
+# Share of healthy scans outside an interval, on either side.
 _OUTSIDE = 0.1
 
 
@@ -34,10 +34,10 @@ class Calibration:
     rates : ndarray of float64, (M,)
         False-positive rates, decreasing from 1.
     scores : ndarray of float64, (M,)
-        The score that a share `rates` of healthy pixels exceeds, in the mean over healthy
-        scans; increasing.
+        The score that a share `rates` of healthy pixels exceeds, as the mean over healthy scans;
+        increasing.
     pixels : int
-        Healthy pixels it rests on; rates below 1 / pixels are not resolved.
+        Number of healthy pixels used; rates below 1 / pixels are not resolved.
     scan_rates : ndarray of float64, (S, M)
         The share of each healthy scan's pixels that exceeds `scores`.
     """
@@ -49,27 +49,27 @@ class Calibration:
 
     @classmethod
     def from_scans(cls, healthy: Sequence[NDArray[np.floating]], least: int = 1000) -> Calibration:
-        """Calibrate on the scores of healthy scans, each of which counts the same.
+        """Calibrate on the scores of healthy scans, with equal weight for each scan.
 
-        Were all pixels pooled, a large scan would speak for the others.
+        If all pixels were pooled, a large scan would dominate.
 
         Parameters
         ----------
         healthy : sequence of ndarray, (N,)
             Scores of the healthy foreground pixels of each scan.
         least : int
-            How many there must be.
+            Minimum number of pixels.
 
         Raises
         ------
         InputError
-            If there are fewer pixels than that.
+            If there are fewer pixels than `least`.
         """
         pixels = sum(scores.size for scores in healthy)
         if pixels < least:
             raise InputError(
-                f"At least {least:,} healthy pixels are needed to calibrate, but {pixels} "
-                "came; hold out more healthy slices."
+                f"Expected at least {least:,} healthy pixels to calibrate on, got {pixels}; hold "
+                "out more healthy slices."
             )
         scans = [
             np.sort(scores[:: max(1, scores.size // _SCAN_PIXELS)]).astype(np.float64)
@@ -83,7 +83,7 @@ class Calibration:
         )
         order = np.argsort(values, kind="stable")
         values = values[order]
-        # The share of healthy pixels up to the middle of each.
+        # Share of healthy pixels up to the middle of each value.
         below = np.cumsum(shares[order]) - 0.5 * shares[order]
         scores = np.maximum.accumulate(np.interp(1 - rates, below, values))
         return cls(
@@ -108,12 +108,12 @@ class Calibration:
         """
         if not 0 < false_positive_rate <= 1:
             raise InputError(
-                f"A false-positive rate lies in (0, 1], but {false_positive_rate} came."
+                f"A false-positive rate must be in (0, 1], got {false_positive_rate}; change it."
             )
         return float(np.interp(-np.log(false_positive_rate), -np.log(self.rates), self.scores))
 
     def interval(self, false_positive_rate: float) -> tuple[float, float]:
-        """Return between which rates four in five healthy scans really lie.
+        """Return the range of actual rates in four of five healthy scans.
 
         Parameters
         ----------
@@ -123,8 +123,8 @@ class Calibration:
         Returns
         -------
         tuple of (float, float)
-            The 10th and 90th percentile over the healthy scans of the share of their pixels
-            above the nominal rate's threshold.
+            The 10th and 90th percentile, over the healthy scans, of the share of their pixels above
+            the threshold of the nominal rate.
         """
         nominal, known = -np.log(false_positive_rate), -np.log(self.rates)
         realised = [float(np.interp(nominal, known, scan)) for scan in self.scan_rates]

@@ -1,4 +1,4 @@
-"""Detection: a scan and a fitted model give a calibrated anomaly map, slice by slice."""
+"""Detection: compute a calibrated anomaly map of a scan with a fitted model, slice by slice."""
 
 from __future__ import annotations
 
@@ -41,25 +41,25 @@ if TYPE_CHECKING:
 
 __all__ = ["AnomalyMap", "PlaneMap", "SliceMaps", "detect", "score_slices"]
 
-# Slices brought from the patch grid to voxels at once.
+# Slices resampled from the patch grid to voxels in one go.
 _AT_ONCE = 16
 
-# Slices that tell the level of a scan well enough.
+# Number of slices that suffice to measure the level of a scan.
 _TELLING_SLICES = 16
 
-# Of a scan whose maps need what memory there is.
+# Scans above this size need all the memory there is for their maps.
 _LARGE_BYTES = 100_000_000
 
-# Patches that the level of what is known so far is taken from: it is taken at every batch.
+# Number of patches for the provisional level, which is measured after every batch.
 _LEVEL_SO_FAR = 10_000
 
 
 def _refined(
     maps: NDArray[np.float32], scan: PreparedScan, part: list[int] | slice, detail_mm: float
 ) -> NDArray[np.float32]:
-    """Let the maps of some slices of a scan, (B, rows, cols), follow the anatomy's edges.
+    """Refine the maps of some slices, (B, rows, cols), to follow the edges of the anatomy.
 
-    Outside the box of the scan's tissue they become 0.
+    Outside the bounding box of the scan's tissue they become 0.
     """
     out = np.zeros(maps.shape, dtype=np.float32)
     box = (slice(None), *scan.box)
@@ -70,24 +70,24 @@ def _refined(
 
 
 def _parts(count: int) -> list[slice]:
-    """Cut a number of slices into those brought to voxels at once."""
+    """Split a number of slices into parts of `_AT_ONCE`."""
     return [slice(start, start + _AT_ONCE) for start in range(0, count, _AT_ONCE)]
 
 
 @dataclass(frozen=True)
 class SliceMaps:
-    """Score maps of some slices, as soon as they are known.
+    """Score maps of some slices, available as soon as they are scored.
 
     Attributes
     ----------
     indices : list of int
         Slice numbers in the model's first plane.
     maps : ndarray of float32, (B, h, w)
-        Scores on the patch grid, smoothed and centred over what is known so far.
+        Scores on the patch grid, smoothed and centred over the slices scored so far.
     grid : PatchGrid
-        How the grid lies over the slices.
+        Position of the patch grid over the slices.
     scan : PreparedScan
-        All slices.
+        The whole prepared scan.
     detail_mm : float
         See `MapSettings`.
     """
@@ -104,14 +104,14 @@ class SliceMaps:
         return self.scan.foreground[self.indices]
 
     def scores(self) -> NDArray[np.float32]:
-        """Bring the maps to the slices' pixels, (B, rows, cols)."""
+        """Return the maps resampled to the slices' pixels, (B, rows, cols)."""
         maps = self.grid.to_slices(self.maps)
         return _refined(maps, self.scan, self.indices, self.detail_mm)
 
 
 @dataclass(frozen=True)
 class PlaneMap:
-    """Scores of a scan in the slices of one plane.
+    """Scores of a scan in one plane.
 
     Attributes
     ----------
@@ -119,10 +119,11 @@ class PlaneMap:
     scores : ndarray of float32, (slices, h, w)
         Smoothed and centred scores on the patch grid.
     grid : PatchGrid
-        How the grid lies over the slices.
+        Position of the patch grid over the slices.
     distances : ndarray of float32, (slices, h, w)
-        Of each patch to the nearest typical healthy one, smoothed; NaN outside the tissue, and
-        in slices nearer to one of these than the map is smoothed, which tell nothing more.
+        Smoothed distance of each patch to the nearest typical healthy one. NaN outside the tissue
+        and in slices that were skipped because their neighbours, within the smoothing width, tell
+        as much.
     """
 
     plane: Plane
@@ -132,7 +133,7 @@ class PlaneMap:
 
     @property
     def level(self) -> float:
-        """Median distance of the tissue; infinity where there is none."""
+        """Median distance of the tissue; infinity if there is none."""
         tissue = self.distances[np.isfinite(self.distances)]
         return float(np.median(tissue)) if tissue.size else np.inf
 
@@ -146,11 +147,11 @@ class AnomalyMap:
     volume : Volume
         The scan.
     model : FittedModel
-        What scored it, with the calibration.
+        The model that scored it, with its calibration.
     planes : tuple of PlaneMap
-        The map of each of the model's views.
+        The map of each view of the model.
     scan : PreparedScan
-        The slices as the model's first view saw them, with the foreground.
+        The scan prepared for the model's first view, with the foreground.
     seconds : dict
         Seconds spent in "prepare", "backbone" and "model".
     """
@@ -163,7 +164,7 @@ class AnomalyMap:
 
     @property
     def level(self) -> float:
-        """How far the scan's tissue lies from typical healthy tissue, in the first plane."""
+        """Median distance of the scan's tissue to typical healthy tissue, in the first plane."""
         return self.planes[0].level
 
     @cached_property
@@ -200,7 +201,7 @@ def score_slices(
     batches: Iterable[tuple[list[int], NDArray[np.float16]] | None],
     seconds: dict[str, float],
 ) -> Generator[tuple[SliceMaps | None, int], None, PlaneMap]:
-    """Score the slices of a prepared scan as they come from the backbone.
+    """Score the slices of a prepared scan as the backbone delivers them.
 
     Parameters
     ----------
@@ -209,24 +210,24 @@ def score_slices(
     model : FittedModel
         A fitted model.
     view : View
-        The one of its views that the slices are of.
+        The view of the model that the slices belong to.
     grid : PatchGrid
-        How the patches lie over the slices.
+        Position of the patch grid over the slices.
     batches : iterable of (list of int, ndarray of float16 (B, V)) or None
-        Slice numbers and the maps of the backbone's layers; None while they are being waited for.
+        Slice numbers and the maps of the backbone's layers; None while waiting for them.
     seconds : dict
-        Time spent waiting for embeddings ("backbone") and scoring ("model") is added to it.
+        The time spent waiting for embeddings ("backbone") and scoring ("model") is added here.
 
     Yields
     ------
     tuple of (SliceMaps or None, int)
-        The slices of a batch, smoothed and centred over what is known so far, and how many are
-        done; None for every None that came.
+        The slices of a batch, smoothed and centred over the slices scored so far, and how many are
+        done; None for every None in `batches`.
 
     Returns
     -------
     PlaneMap
-        Slices that did not come are 0.
+        Slices that are not in `batches` are 0.
     """
     tissue = np.zeros((len(scan), *grid.shape), dtype=bool)
     spacing = (
@@ -271,16 +272,16 @@ def score_slices(
 
 
 def _telling(scored: NDArray[np.int64], count: int, apart: float) -> NDArray[np.bool_]:
-    """Choose the slices that tell the level of a scan.
+    """Choose the slices used to measure the level of a scan.
 
     Parameters
     ----------
     scored : ndarray of int64
-        Slices that may hold tissue.
+        Slices that may contain tissue.
     count : int
-        Of all slices.
+        Number of slices in the scan.
     apart : float
-        Slices nearer to each other than this tell the same; of few slices all are wanted.
+        Distance in slices below which neighbours are redundant. Short scans use all slices.
 
     Returns
     -------
@@ -292,7 +293,7 @@ def _telling(scored: NDArray[np.int64], count: int, apart: float) -> NDArray[np.
 
 
 def _shift(model: FittedModel, level: float) -> np.float32:
-    """Return what is taken from the scores of a scan of some level."""
+    """Return the value to subtract from the scores of a scan with the given level."""
     return np.float32(level if model.maps.centring and np.isfinite(level) else 0)
 
 
@@ -305,7 +306,7 @@ def detect(
     batch: int | None = None,
     cache: FeatureCache | bool = True,
 ) -> Generator[Progress, None, AnomalyMap]:
-    """Score a scan, the slice on screen first.
+    """Score a scan, starting with the slice on screen.
 
     Parameters
     ----------
@@ -314,21 +315,21 @@ def detect(
     model : FittedModel
         A fitted model.
     backbone : Backbone, optional
-        The model's backbone if it is loaded already; otherwise it is, and run by the engine
-        that `choose_engine` finds.
+        The model's backbone, if already loaded. Otherwise it is loaded, and run by the engine that
+        `choose_engine` finds.
     first_slice : int, optional
-        Slice on screen, in the model's first plane; the others follow from there outwards.
-        The middle if not given.
+        Slice on screen, in the model's first plane, default the middle one; the others follow from
+        there outwards.
     batch : int, optional
-        Slices at once; as many as suit the backbone's engine if not given.
+        Slices per batch; default the backbone's engine's own.
     cache : FeatureCache or bool
-        Where embeddings are looked for and kept; True is the user's own cache, False none.
+        Where to look for embeddings and keep them. True is the user's own cache, False is none.
 
     Yields
     ------
     Progress
-        With a `SliceMaps` as result after every batch of the first plane, and without one
-        while waiting and in the other planes.
+        Its result is a `SliceMaps` after every batch of the first plane, and None while waiting
+        and in the other planes.
 
     Returns
     -------

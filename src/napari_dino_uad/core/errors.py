@@ -1,4 +1,4 @@
-"""The one exception for input a user can put right."""
+"""The exception for bad input that a user can fix."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ __all__ = ["InputError"]
 
 
 class InputError(ValueError):
-    """Bad input, said in one sentence: what was expected, what came, what to do.
+    """Bad input, described in one sentence: what was expected, what was found, what to do.
 
     Widgets show the message as it is; the command line prints it and exits with code 2.
     """

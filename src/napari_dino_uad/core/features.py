@@ -1,4 +1,4 @@
-"""From slices to patch embeddings, and the healthy embeddings a model learns from."""
+"""Compute patch embeddings of slices, and hold the healthy embeddings that a model learns from."""
 
 from __future__ import annotations
 
@@ -36,15 +36,15 @@ __all__ = [
     "scored_slices",
 ]
 
-# A patch counts as tissue when this share of it is foreground.
+# A patch counts as tissue if more than this share of it is foreground.
 PATCH_FOREGROUND = 0.25
 
-# Cached slices read, and so scored, at once.
+# Cached slices read, and therefore scored, in one batch.
 _CACHED_BATCH = 8
 
 
 def outwards(indices: Iterable[int], first: int) -> list[int]:
-    """Order slices from one outwards, so that what is on screen comes first.
+    """Sort slices by distance from one slice, so that the slice on screen comes first.
 
     Parameters
     ----------
@@ -56,18 +56,18 @@ def outwards(indices: Iterable[int], first: int) -> list[int]:
     Returns
     -------
     list of int
-        The same, nearest to `first` first.
+        The same numbers, nearest to `first` first.
     """
     return sorted(map(int, indices), key=lambda index: (abs(index - first), index))
 
 
 def scored_slices(scan: PreparedScan, grid: PatchGrid) -> NDArray[np.int64]:
-    """Return the slices that may hold a patch of tissue: no others are embedded to be scored."""
+    """Return the slices that may contain a patch of tissue; only these are embedded and scored."""
     return np.flatnonzero(grid.may_exceed(scan.foreground, PATCH_FOREGROUND))
 
 
 def features_key(backbone: Backbone) -> str:
-    """Name what embeddings depend on: the layers read, the weights and the engine."""
+    """Return a key for what embeddings depend on: the layers read, the weights and the engine."""
     return f"{backbone.spec.key} {backbone.sha256} {backbone.engine.spec.description}"
 
 
@@ -85,7 +85,7 @@ def cache_entry(
     cache : FeatureCache or None
         From `open_cache`.
     digest : str
-        The scan's content, from `content_digest`.
+        Digest of the scan's content, from `content_digest`.
     scan, grid, backbone
         As in `extract_features`.
     """
@@ -105,37 +105,37 @@ def extract_features(
     first_batch: int | None = None,
     entry: CacheEntry | None = None,
 ) -> Generator[tuple[list[int], NDArray[np.float16]] | None, None, None]:
-    """Read or compute what a backbone makes of some slices, batch by batch.
+    """Read from the cache, or compute, the maps of the backbone's layers, batch by batch.
 
-    Slices are prepared in one thread while the backbone runs in another and a third keeps what it
-    gave, so that neither it nor whoever takes the embeddings waits longer than need be; a few
-    batches at most are in memory.
+    One thread prepares slices, a second runs the backbone, and a third writes to the cache, so
+    that neither the backbone nor the consumer waits for the others. At most a few batches are in
+    memory.
 
     Parameters
     ----------
     scan : PreparedScan
         The scan.
     grid : PatchGrid
-        Its patch grid under this backbone.
+        The scan's patch grid for this backbone.
     backbone : Backbone
         A loaded backbone.
     order : sequence of int
         Slices to compute, in this order.
     batch : int
-        Slices at once.
+        Slices per batch.
     first_batch : int, optional
-        Slices in the first batch, fewer for a quick first answer.
+        Slices in the first batch; fewer give a quicker first result.
     entry : CacheEntry, optional
-        Where embeddings are looked for first, and kept.
+        Cache entry to read embeddings from and write them to.
 
     Yields
     ------
     tuple of (list of int, ndarray of float16 (B, V)), or None
-        Slice numbers and the maps of the backbone's layers, which `LayerLayout.join` makes
-        embeddings of; None every tenth of a second in which none came.
+        Slice numbers and the maps of the backbone's layers, which `LayerLayout.join` turns into
+        embeddings; None after every tenth of a second without a batch.
     """
     inputs = prefetch(_inputs(scan, grid, order, batch, first_batch, entry), ahead=2)
-    # Two ahead: one that waits to be taken while the next is made.
+    # Two ahead: one waits to be consumed while the next is computed.
     embedded = prefetch(_embedded(inputs, backbone), ahead=2)
     yield from prefetch(_kept(embedded, entry), ahead=2, patience_s=PATIENCE_S)
 
@@ -148,7 +148,7 @@ def _inputs(
     first_batch: int | None,
     entry: CacheEntry | None,
 ) -> Iterator[tuple[list[int], NDArray[np.float16] | torch.Tensor]]:
-    """Give what the cache holds, and the network's input for what it does not."""
+    """Yield cached maps, and the network's input for slices that are not cached."""
     known = np.zeros(len(scan), dtype=bool) if entry is None else entry.known()
     resized: dict[int, torch.Tensor] = {}
     start = 0
@@ -156,7 +156,7 @@ def _inputs(
     while start < len(order):
         cached = bool(known[order[start]])
         size = first_batch if start == 0 and first_batch else _CACHED_BATCH if cached else batch
-        # A batch is cached or not as a whole.
+        # All slices of a batch are cached, or none.
         alike = known if cached else ~known
         indices = list(takewhile(alike.__getitem__, order[start : start + size]))
         start += len(indices)
@@ -177,8 +177,8 @@ def _embedded(
     inputs: Iterable[tuple[list[int], NDArray[np.float16] | torch.Tensor] | None],
     backbone: Backbone,
 ) -> Iterator[tuple[list[int], NDArray[np.float16], bool]]:
-    """Embed what is not embedded yet, and say which was computed."""
-    # One batch is begun while the one before is waited for, so that between them nothing is idle.
+    """Embed the inputs that are not cached; the flag says whether a batch was computed."""
+    # Start a batch before waiting for the previous one, so that the engine is never idle.
     begun: deque[tuple[list[int], Callable[[], NDArray[np.float16]], bool]] = deque()
     for item in inputs:
         assert item is not None
@@ -195,7 +195,7 @@ def _embedded(
 
 
 def _fetched(maps: Callable[[], torch.Tensor]) -> NDArray[np.float16]:
-    """Wait for maps and bring them to the processor's memory, in half precision."""
+    """Wait for maps and copy them to main memory, in half precision."""
     return np.asarray(maps().half().cpu().numpy())
 
 
@@ -203,7 +203,7 @@ def _kept(
     embedded: Iterable[tuple[list[int], NDArray[np.float16], bool] | None],
     entry: CacheEntry | None,
 ) -> Iterator[tuple[list[int], NDArray[np.float16]]]:
-    """Keep what was computed."""
+    """Write computed batches to the cache and pass everything on."""
     for item in embedded:
         assert item is not None
         indices, features, computed = item
@@ -216,18 +216,18 @@ def _kept(
 
 @dataclass(frozen=True)
 class JoinedSlices:
-    """Embeddings of some slices, joined from the maps of layers as they are asked for.
+    """Embeddings of some slices, joined from layer maps on access.
 
     Attributes
     ----------
     maps : ndarray of float16, (slices, V)
-        Of all slices; of a cache entry mapped into memory.
+        Maps of all slices; of a cache entry, mapped into memory.
     indices : ndarray of int64
-        Which of them.
+        Which slices to use.
     layout : LayerLayout
-        What the maps are.
+        Layout of the maps.
     entry : CacheEntry, optional
-        Where they lie; held, so that it is not evicted meanwhile.
+        The cache entry of the maps; holding it prevents its eviction.
     """
 
     maps: NDArray[np.float16]
@@ -240,7 +240,7 @@ class JoinedSlices:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Shape as of an array, (n, C, h, w)."""
+        """Shape of the equivalent array, (n, C, h, w)."""
         return len(self.indices), sum(self.layout.channels), *self.layout.grid
 
     def __getitem__(self, part: slice) -> NDArray[np.float32]:
@@ -258,7 +258,7 @@ def collect_features(
     batch: int = 2,
     entry: CacheEntry | None = None,
 ) -> Generator[None, None, JoinedSlices]:
-    """Bring together the embeddings of some slices of a scan.
+    """Collect the embeddings of some slices of a scan.
 
     Parameters
     ----------
@@ -270,12 +270,12 @@ def collect_features(
     Yields
     ------
     None
-        At every batch and every tenth of a second.
+        After every batch and every tenth of a second.
 
     Returns
     -------
     JoinedSlices
-        Of n slices; on disk if there is a cache, so that a cohort need not fit in memory.
+        Embeddings of n slices. With a cache they stay on disk, so a cohort may exceed memory.
     """
     layout = LayerLayout.of(backbone.spec, grid.shape)
     kept = np.empty((len(indices) if entry is None else 0, layout.size), np.float16)
@@ -293,16 +293,16 @@ def collect_features(
 
 @dataclass
 class FeatureSet:
-    """Embeddings of healthy slices, as a model wants to read them.
+    """Embeddings of healthy slices, read batch by batch for fitting.
 
     Attributes
     ----------
     context : Context
-        What is done to embeddings before a model sees them.
+        Normalisation and averaging applied to embeddings before fitting.
     levels : tuple of int
-        Channels of each backbone level.
+        Channels of each layer read from the backbone.
     chunks : list of (features (n, C, h, w) float16, mask (n, h, w) bool)
-        One for each scan, in memory or on disk; the mask says which patches are tissue.
+        One per scan, in memory or on disk; the mask is True for tissue patches.
     """
 
     context: Context
@@ -326,9 +326,9 @@ class FeatureSet:
         Parameters
         ----------
         size : int
-            Slices at once, B at most.
+            Slices per batch, at most B.
         step : int
-            Only the first of every so many slices.
+            Use only every n-th slice.
         """
         import torch
 

@@ -1,4 +1,4 @@
-"""Fitting: healthy scans give a calibrated model of what is normal."""
+"""Fitting: learn a calibrated model of normal anatomy from healthy scans."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 __all__ = ["fit"]
 
-# Share of the scans held out for calibration where no validation scans are given.
+# Share of the scans held out for calibration if no validation scans are given.
 _HELD_OUT = 0.2
 
 
@@ -62,34 +62,33 @@ def fit(
     Parameters
     ----------
     cases : sequence of Case
-        Healthy scans, or scans with lesion masks whose lesion slices are then left out together
-        with those within 2 of them.
+        Healthy scans, or scans with lesion masks. Slices with lesions, and those within 2 slices
+        of them, are left out.
     valid : sequence of Case, optional
-        Other healthy scans, to choose the epoch and calibrate thresholds with. Without them a
+        Other healthy scans, used to choose the epoch and calibrate thresholds. Without them, a
         fifth of `cases` is held out, chosen by `seed`.
     method : str
         A key of `napari_dino_uad.core.normative.methods.METHODS`.
     settings : dict, optional
         Settings of the method, such as ``{"components": 250}``.
     backbone : Backbone, optional
-        A loaded backbone; the embedded default if not given, run by the engine that
-        `choose_engine` finds.
+        A loaded backbone; default the embedded one, run by the engine that `choose_engine` finds.
     preprocessing : Preprocessing, optional
-        How scans are prepared; the backbone's input size and an axial plane if not given.
+        How scans are prepared; default the backbone's input size and the axial plane.
     planes : sequence of str, optional
-        Planes to look at, each with a model of its own, whose maps are averaged: for scans
-        whose voxels are nearly cubes. The plane of `preprocessing` alone if not given.
+        Planes to use, each with its own model; their maps are averaged. Useful for scans with
+        nearly cubic voxels. Default the plane of `preprocessing`.
     context : Context, optional
-        What is done to embeddings.
+        Normalisation and averaging of embeddings.
     maps : MapSettings, optional
-        How patch scores become a map.
+        How patch scores are turned into a map.
     seed : int
         The same seed gives the same model on the same machine.
     batch : int, optional
-        Slices the backbone takes at once; as many as suit its engine if not given.
+        Slices per batch of the backbone; default its engine's own.
     cache : FeatureCache or bool
-        Where embeddings are looked for and kept; True is the user's own cache, False none, and
-        then they stay in memory.
+        Where to look for embeddings and keep them. True is the user's own cache; False keeps them
+        in memory.
 
     Yields
     ------
@@ -107,7 +106,7 @@ def fit(
     """
     from napari_dino_uad.core.prototypes import fit_prototypes
 
-    # Refused now rather than after the scans were read.
+    # Check the settings now, before the scans are read.
     new_normative(method, seed, settings or {})
     maps = maps or MapSettings()
     store = open_cache(cache)
@@ -120,7 +119,7 @@ def fit(
     preprocessing = preprocessing or Preprocessing(input_size=backbone.spec.input_size)
     if maps.symmetry and set(planes or (preprocessing.plane,)) == {"sagittal"}:
         raise InputError(
-            f"Left and right lie in different sagittal slices, but symmetry was given a weight of "
+            f"Left and right are in different sagittal slices, but symmetry has a weight of "
             f"{maps.symmetry:g}; leave it out, or add another plane."
         )
     batch = batch or backbone.engine.batch
@@ -154,7 +153,7 @@ def fit(
     versions = {
         name: version(name) for name in ("napari-dino-uad", "torch", "timm", "numpy", "SimpleITK")
     }
-    # Stands until the healthy scores are known, a few lines below.
+    # Placeholder until the healthy scores are known, a few lines below.
     none = Calibration(np.array([1.0]), np.array([0.0]), 0, np.array([[1.0]]))
     uncalibrated = FittedModel(
         views=tuple(views),
@@ -182,12 +181,13 @@ def _split(
     cases: list[Case], valid: Sequence[Case] | None, seed: int
 ) -> tuple[list[Case], list[Case]]:
     if not cases:
-        raise InputError("At least one healthy scan is needed to fit, but none came.")
+        raise InputError("Expected at least one healthy scan to fit on, got none; add some.")
     if valid is not None:
         return cases, list(valid)
     if len(cases) < 2:
         raise InputError(
-            "One scan alone cannot be split; give at least two scans, or others to validate on."
+            "Expected at least two scans, so that one can be held out, got one; add scans, or give "
+            "others to validate on."
         )
     order = np.random.default_rng(seed).permutation(len(cases))
     count = max(1, round(_HELD_OUT * len(cases)))
@@ -201,7 +201,7 @@ def _split(
 def _read(
     cases: Sequence[Case],
 ) -> Iterator[tuple[int, Volume, NDArray[np.bool_] | None]]:
-    """Read scans and their masks."""
+    """Read scans and their masks: number, volume, mask."""
     for number, case in enumerate(cases):
         volume = case.read()
         yield number, volume, case.read_mask(volume)
@@ -210,7 +210,7 @@ def _read(
 def _healthy_scans(
     cases: Sequence[Case], preprocessing: Preprocessing
 ) -> Iterator[tuple[int, PreparedScan, NDArray[np.int64], str]]:
-    """Read and prepare scans: number, scan, healthy slices, name of its content."""
+    """Read and prepare scans: number, scan, healthy slices, digest of the content."""
     for number, volume, mask in _read(cases):
         scan = prepare(volume, preprocessing)
         indices = healthy_slices(scan, mask, preprocessing.plane)
@@ -226,7 +226,7 @@ def _collect(
     step: str,
     cache: FeatureCache | None,
 ) -> Generator[Progress, None, None]:
-    """Fill a feature set with the healthy slices of some cases."""
+    """Add the healthy slices of some cases to a feature set."""
     waiting = Progress(step, 0, len(cases), cases[0].name if cases else "")
     yield waiting
     for item in prefetch(_healthy_scans(cases, preprocessing), patience_s=PATIENCE_S):
@@ -255,14 +255,14 @@ def _measure_scale(
     maps: MapSettings,
     plane: Plane,
 ) -> Generator[Progress, None, ScoreScale]:
-    """Measure the scores of healthy patches, and their asymmetry where the cohort is symmetric."""
+    """Measure the scores of healthy patches, and their asymmetry if the cohort is symmetric."""
     import torch
 
     from napari_dino_uad.core.symmetry import SYMMETRIC_RATIO, measure_symmetry, mirror_distance
 
     weight = maps.symmetry
     if plane == "sagittal":
-        # Left and right lie in different slices.
+        # Left and right are in different slices.
         weight = 0.0
     elif weight is None:
         measuring = Inner(measure_symmetry(train))
@@ -286,11 +286,11 @@ def _measure_scale(
 
 
 def _moments(parts: list[NDArray[np.float32]]) -> tuple[float, float]:
-    """Return mean and standard deviation of all values together."""
+    """Return the mean and standard deviation of all values."""
     values = np.concatenate(parts).astype(np.float64) if parts else np.zeros(0)
     if not values.size:
         raise InputError(
-            "No validation scan has a healthy slice with enough tissue; give others to validate on."
+            "Expected validation scans with healthy tissue, got none; give others to validate on."
         )
     return float(values.mean()), max(float(values.std()), 1e-12)
 
@@ -302,11 +302,11 @@ def _healthy_scores(
     batch: int,
     cache: FeatureCache | bool,
 ) -> Generator[Progress, None, tuple[list[NDArray[np.float32]], list[NDArray[np.float32]]]]:
-    """Detect on the validation scans; return scores and distances of their healthy tissue by scan.
+    """Detect on the validation scans; return scores and distances of healthy tissue by scan.
 
-    Where there are masks all tissue outside them counts as healthy, not that of healthy slices
-    alone: those lie at the ends of an organ and do not stand for its middle, and what glows
-    around a lesion is a false positive too.
+    With masks, all tissue outside the mask counts as healthy, not only tissue in healthy slices:
+    those are at the ends of an organ and do not represent its middle, and high scores around a
+    lesion are false positives too.
 
     The distances are those of patches to their nearest prototype.
     """

@@ -1,4 +1,4 @@
-"""From the scores of patches to the map of a scan: one unit, smoothed, centred, and refined."""
+"""Turn patch scores into the map of a scan: a common unit, smoothing, centring, refinement."""
 
 from __future__ import annotations
 
@@ -19,41 +19,40 @@ __all__ = [
     "scan_level",
 ]
 
-#: Weight of the comparison of left and right where the cohort is symmetric.
+#: Weight of the left-right comparison if the cohort is symmetric.
 SYMMETRY_WEIGHT = 0.5
 
-# Variance of scaled intensities below which a window counts as flat, so that noise is no edge.
+# Variance of scaled intensities below which a window counts as flat, so noise makes no edges.
 _FLAT = 1e-3
 
-# Samples across the radius of a refinement: more change nothing but the time.
+# Samples across the radius of a refinement window; more only take time.
 _RADIUS_SAMPLES = 5
 
-# Patches that the level of a scan is taken from at most: its error is then far below a pixel's
-# noise.
+# Maximum number of patches for the level of a scan; its error is then far below the noise of a
+# pixel.
 _LEVEL_PATCHES = 50_000
 
 
 @dataclass(frozen=True)
 class MapSettings:
-    """How patch scores become the map of a scan. Saved with the model.
+    """How patch scores are turned into the map of a scan. Saved with the model.
 
     Attributes
     ----------
     smoothing_mm : float
-        Standard deviation of the Gaussian that smooths the map, in mm along all axes; of a scan
-        that tells no spacing in pixels of the network's input.
+        Standard deviation of the Gaussian that smooths the map, in mm along all axes; in pixels of
+        the network input if the scan has no spacing.
     detail_mm : float
         Radius of the windows in which the map is fitted to the scan's intensities, so that its
-        edges follow those of the anatomy, in the same unit; 0 leaves it as smooth as the patches
-        are large.
+        edges follow the anatomy; same unit as above. 0 turns this off, and the map stays as smooth
+        as the patches are large.
     symmetry : float or None
-        Weight of the distance between a patch and its mirror image, in healthy standard
-        deviations beside the model's score. 0 leaves it out; None lets the healthy cohort
-        decide whether it is symmetric. Sagittal slices are never compared: left and right lie in
-        different ones.
+        Weight of the distance between a patch and its mirror image, relative to the model's score,
+        both in healthy standard deviations. 0 turns it off. None uses it if the healthy cohort is
+        symmetric. Not used in sagittal slices, where left and right are in different slices.
     centring : bool
-        Whether the scan's own median score is taken from its scores. Scanners and people shift
-        the scores of a whole scan; a lesion those of a part.
+        Whether to subtract a scan's own median score. Scanners and patients shift the scores of
+        the whole scan, a lesion only those of a part.
     """
 
     smoothing_mm: float = 5.0
@@ -64,21 +63,23 @@ class MapSettings:
     def __post_init__(self) -> None:
         for name, value in (("smoothing", self.smoothing_mm), ("detail radius", self.detail_mm)):
             if not 0 <= value < np.inf:
-                raise InputError(f"The {name} is 0 mm or more, but {value} came.")
+                raise InputError(f"The {name} must be 0 mm or more, got {value}; raise it.")
         if self.symmetry is not None and not 0 <= self.symmetry < np.inf:
-            raise InputError(f"The weight of symmetry is 0 or more, but {self.symmetry} came.")
+            raise InputError(
+                f"The weight of symmetry must be 0 or more, got {self.symmetry}; raise it."
+            )
 
 
 @dataclass(frozen=True)
 class ScoreScale:
-    """Healthy scores of patches, which give scores of every model one unit.
+    """Healthy patch scores, which bring the scores of every method to one unit.
 
     Attributes
     ----------
     mean, deviation : float
-        Of the model's scores on healthy patches.
+        Mean and standard deviation of the model's scores on healthy patches.
     mirror_mean, mirror_deviation : float
-        Of the distances of healthy patches to their mirror image.
+        The same for the distances of healthy patches to their mirror image.
     symmetry : float
         Weight of those distances.
     """
@@ -92,14 +93,14 @@ class ScoreScale:
     def combine(
         self, scores: NDArray[np.float32], mirror: NDArray[np.float32] | None
     ) -> NDArray[np.float32]:
-        """Express scores in healthy standard deviations and add the weighted asymmetry.
+        """Convert scores to healthy standard deviations and add the weighted asymmetry.
 
         Parameters
         ----------
         scores : ndarray of float32, (B, h, w)
-            Of the model.
+            Scores of the model.
         mirror : ndarray of float32, (B, h, w), or None
-            From `mirror_distance`; None where it has no weight.
+            From `mirror_distance`; None if its weight is 0.
 
         Returns
         -------
@@ -114,16 +115,16 @@ class ScoreScale:
 def scan_level(
     maps: NDArray[np.float32], tissue: NDArray[np.bool_], most: int = _LEVEL_PATCHES
 ) -> float:
-    """Return the median score of a scan's tissue; infinity where there is none.
+    """Return the median score of a scan's tissue; infinity if there is none.
 
     Parameters
     ----------
     maps : ndarray of float32, (slices, h, w)
         Smoothed scores.
     tissue : ndarray of bool, (slices, h, w)
-        Which patches are tissue, of the slices that are scored.
+        True for tissue patches of the slices scored.
     most : int
-        How many patches it is taken from, about.
+        Approximate number of patches to use.
     """
     values = maps[tissue]
     values = values[:: max(1, len(values) // most)]
@@ -137,25 +138,25 @@ def refine_maps(
     pixel_mm: Sequence[float],
     radius_mm: float,
 ) -> NDArray[np.float32]:
-    """Let the edges of maps follow those of the slices they lie on.
+    """Make the edges of maps follow the edges in their slices.
 
-    In every window the map is a linear function of the intensities, fitted by least squares over
+    In every window, the map is a linear function of the intensities, fitted by least squares over
     the tissue: the guided filter of K. He, J. Sun and X. Tang, "Guided Image Filtering", IEEE
-    TPAMI 35 (2013), Eqs. 5, 6 and 8, with the windows' coefficients found on a coarser grid and
-    brought back, as the same authors' fast version does (arXiv 1505.00996).
+    TPAMI 35 (2013), Eqs. 5, 6 and 8. The coefficients are computed on a coarser grid and enlarged,
+    as in the same authors' fast version (arXiv 1505.00996).
 
     Parameters
     ----------
     maps : ndarray of float32, (B, rows, cols)
-        Scores brought to the pixels.
+        Scores, resampled to pixels.
     intensities : ndarray of float32, (B, rows, cols)
         The slices, scaled to [0, 1].
     foreground : ndarray of bool, (B, rows, cols)
         Tissue.
     pixel_mm : sequence of float
-        Size of a pixel along rows and columns.
+        Pixel size along rows and columns, in mm.
     radius_mm : float
-        Half the edge of a window; 0 leaves the maps alone.
+        Half the edge of a window in mm; 0 returns the maps unchanged.
 
     Returns
     -------
@@ -191,7 +192,7 @@ def refine_maps(
 
 
 def _enlarged(maps: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.float32]:
-    """Bring maps (B, h, w) to (B, *shape), bilinearly."""
+    """Enlarge maps (B, h, w) to (B, *shape), bilinearly."""
     import torch
     import torch.nn.functional as F
 
