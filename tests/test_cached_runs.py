@@ -103,5 +103,5 @@ def test_cache_info_and_clear(monkeypatch, tmp_path, model, ill):
     assert "1, 1 of them complete" in told.output
     # The maps of a phantom are too few to show in GB.
     open_cache().entry(CacheKey("large", "backbone", "{}"), (1, 4_000_000))
-    assert "0.01 GB came free" in CliRunner().invoke(app, ["cache", "clear"]).output
+    assert "0.01 GB freed" in CliRunner().invoke(app, ["cache", "clear"]).output
     assert open_cache().usage().entries == 0

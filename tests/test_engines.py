@@ -139,7 +139,7 @@ def test_networks_are_converted_once_and_a_damaged_one_again(cache, backbone, mo
     assert weights.stat().st_size > 1_000_000
     told = CliRunner().invoke(app, ["cache", "info"]).output
     assert "networks  0.01 GB" in told
-    assert "0.01 GB came free" in CliRunner().invoke(app, ["cache", "clear"]).output
+    assert "0.01 GB freed" in CliRunner().invoke(app, ["cache", "clear"]).output
     assert not list((cache / "networks").iterdir())
 
 

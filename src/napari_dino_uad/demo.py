@@ -1,4 +1,4 @@
-"""The demo: fit on synthetic healthy heads, and find the lesions of another one in napari."""
+"""The demo: fit on synthetic healthy heads, and find the lesions in another head in napari."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ if TYPE_CHECKING:
 __all__ = ["fit_phantoms", "open_window", "run"]
 
 _HEALTHY = 10
-# Seeds far from the cohort's, so that the head with lesions is none of those the model knows.
+# Seed far from those of the cohort, so that the model has not seen the head with lesions.
 _ILL_SEED = 1000
 _LESIONS = 3
-# Enough for ten heads, and quick.
+# Enough for ten heads, and fast.
 _COMPONENTS = 150
 _EPOCHS = 6
 _WAIT_S = 300
 
 
 def fit_phantoms() -> Generator[Progress, None, tuple[FittedModel, Phantom]]:
-    """Make a synthetic cohort, fit a model on it, and make a head with lesions.
+    """Create a synthetic cohort, fit a model on it, and create a head with lesions.
 
     Yields
     ------
@@ -58,7 +58,7 @@ def fit_phantoms() -> Generator[Progress, None, tuple[FittedModel, Phantom]]:
 
 
 def open_window(model: FittedModel, ill: Phantom) -> tuple[Viewer, DetectWidget]:
-    """Open napari on a head with lesions, with the Detect widget at work on it."""
+    """Open napari on a head with lesions, with the Detect widget running on it."""
     import napari
     from napari.layers import Layer
     from qtpy.QtCore import QTimer
@@ -78,7 +78,7 @@ def open_window(model: FittedModel, ill: Phantom) -> tuple[Viewer, DetectWidget]
 
 
 def _middle_of_lesions(ill: Phantom) -> float:
-    """Return the position in mm of the slice with the most lesion."""
+    """Return the position in mm of the slice with the largest lesion area."""
     index = int(ill.lesion.sum(axis=(1, 2)).argmax())
     return ill.volume.origin_mm[0] + index * ill.volume.spacing_mm[0]
 
@@ -91,9 +91,9 @@ def run(
     Parameters
     ----------
     screenshot : Path, optional
-        Write a picture of the window there once the map is done, and close.
+        Save a screenshot of the window to this file once the map is done, then close.
     on_progress : callable, optional
-        Called with every `Progress` of making the cohort and fitting.
+        Called with every `Progress` while creating the cohort and fitting.
 
     Raises
     ------
@@ -126,7 +126,7 @@ def run(
         failed.append(reason)
         application.quit()
 
-    # A moment later the canvas has drawn what the widget has just set.
+    # Wait a moment until the canvas has drawn the result.
     widget.findings_job.succeeded.connect(lambda _: QTimer.singleShot(500, take))
     widget.job.failed.connect(fail)
     widget.findings_job.failed.connect(fail)
@@ -135,11 +135,11 @@ def run(
     application.exec_()
     viewer.close()
     if failed:
-        raise InputError(f"The demo did not come to an end: {failed[0]}")
+        raise InputError(f"The demo did not finish: {failed[0]}")
 
 
 def _check_window() -> None:
-    """Say what is missing before minutes are spent."""
+    """Check that a window can be opened, before minutes are spent on the fit."""
     import os
     import sys
 
@@ -152,6 +152,6 @@ def _check_window() -> None:
     headless = not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
     if sys.platform.startswith("linux") and headless:
         raise InputError(
-            "There is no display to open a window on; run it under Xvfb: xvfb-run -a "
+            "Expected a display to open a window on, got none; run it under Xvfb: xvfb-run -a "
             "napari-dino-uad demo --screenshot demo.png."
         )

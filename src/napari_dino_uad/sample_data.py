@@ -1,4 +1,4 @@
-"""Sample data of the plugin: synthetic heads, made when they are asked for."""
+"""Sample data of the plugin: synthetic heads, created on request."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ LayerData = tuple[NDArray[Any], dict[str, Any], str]
 
 
 def healthy_phantom() -> list[LayerData]:
-    """Make a healthy head."""
+    """Create a healthy head."""
     return [volume_layer(make_phantom(_HEALTHY_SEED).volume)]
 
 
 def phantom_with_lesions() -> list[LayerData]:
-    """Make a head with lesions, and their outline as labels."""
+    """Create a head with lesions, and their true outline as labels."""
     phantom = make_phantom(_LESION_SEED, lesions=_LESIONS)
     labels = labels_layer(phantom.volume, phantom.lesion, f"{phantom.volume.name} truth")
     labels[1]["visible"] = False

@@ -1,4 +1,4 @@
-"""`bench`: every method on a data set with lesion masks, several seeds, one table."""
+"""`bench`: compare methods on a data set with lesion masks, over several seeds."""
 
 from __future__ import annotations
 
@@ -18,33 +18,35 @@ __all__ = ["register"]
 
 Data = Annotated[Path, typer.Argument(metavar="DATA", help="Folder of the data set.")]
 Methods = Annotated[str, typer.Option(metavar="METHOD,...", help="Methods to compare.")]
-Seeds = Annotated[str, typer.Option(metavar="N,N,...", help="Seeds; each is a run of its own.")]
+Seeds = Annotated[str, typer.Option(metavar="N,N,...", help="Seeds; one run for each.")]
 Out = Annotated[
     Path, typer.Option("--out", "-o", metavar="DIR", help="Folder for the tables and the runs.")
 ]
 Settings = Annotated[
     list[str] | None,
     typer.Option(
-        "--set", metavar="METHOD.KEY=VALUE", help="A setting of a method, as dpmm.components=250."
+        "--set",
+        metavar="METHOD.KEY=VALUE",
+        help="A setting of a method, such as dpmm.components=250.",
     ),
 ]
 BackboneKey = Annotated[
-    str, typer.Option(metavar="KEY", help="A key that the command backbones lists.")
+    str, typer.Option(metavar="KEY", help="Backbone; see the command backbones for the keys.")
 ]
 Readme = Annotated[
     Path | None,
-    typer.Option(metavar="FILE", help="Put the table between its two markers there, too."),
+    typer.Option(metavar="FILE", help="Also put the table between its two markers in this file."),
 ]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Make finished runs again.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Repeat finished runs.")]
 
 _ABOUT = {
-    "lgg": "FLAIR head scans: DATA holds train, valid and test with *_flair.nii.gz, "
+    "lgg": "FLAIR head scans: DATA contains train, valid and test with *_flair.nii.gz and "
     "*_lesion.nii.gz.",
-    "oct": "Retinal B-scans: DATA holds img and fluid with img_N.png, 11 of each patient.",
+    "oct": "Retinal B-scans: DATA contains img and fluid with img_N.png, 11 per patient.",
 }
 _WRITES = (
-    "Writes {name}.json, {name}.csv and {name}.md. A finished run of the same data, settings and "
-    "code is not made again, so a stopped benchmark goes on where it was."
+    "Writes {name}.json, {name}.csv and {name}.md. Finished runs with the same data, settings and "
+    "code are reused, so a stopped benchmark resumes where it was."
 )
 _OUT = Path("benchmarks/results")
 _METHODS = ",".join(METHODS)
@@ -60,7 +62,7 @@ def register(app: typer.Typer) -> None:
 
 
 def _command(name: str) -> Callable[..., None]:
-    """Make the command of a split; all take the same options."""
+    """Create the command of a split; all have the same options."""
 
     def run(
         data: Data,
@@ -83,7 +85,7 @@ def _command(name: str) -> Callable[..., None]:
         split = {"lgg": lgg_split, "oct": oct_split}[name](data)
         numbers = _seeds(seeds)
         if readme is not None:
-            # Found out now rather than after an hour.
+            # Fail now rather than after an hour.
             read_section(readme.read_text(encoding="utf-8"), split.name)
         writable_folder(out)
         loaded = load_on(device, engine, backbone, weights)
@@ -110,15 +112,15 @@ def _command(name: str) -> Callable[..., None]:
 
 
 def _methods(names: str, assignments: list[str]) -> dict[str, dict[str, Any]]:
-    """Read methods and their settings."""
+    """Parse methods and their settings."""
     methods = [name.strip() for name in names.split(",") if name.strip()]
     own: dict[str, list[str]] = {find_method(name).key: [] for name in methods}
     for assignment in assignments:
         method, dot, rest = assignment.partition(".")
         if not dot or method not in own:
             raise InputError(
-                f"A setting here is METHOD.KEY=VALUE with one of {', '.join(own)}, but "
-                f"{assignment!r} came."
+                f"A setting must be METHOD.KEY=VALUE with one of {', '.join(own)}, got "
+                f"{assignment!r}."
             )
         own[method].append(rest)
     return {method: parse_settings(method, rest) for method, rest in own.items()}
@@ -128,9 +130,9 @@ def _seeds(text: str) -> list[int]:
     try:
         seeds = [int(part) for part in text.split(",")]
     except ValueError as error:
-        raise InputError(f"Seeds are whole numbers with commas between, but {text!r} came.") from (
-            error
-        )
+        raise InputError(
+            f"Seeds must be whole numbers separated by commas, such as 0,1,2, got {text!r}."
+        ) from error
     if min(seeds) < 0:
-        raise InputError(f"A seed is 0 or more, but {min(seeds)} came.")
+        raise InputError(f"A seed must be 0 or more, got {min(seeds)}.")
     return list(dict.fromkeys(seeds))

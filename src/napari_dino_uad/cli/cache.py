@@ -1,4 +1,4 @@
-"""`cache`: what is kept on disk, so that a scan meets a backbone once."""
+"""`cache`: the embeddings and networks on disk, which save running the backbone again."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ __all__ = ["register"]
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    cache = typer.Typer(help="What is kept on disk.", no_args_is_help=True)
+    cache = typer.Typer(help="Show or clear the cache on disk.", no_args_is_help=True)
     cache.command("info")(_info)
     cache.command("clear")(_clear)
     app.add_typer(cache, name="cache")
 
 
 def _info() -> None:
-    """Say where the cache is and how full."""
+    """Show where the cache is and how full it is."""
     from napari_dino_uad.core.cache import FOLDER_VARIABLE, LIMIT_VARIABLE, open_cache
     from napari_dino_uad.core.openvino_engine import ConvertedNetworks
 
     cache = open_cache()
     if cache is None:
-        typer.echo(f"The cache is off: {FOLDER_VARIABLE} says so.")
+        typer.echo(f"The cache is turned off by {FOLDER_VARIABLE}.")
         return
     usage = cache.usage()
     typer.echo(f"folder    {cache.folder} (change it with {FOLDER_VARIABLE})")
@@ -38,15 +38,17 @@ def _info() -> None:
 
 
 def _clear() -> None:
-    """Remove embeddings and converted networks; they are made again when they are needed.
+    """Remove embeddings and converted networks; they are made again when needed.
 
-    Which engine was found fastest stays: `engines --forget` is for that.
+    Engine measurements stay; remove them with `engines --forget`.
     """
     from napari_dino_uad.core.cache import FOLDER_VARIABLE, open_cache
     from napari_dino_uad.core.openvino_engine import ConvertedNetworks
 
     cache = open_cache()
     if cache is None:
-        raise InputError(f"There is no cache to clear, because {FOLDER_VARIABLE} is off.")
+        raise InputError(
+            f"Expected a cache to clear, but it is turned off by {FOLDER_VARIABLE}; unset that."
+        )
     free = cache.clear() + ConvertedNetworks(cache.folder.parent).clear()
-    typer.echo(f"{free / 1e9:.2f} GB came free in {cache.folder.parent}.")
+    typer.echo(f"{free / 1e9:.2f} GB freed in {cache.folder.parent}.")

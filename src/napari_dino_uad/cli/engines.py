@@ -1,4 +1,4 @@
-"""`engines`: what can run a backbone here, and what was found to be fastest."""
+"""`engines`: what can run a backbone on this machine, and what is fastest."""
 
 from __future__ import annotations
 
@@ -20,11 +20,12 @@ def _engines(
     forget: Annotated[
         bool,
         typer.Option(
-            "--forget", help="Forget what was measured; the next run measures and may differ."
+            "--forget",
+            help="Forget all measurements; the next run measures again and may choose differently.",
         ),
     ] = False,
 ) -> None:
-    """List the engines of this machine, and what was measured of each with which backbone."""
+    """List the engines of this machine, and their measurements for each backbone."""
     from napari_dino_uad.core.engine_choice import available_engines, decide
     from napari_dino_uad.core.engine_measurement import forget as forget_all
     from napari_dino_uad.core.engine_measurement import remembered
@@ -37,7 +38,7 @@ def _engines(
     for where, measured in remembered():
         chosen = decide(measured, where["engines"])
         table = new_table(
-            "engine ", "seconds a slice", "least cosine", "chosen ",
+            "engine ", "seconds per slice", "smallest cosine", "chosen ",
             title=f"{where['backbone']}, input {where['input_size']}, {where['processor']}",
         )  # fmt: skip
         for one in measured:

@@ -1,4 +1,4 @@
-"""`backbones` and `info`: what there is, and what a model file holds."""
+"""`backbones` and `info`: list and download backbones, and show a model file."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from napari_dino_uad.cli.terminal import new_table, note, output, progress_bars,
 
 __all__ = ["register"]
 
-# False-positive rates whose thresholds `info` tells.
+# False-positive rates whose thresholds `info` shows.
 _RATES = (0.1, 0.05, 0.01, 0.001)
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    backbones = typer.Typer(help="The networks that describe patches: list and download them.")
+    backbones = typer.Typer(help="List and download backbones, the networks that embed patches.")
     backbones.callback(invoke_without_command=True)(_backbones)
     backbones.command("list")(_list)
     backbones.command("download")(_download)
@@ -31,7 +31,7 @@ def _backbones(context: typer.Context) -> None:
 
 
 def _list() -> None:
-    """List the backbones: licence, size, and whether each is on this machine already."""
+    """List the backbones: licence, size, and whether each is already on this machine."""
     from napari_dino_uad.core.backbone_hub import weights_here
     from napari_dino_uad.core.backbones import BACKBONES, DEFAULT_BACKBONE
 
@@ -55,14 +55,14 @@ def _list() -> None:
 
 def _download(
     key: Annotated[
-        str, typer.Argument(metavar="KEY", help="A key that the command backbones lists.")
+        str, typer.Argument(metavar="KEY", help="Backbone; see the command backbones for the keys.")
     ],
-    to: Annotated[Path, typer.Option(metavar="FOLDER", help="Where to leave KEY.safetensors.")],
+    to: Annotated[Path, typer.Option(metavar="FOLDER", help="Folder for KEY.safetensors.")],
 ) -> None:
     """Download weights into one file, to be carried to a machine without a network.
 
-    There, give the file to fit and detect with --weights. A file that is there already is not
-    downloaded again.
+    There, pass the file to fit and detect with --weights. An existing file is not downloaded
+    again.
     """
     from napari_dino_uad.core.backbone_hub import download_weights, file_sha256
     from napari_dino_uad.core.backbones import backbone_spec
@@ -80,13 +80,13 @@ def _download(
 
 
 def _info(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A model that fit saved.")],
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A model saved by fit.")],
 ) -> None:
-    """Say what a model file holds."""
+    """Show what is in a model file."""
     from napari_dino_uad.core.errors import InputError
 
     if not model.is_file():
-        raise InputError(f"There is no model file at {model}.")
+        raise InputError(f"There is no model file at {model}; check the path.")
     from napari_dino_uad.core.model_file import load_model
 
     fitted = load_model(model)
@@ -111,15 +111,15 @@ def _info(
     say(
         "map",
         f"smoothing {fitted.maps.smoothing_mm:g} mm and edges within {fitted.maps.detail_mm:g} mm "
-        f"(input pixels where a scan tells no spacing), "
-        f"weight of left against right {weights}, "
+        f"(input pixels if a scan has no spacing), "
+        f"weight of left-right symmetry {weights}, "
         f"{'' if fitted.maps.centring else 'not '}centred on each scan",
     )
     say("cohort", ", ".join(f"{key.replace('_', ' ')} {one}" for key, one in fitted.cohort.items()))
     say("calibration", f"{calibration.pixels} healthy pixels")
     for rate in _RATES:
         resolved = rate >= calibration.rates.min()
-        text = "too few pixels to tell"
+        text = "not resolved, too few pixels"
         if resolved:
             low, high = calibration.interval(rate)
             text = (

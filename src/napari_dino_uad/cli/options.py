@@ -1,4 +1,4 @@
-"""Options that several commands share, and turning what was typed into what the core takes."""
+"""Options shared by several commands, and parsing of their values."""
 
 from __future__ import annotations
 
@@ -42,52 +42,53 @@ __all__ = [
 
 Scans = Annotated[list[Path], typer.Argument(metavar="SCANS", help="Scans: files or folders.")]
 Model = Annotated[
-    Path, typer.Option("--model", "-m", metavar="MODEL", help="A model that fit saved.")
+    Path, typer.Option("--model", "-m", metavar="MODEL", help="A model saved by fit.")
 ]
 Pattern = Annotated[
     str | None,
     typer.Option(
-        metavar="PATTERN", help="Names of scans in folders, as '*_flair.nii.gz'; * is the case."
+        metavar="PATTERN",
+        help="File names of scans in folders, such as '*_flair.nii.gz'; * is the case.",
     ),
 ]
 MaskPattern = Annotated[
     str | None,
     typer.Option(
         metavar="PATTERN",
-        help="Names of lesion masks, as '*_lesion.nii.gz' beside the scans, or '../masks/*.png' "
-        "as seen from the scan's folder.",
+        help="File names of lesion masks, such as '*_lesion.nii.gz' beside the scans, or "
+        "'../masks/*.png' relative to the scan's folder.",
     ),
 ]
 Weights = Annotated[
     Path | None,
-    typer.Option(metavar="FILE", help="A file of the backbone's weights, instead of its hub."),
+    typer.Option(metavar="FILE", help="File of the backbone's weights, used instead of the hub."),
 ]
 Device = Annotated[str, typer.Option(metavar="auto|cpu|cuda|mps", help="Where the backbone runs.")]
 Engine = Annotated[
     str,
     typer.Option(
         metavar="auto|torch|openvino",
-        help="What runs the backbone: auto measures once which is fastest on this machine. A "
-        "precision can be named too or alone, as 'torch float32'.",
+        help="What runs the backbone: auto measures once which is fastest on this machine. Add or "
+        "give a precision, such as 'torch float32'.",
     ),
 ]
 NoCache = Annotated[
     bool,
-    typer.Option("--no-cache", help="Neither look for embeddings on disk nor keep them there."),
+    typer.Option("--no-cache", help="Do not read or keep embeddings on disk."),
 ]
 
-# Given by options of their own.
+# These have their own options.
 _NOT_SETTINGS = frozenset({"seed"})
 
 
 def path_of(case: Case) -> Path:
-    """Return the file or folder of a case, which on the command line every case has."""
+    """Return the file or folder of a case; on the command line, every case has one."""
     assert isinstance(case.scan, Path)
     return case.scan
 
 
 def parse_window(text: str | None) -> tuple[float, float] | None:
-    """Read an intensity window.
+    """Parse an intensity window.
 
     Parameters
     ----------
@@ -97,7 +98,7 @@ def parse_window(text: str | None) -> tuple[float, float] | None:
     Raises
     ------
     InputError
-        If it is neither.
+        If the text is neither.
     """
     from napari_dino_uad.core.slices import CT_WINDOWS
 
@@ -110,20 +111,20 @@ def parse_window(text: str | None) -> tuple[float, float] | None:
         centre, width = (float(part) for part in parts)
     except ValueError as error:
         raise InputError(
-            f"A window is CENTRE,WIDTH or one of {', '.join(CT_WINDOWS)}, but {text!r} came."
+            f"A window must be CENTRE,WIDTH or one of {', '.join(CT_WINDOWS)}, got {text!r}."
         ) from error
     if not (math.isfinite(centre) and math.isfinite(width)):
-        raise InputError(f"A window has a finite centre and width, but {text!r} came.")
+        raise InputError(f"A window must have a finite centre and width, got {text!r}.")
     return centre, width
 
 
 def parse_symmetry(text: str) -> float | None:
-    """Read the weight of the comparison of left and right; None is auto.
+    """Parse the weight of the left-right comparison; None for auto.
 
     Raises
     ------
     InputError
-        If it is neither a number nor auto.
+        If the text is neither a number nor auto.
     """
     if text == "auto":
         return None
@@ -131,29 +132,29 @@ def parse_symmetry(text: str) -> float | None:
         return float(text)
     except ValueError as error:
         raise InputError(
-            f"The weight of symmetry is auto or a number from 0 up, but {text!r} came."
+            f"The weight of symmetry must be auto or a number from 0 up, got {text!r}."
         ) from error
 
 
 def parse_settings(method: str, assignments: Sequence[str]) -> dict[str, Any]:
-    """Read settings of a method.
+    """Parse settings of a method.
 
     Parameters
     ----------
     method : str
         Name of the method.
     assignments : sequence of str
-        Each ``KEY=VALUE``.
+        Strings ``KEY=VALUE``.
 
     Returns
     -------
     dict
-        Values of the types that the method's settings have.
+        Values, converted to the types of the method's settings.
 
     Raises
     ------
     InputError
-        If the method or a key is unknown, or a value is of another type.
+        If the method or a key is unknown, or a value has another type.
     """
     from napari_dino_uad.core.normative.methods import find_method
 
@@ -168,7 +169,7 @@ def parse_settings(method: str, assignments: Sequence[str]) -> dict[str, Any]:
         key, equals, text = assignment.partition("=")
         key = key.strip()
         if not equals:
-            raise InputError(f"A setting is KEY=VALUE, but {assignment!r} came.")
+            raise InputError(f"A setting must be KEY=VALUE, got {assignment!r}.")
         if key in _NOT_SETTINGS:
             raise InputError(f"{key} is not a setting; give it as --{key} VALUE.")
         if key not in known:
@@ -176,7 +177,7 @@ def parse_settings(method: str, assignments: Sequence[str]) -> dict[str, Any]:
                 f"The method {method} has no setting {key!r}; it has {', '.join(known)}."
             )
         settings[key] = _parse_value(key, text.strip(), hints[key])
-    # The class checks the ranges, now rather than after the scans were read.
+    # The class checks the ranges. Do it now, before the scans are read.
     kind(**settings)
     return settings
 
@@ -203,14 +204,14 @@ def _parse_value(key: str, text: str, kind: Any) -> Any:
             except ValueError:
                 continue
     expected = " or ".join(_describe(choice) for choice in choices)
-    raise InputError(f"The setting {key} takes {expected}, but {text!r} came.")
+    raise InputError(f"The setting {key} takes {expected}, got {text!r}; change the value.")
 
 
 def _describe(kind: Any) -> str:
     if get_origin(kind) is Literal:
         return " or ".join(map(str, get_args(kind)))
     if get_origin(kind) is tuple:
-        return "whole numbers with commas between" if get_args(kind)[0] is int else "numbers"
+        return "whole numbers separated by commas" if get_args(kind)[0] is int else "numbers"
     names = {
         int: "a whole number", float: "a number", bool: "true or false", NoneType: "none",
         str: "a text",

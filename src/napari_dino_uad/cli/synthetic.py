@@ -1,4 +1,4 @@
-"""`demo` and `phantom`: trying it out without a scan of one's own."""
+"""`demo` and `phantom`: try the plugin without a scan of your own."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def register(app: typer.Typer) -> None:
 def _demo(
     screenshot: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Write a picture of the window there and close it."),
+        typer.Option(metavar="FILE", help="Save a screenshot of the window to FILE, then close."),
     ] = None,
 ) -> None:
     """Open napari on a synthetic head with lesions and their anomaly map."""
@@ -35,9 +35,11 @@ def _demo(
 
 def _phantom(
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder for the heads.")],
-    count: Annotated[int, typer.Option(min=1, help="How many heads.")] = 8,
+    count: Annotated[int, typer.Option(min=1, help="Number of heads.")] = 8,
     lesions: Annotated[int, typer.Option(min=0, help="Lesions in each head.")] = 0,
-    seed: Annotated[int, typer.Option(min=0, help="Of the first head; the others follow.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Seed of the first head; the others count up from it.")
+    ] = 0,
 ) -> None:
     """Write synthetic heads: NAME_flair.nii.gz and, with lesions, NAME_lesion.nii.gz."""
     import numpy as np

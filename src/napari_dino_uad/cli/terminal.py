@@ -1,7 +1,7 @@
-"""What the user sees in the terminal: results, progress with time left, errors as a sentence.
+"""Terminal output: results, progress with the time left, and errors as one sentence.
 
-Results go to the standard output, everything else to the standard error, so that a script can
-read the one and a person the other.
+Results go to the standard output, everything else to the standard error, so that scripts can read
+the results alone.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ _PIPE_COLUMNS = 200
 
 
 class SentenceGroup(TyperGroup):
-    """Commands whose expected errors end in one sentence and an exit code, not in a traceback."""
+    """Commands whose expected errors end in one sentence and an exit code, without a traceback."""
 
     def invoke(self, ctx: Any) -> Any:
         """Run a command."""
@@ -56,17 +56,17 @@ class SentenceGroup(TyperGroup):
             return super().invoke(ctx)
         except (InputError, OSError) as error:
             if isinstance(error, OSError) and error.errno == errno.EPIPE:
-                # The reader of our output has gone, as `head` does; typer ends quietly.
+                # The reader of our output has closed, as `head` does; typer exits quietly.
                 raise
             typer.echo(f"Error: {sentence(error)}", err=True)
             raise typer.Exit(BAD_INPUT) from error
         except KeyboardInterrupt as error:
-            typer.echo("Stopped. Files finished so far are whole.", err=True)
+            typer.echo("Stopped. Files written so far are complete.", err=True)
             raise typer.Exit(INTERRUPTED) from error
 
 
 def sentence(error: BaseException) -> str:
-    """Say in one line what went wrong."""
+    """Describe an error in one line."""
     if isinstance(error, InputError):
         return " ".join(str(error).split())
     if isinstance(error, OSError) and error.strerror:
@@ -84,7 +84,7 @@ def sentence(error: BaseException) -> str:
 
 
 def note(text: str) -> None:
-    """Tell the user something beside the results."""
+    """Print a message for the user on the standard error."""
     typer.echo(text, err=True)
 
 
@@ -92,13 +92,13 @@ def output() -> Console:
     """Return the console for results, on the standard output."""
     from rich.console import Console
 
-    # Asked for at every call, because a test or a caller may replace the stream.
+    # Look at the stream on every call, because a test or a caller may replace it.
     width = None if sys.stdout.isatty() else _PIPE_COLUMNS
     return Console(width=width, highlight=False, markup=False)
 
 
 def new_table(*columns: str, title: str | None = None) -> Table:
-    """Make a table with plain lines; columns whose name ends in a space hold text, not numbers."""
+    """Create a table; columns whose name ends in a space are text, the others numbers."""
     from rich import box
     from rich.table import Table
 
@@ -112,8 +112,8 @@ def new_table(*columns: str, title: str | None = None) -> Table:
 class ProgressBars:
     """Draws one bar for each step of a pipeline, with the time left.
 
-    Call it with every `Progress`. Where the standard error is no terminal, each step is
-    announced in a line instead.
+    Call it with every `Progress`. If the standard error is not a terminal, each step is printed as
+    a line instead.
     """
 
     def __init__(self, bars: RichProgress | None) -> None:
@@ -122,7 +122,7 @@ class ProgressBars:
         self._task: TaskID | None = None
 
     def __call__(self, progress: Progress) -> None:
-        """Show a progress."""
+        """Show a `Progress`."""
         if progress.note:
             note(progress.note)
         new = progress.step != self._step
@@ -146,7 +146,7 @@ class ProgressBars:
         )
 
     def finish(self) -> None:
-        """Fill the bar of the step in hand, which is over."""
+        """Fill the bar of the current step, which has ended."""
         if self._bars is None or self._task is None:
             return
         total = self._bars.tasks[self._bars.task_ids.index(self._task)].total
@@ -188,19 +188,19 @@ def progress_bars() -> Iterator[ProgressBars]:
 
 
 def writable_folder(folder: Path) -> Path:
-    """Make a folder and see that files can be written there, before long work begins.
+    """Create a folder and check that it is writable, before long work begins.
 
     Raises
     ------
     InputError
-        If it is a file.
+        If the path is a file.
     OSError
-        If it cannot be made or written to.
+        If the folder cannot be created or written to.
     """
     import tempfile
 
     if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder} is a file; expected a folder for the results.")
+        raise InputError(f"Expected a folder for the results, got the file {folder}; name another.")
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=folder):
         pass
@@ -208,18 +208,18 @@ def writable_folder(folder: Path) -> Path:
 
 
 def writable_file(path: Path, suffix: str) -> Path:
-    """See that a file can be written later, before long work begins.
+    """Check that a file can be written later, before long work begins.
 
     Raises
     ------
     InputError
-        If its ending is another or it is a folder.
+        If the file has another suffix or the path is a folder.
     OSError
-        If its folder cannot be made or written to.
+        If its folder cannot be created or written to.
     """
     if path.suffix != suffix:
-        raise InputError(f"The file must end in {suffix}, but {path.name} came.")
+        raise InputError(f"The file must end in {suffix}, got {path.name}; rename it.")
     if path.is_dir():
-        raise InputError(f"{path} is a folder; expected the name of a file.")
+        raise InputError(f"Expected the name of a file, got the folder {path}; add a file name.")
     writable_folder(path.parent)
     return path
