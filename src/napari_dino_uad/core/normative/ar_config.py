@@ -24,62 +24,63 @@ class AutoregressiveConfig:
     Attributes
     ----------
     mode : {"causal", "bidirectional", "standard"}
-        What may foretell a patch: those before it in raster order; all around but the patch
-        itself; all with the patch (an autoencoder, for comparison).
+        Which patches predict a patch: those before it in raster order (causal); all around it but
+        not itself (bidirectional); all, including itself (standard: an autoencoder, for
+        comparison).
     combine : {"auto", "none", "mean", "min"}
-        For "causal": "none" reads in raster order alone; the others add a second network that
-        reads backwards and combine the two scores. "auto" is "mean" for "causal".
+        For "causal": "none" reads in raster order only. The others add a second network that reads
+        backwards, and combine the two scores. "auto" is "mean" for "causal".
     kernel_size, first_kernel_size : int
-        Odd edge of the kernels of the later layers and of the first.
+        Odd kernel size of the later layers and of the first layer.
     dilations : tuple of int
-        Dilation of each layer; the last value is reused for the layers after it.
+        Dilation of each layer; the last value is repeated for further layers.
     hole : int
-        For "bidirectional": half-width, in taps, of what the first layer hides around the
-        centre. With its dilation this is how far a lesion may reach without foretelling itself.
+        For "bidirectional": half-width, in taps, of the square hidden around the centre in the
+        first layer. Times the dilation, this is how large a lesion may be without predicting
+        itself.
     hidden, depth : int
-        Channels between layers, and number of layers.
+        Number of channels between layers, and number of layers.
     standardise : {"none", "channel", "pca"}
-        What is predicted: embeddings as they are, standardised per channel, or principal
-        components.
+        What is predicted: raw embeddings ("none"), embeddings standardised per channel, or
+        principal components.
     components : int
-        Principal components to keep.
+        Number of principal components to keep.
     power : float
-        0 keeps the components' sizes, 1 whitens them.
+        0 keeps the variances of the components, 1 whitens them.
     position : int
-        Frequencies of the position features that the network is told; 0 tells it nothing.
+        Number of frequencies of the position features given to the network; 0 gives none.
     loss : {"mse", "cosine", "nll"}
-        What is minimised; "nll" also predicts a variance for each channel.
+        Training loss; "nll" also predicts a variance for each channel.
     score : {"mse", "cosine", "nll"}
-        What is the anomaly score; "nll" needs the loss "nll".
+        Anomaly score; "nll" needs the loss "nll".
     whitening : {"none", "channel", "full"}
-        For the score "mse": divide errors by their healthy variance per channel, or by their
-        whole covariance.
+        For the score "mse": divide errors by their healthy variance per channel, or by their full
+        covariance.
     shrinkage : float
-        In [0, 1], of that covariance.
+        Shrinkage of that covariance, in [0, 1].
     position_map : bool
-        Compare scores with the healthy mean at the same grid position.
+        Whether to compare scores with the healthy mean at the same grid position.
     position_smoothing : float
         Standard deviation in patches of the Gaussian that smooths those means.
     dropout : float
-        Share of hidden activations set to 0 in training.
+        Share of hidden activations set to 0 during training.
     clip : float
-        Largest norm of the gradient; 0 does not clip.
+        Maximum norm of the gradient; 0 turns clipping off.
     noise_probability, noise_scale : float
-        How often a batch's input (never its target) gets Gaussian noise, and its size relative
-        to each channel's spatial standard deviation.
+        How often Gaussian noise is added to a batch's input (never to its target), and the noise
+        size relative to each channel's spatial standard deviation.
     epochs, batch_slices : int
-        Passes over the slices, and slices a step. 0 epochs are 10, and more where the slices are
-        so few that those would be less than 500 steps.
+        Passes over the slices, and slices per step. 0 epochs means 10, or more if needed for 500
+        steps.
     learning_rate, weight_decay : float
-        Of AdamW.
+        Learning rate and weight decay of AdamW.
     schedule : {"constant", "cosine"}
-        Learning rate over the epochs; "cosine" falls to nothing after a short rise.
+        Learning rate over the epochs; "cosine" falls to 0 after a short warm-up.
     precision : {"auto", "float32", "bfloat16"}
-        Of the network's products, in training and scoring. "auto" takes bfloat16 where the
-        processor has such products, which halves the time; weights, losses and scores stay in
-        float32.
+        Precision of the network's products, in training and scoring. "auto" is bfloat16 if the
+        hardware supports it, which halves the time. Weights, losses and scores stay in float32.
     seed : int
-        Makes the fit repeatable.
+        Seed of the fit; the same seed gives the same model.
     """
 
     mode: Mode = "causal"
@@ -113,7 +114,7 @@ class AutoregressiveConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        # A file header gives a list.
+        # A model file stores a list.
         object.__setattr__(self, "dilations", tuple(int(value) for value in self.dilations))
         for name, value, choices in (
             ("mode", self.mode, MODES),
@@ -127,51 +128,53 @@ class AutoregressiveConfig:
         ):
             if value not in choices:
                 raise InputError(
-                    f"The {name} must be one of {', '.join(choices)}, but {value!r} came."
+                    f"The {name} must be one of {', '.join(choices)}, got {value!r}; choose one."
                 )
         for name in ("kernel_size", "first_kernel_size"):
             value = getattr(self, name)
             if value < 1 or value % 2 == 0:
-                raise InputError(f"A {name.replace('_', ' ')} is odd, but {value} came.")
+                raise InputError(
+                    f"The {name.replace('_', ' ')} must be odd, got {value}; change it."
+                )
         if self.depth < 2 or not self.dilations or min(self.dilations) < 1:
             raise InputError(
-                "The network needs 2 layers or more and dilations of 1 or more, but "
-                f"{self.depth} layers and dilations {self.dilations} came."
+                "The network needs at least 2 layers and dilations of at least 1, got "
+                f"{self.depth} layers and dilations {self.dilations}; raise them."
             )
         for name, least in (("hidden", 1), ("components", 1), ("batch_slices", 1), ("epochs", 0)):
             if getattr(self, name) < least:
                 raise InputError(
-                    f"{name.replace('_', ' ')} must be {least} or more, but {getattr(self, name)} "
-                    "came."
+                    f"The setting {name.replace('_', ' ')} must be {least} or more, got "
+                    f"{getattr(self, name)}; raise it."
                 )
         if not 0 <= self.dropout < 1:
-            raise InputError(f"Dropout lies in [0, 1), but {self.dropout} came.")
+            raise InputError(f"Dropout must be in [0, 1), got {self.dropout}; change it.")
         if not 0 <= self.shrinkage <= 1:
-            raise InputError(f"Shrinkage lies in [0, 1], but {self.shrinkage} came.")
+            raise InputError(f"Shrinkage must be in [0, 1], got {self.shrinkage}; change it.")
         if self.hole and (self.mode != "bidirectional" or self.hole >= self.first_kernel_size // 2):
             raise InputError(
-                f"A hole of {self.hole} taps fits only the first kernel of the bidirectional "
-                f"mode, inside it, but the mode is {self.mode} and the kernel's edge "
-                f"{self.first_kernel_size}."
+                f"A hole of {self.hole} taps must be in the bidirectional mode and inside its "
+                f"first kernel, got mode {self.mode} and kernel size {self.first_kernel_size}; "
+                "lower the hole."
             )
         if self.mode != "standard" and self.first_kernel_size == 1:
             raise InputError(
-                "A first kernel of edge 1 sees nothing once its centre is hidden; give 3 or more."
+                "A first kernel of size 1 sees nothing once its centre is hidden; give 3 or more."
             )
         if self.combination != "none" and self.mode != "causal":
             raise InputError(
-                "Only the causal mode has a second reading direction to combine, but "
-                f"combine={self.combine!r} came with mode={self.mode!r}."
+                "Only the causal mode has two reading directions to combine, got "
+                f"combine={self.combine!r} with mode={self.mode!r}; give combine='none'."
             )
         if self.score == "nll" and self.loss != "nll":
             raise InputError(
-                "The score 'nll' needs a predicted variance: give the loss 'nll' too, but "
-                f"{self.loss!r} came."
+                f"The score 'nll' needs the loss 'nll', which predicts a variance, got "
+                f"{self.loss!r}; give the loss 'nll' too."
             )
 
     @property
     def combination(self) -> Literal["none", "mean", "min"]:
-        """How the scores of two reading directions are combined; "none" where there is one."""
+        """How the scores of two reading directions are combined; "none" if there is only one."""
         if self.combine == "auto":
             return "mean" if self.mode == "causal" else "none"
         return self.combine
@@ -189,11 +192,11 @@ class AutoregressiveConfig:
 
     @property
     def blind_radius(self) -> int:
-        """Chebyshev radius in patches of what no prediction sees; -1 if it sees its target.
+        """Chebyshev radius in patches that no prediction sees; -1 if it sees its own target.
 
-        A patch within this distance takes no part, so a lesion smaller than it cannot foretell
-        itself. The paper's bidirectional mode hides the centre in its first layer alone, and
-        the next layer brings it back unless its dilation is too small to reach: -1 then.
+        Patches within this radius are not used, so a smaller lesion cannot predict itself. The
+        paper's bidirectional mode hides the centre only in its first layer. The next layer brings
+        it back, unless its dilation is too small to reach it; the radius is -1 then.
         """
         taps = [
             (live_taps(self.mode, kernel, index == 0, self.hole), dilation)

@@ -1,4 +1,4 @@
-"""How embeddings are standardised before the autoregressive network sees and predicts them."""
+"""Standardise embeddings before the autoregressive network sees and predicts them."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ Standardise = Literal["none", "channel", "pca"]
 
 
 class Embedding:
-    """An affine map from backbone channels to what the network predicts.
+    """An affine map from the backbone's channels to those that the network predicts.
 
     Parameters
     ----------
     mean : torch.Tensor, (C,)
         Subtracted first.
     scale : torch.Tensor, (C,) or (P, C)
-        A factor for each channel, or the rows to project on.
+        A factor for each channel, or a projection matrix.
 
     """
 
@@ -44,26 +44,26 @@ class Embedding:
     def fit(
         cls, patches: torch.Tensor, kind: Standardise, components: int, power: float
     ) -> Embedding:
-        """Find the map from healthy patches.
+        """Fit the map on healthy patches.
 
         Parameters
         ----------
         patches : torch.Tensor, (N, C)
         kind : {"none", "channel", "pca"}
-            Leave channels alone; bring each to zero mean and unit variance; or project on
+            Keep channels unchanged; standardise each to zero mean and unit variance; or project on
             principal components.
         components : int
-            Principal components to keep at most, P.
+            Maximum number of principal components, P.
         power : float
-            Each component is divided by its standard deviation to this power: 0 keeps their
-            own sizes, 1 gives all the same size.
+            Each component is divided by its standard deviation to this power: 0 keeps the
+            variances, 1 makes all equal.
         """
         count, channels = patches.shape
         if kind == "none":
             return cls(torch.zeros(channels), torch.ones(channels))
         mean = patches.mean(0)
         if kind == "channel":
-            # A channel that never changes says nothing; a floor keeps it from exploding.
+            # A floor keeps constant channels from exploding.
             deviation = patches.std(0)
             floor = 1e-3 * float(deviation.mean()) + 1e-12
             return cls(mean, 1 / deviation.clamp_min(floor))
@@ -71,10 +71,10 @@ class Embedding:
         values, vectors = torch.linalg.eigh((centred.T @ centred).double() / max(1, count - 1))
         kept = min(components, channels, count)
         values, vectors = values.flip(0)[:kept], vectors.flip(1)[:, :kept]
-        # An eigenvector's sign is arbitrary and may differ from machine to machine.
+        # The sign of an eigenvector is arbitrary and may differ between machines.
         signs = vectors.gather(0, vectors.abs().argmax(0, keepdim=True)).sign()
         deviation = values.clamp_min(1e-6 * float(values[0]) + 1e-24).sqrt()
-        # One overall factor keeps what the network sees near unit size whatever the power.
+        # One overall factor keeps the network's input near unit size for every power.
         rows = (vectors * signs / deviation**power).T
         size = (values / deviation ** (2 * power)).mean().sqrt().clamp_min(1e-12)
         return cls(mean, (rows / size).float().contiguous())
@@ -87,14 +87,14 @@ class Embedding:
         return F.conv2d(centred, self.scale[:, :, None, None])
 
     def to(self, device: torch.device) -> Embedding:
-        """Return the same on another device."""
+        """Return the same map on another device."""
         return Embedding(self.mean.to(device), self.scale.to(device))
 
 
 def embedded_slices(
     features: FeatureSet, embedding: Embedding
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Embed cached features once, to be read in every epoch.
+    """Map cached features once, to be read in every epoch.
 
     Parameters
     ----------
@@ -106,13 +106,13 @@ def embedded_slices(
     Yields
     ------
     tuple of (torch.Tensor of float16 (B, P, h, w), torch.Tensor of bool (B, h, w))
-        Some slices and their tissue; half precision halves the memory and costs nothing that
-        could be measured.
+        A batch of slices and their tissue. Half precision halves the memory, without measurable
+        loss.
 
     Raises
     ------
     InputError
-        If no slice holds tissue.
+        If no slice contains tissue.
     """
     tissue = False
     for part, mask, _ in features.transformed():
@@ -121,6 +121,6 @@ def embedded_slices(
         yield embedding.apply(part).half(), inside
     if not tissue:
         raise InputError(
-            "No healthy slice with enough tissue is left; check the masks, the window and the "
-            "foreground threshold."
+            "Expected healthy slices with enough tissue, got none; check the masks, the window and "
+            "the foreground threshold."
         )

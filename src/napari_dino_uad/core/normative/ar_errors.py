@@ -1,4 +1,4 @@
-"""From prediction errors to scores, measured against the errors of healthy tissue."""
+"""Turn prediction errors into scores, relative to the errors of healthy tissue."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ __all__ = [
 
 Whitening = Literal["none", "channel", "full"]
 
-# Patches of healthy tissue that the overall mean counts for at each grid position: where hardly
-# any healthy tissue was seen the map tends to the overall mean.
+# Weight of the overall mean at each grid position, in patches of healthy tissue. Where little
+# healthy tissue was seen, the map tends to the overall mean.
 _PRIOR_PATCHES = 5.0
 
 
@@ -58,14 +58,14 @@ def position_mean(total: torch.Tensor, count: torch.Tensor, smoothing: float) ->
     Parameters
     ----------
     total, count : torch.Tensor of float64, (h, w)
-        Sum of the healthy scores and how many there were.
+        Sum and number of the healthy scores.
     smoothing : float
-        Standard deviation of the Gaussian, in patches; 0 does not smooth.
+        Standard deviation of the Gaussian, in patches; 0 turns smoothing off.
 
     Returns
     -------
     torch.Tensor of float32, (h, w)
-        The overall mean where no healthy tissue is near.
+        Smoothed means; the overall mean where no healthy tissue is near.
     """
     overall = float(total.sum() / count.sum())
     sums = torch.stack([total, count])[:, None].double()
@@ -74,7 +74,7 @@ def position_mean(total: torch.Tensor, count: torch.Tensor, smoothing: float) ->
         steps = torch.arange(-radius, radius + 1, dtype=torch.float64)
         kernel = torch.exp(-0.5 * (steps / smoothing).square())
         kernel /= kernel.sum()
-        # Sum and count are smoothed alike, so that the border of the tissue is not dragged down.
+        # Smooth the sum and the count alike, so that the tissue's border is not pulled down.
         sums = F.conv2d(sums, kernel.view(1, 1, -1, 1), padding=(radius, 0))
         sums = F.conv2d(sums, kernel.view(1, 1, 1, -1), padding=(0, radius))
     top, bottom = sums[0, 0], sums[1, 0]
@@ -83,13 +83,13 @@ def position_mean(total: torch.Tensor, count: torch.Tensor, smoothing: float) ->
 
 @dataclass
 class ErrorScale:
-    """What healthy prediction errors look like.
+    """Statistics of healthy prediction errors.
 
     Attributes
     ----------
     whitening : torch.Tensor, (P,) or (P, P), or None
-        One over the standard deviation of each channel's healthy error, or the matrix that
-        makes healthy errors uncorrelated with unit variance.
+        1 / standard deviation of each channel's healthy error, or the matrix that makes healthy
+        errors uncorrelated with unit variance.
     position : torch.Tensor, (h, w), or None
         Mean healthy score at each grid position.
     relative : bool
@@ -104,17 +104,17 @@ class ErrorScale:
     def whiten_from(
         second_moment: torch.Tensor, kind: Whitening, shrinkage: float
     ) -> torch.Tensor | None:
-        """Build the whitening from the errors' second moment.
+        """Compute the whitening from the second moment of the errors.
 
         Parameters
         ----------
         second_moment : torch.Tensor of float64, (P, P)
             Mean of e e^T over healthy patches.
         kind : {"none", "channel", "full"}
-            What to undo.
+            Whether to normalise nothing, the variances, or the full covariance.
         shrinkage : float
-            In [0, 1]: how far the eigenvalues are drawn to their mean, for "full"; the
-            variances, for "channel".
+            In [0, 1]: how far the eigenvalues (for "full") or the variances (for "channel") are
+            shrunk to their mean.
         """
         if kind == "none":
             return None
@@ -135,7 +135,7 @@ class ErrorScale:
         return F.conv2d(error, self.whitening[:, :, None, None]).square().mean(dim=1)
 
     def expected(self, shape: tuple[int, int]) -> torch.Tensor | None:
-        """Return the healthy mean on a grid of any size, (h, w), or None."""
+        """Return the healthy mean resized to a grid, (h, w), or None."""
         if self.position is None or tuple(self.position.shape) == tuple(shape):
             return self.position
         return F.interpolate(
@@ -143,14 +143,14 @@ class ErrorScale:
         )[0, 0]
 
     def compare(self, scores: torch.Tensor) -> torch.Tensor:
-        """Set scores against the healthy mean at their position, (B, h, w) -> (B, h, w)."""
+        """Compare scores with the healthy mean at their position, (B, h, w) -> (B, h, w)."""
         expected = self.expected((int(scores.shape[-2]), int(scores.shape[-1])))
         if expected is None:
             return scores
         return scores / expected if self.relative else scores - expected
 
     def to(self, device: torch.device) -> ErrorScale:
-        """Return the same on another device."""
+        """Return the same scale on another device."""
         return ErrorScale(
             None if self.whitening is None else self.whitening.to(device),
             None if self.position is None else self.position.to(device),
@@ -169,24 +169,24 @@ def measure_errors(
     position_smoothing: float | None,
     device: torch.device,
 ) -> Generator[Progress, None, ErrorScale]:
-    """Fit the scale of prediction errors on healthy slices.
+    """Fit the error scale on healthy slices.
 
     Parameters
     ----------
     parts : list of (torch.Tensor (B, P, h, w), torch.Tensor of bool (B, h, w))
         Embedded healthy slices and their tissue.
     errors : callable
-        Embeddings -> errors, (B, P, h, w).
+        Maps embeddings to errors, (B, P, h, w).
     scores : callable
-        Embeddings and scale -> scores before positions are compared, (B, h, w).
+        Maps embeddings and scale to scores, before the comparison by position, (B, h, w).
     scale : ErrorScale
-        Empty, but for `relative`.
+        An empty scale, with `relative` set.
     whitening, shrinkage
         See `ErrorScale.whiten_from`.
     position_smoothing : float or None
-        See `position_mean`; None makes no map.
+        See `position_mean`; None skips the position map.
     device : torch.device
-        Where to compute.
+        Device to compute on.
 
     Yields
     ------
@@ -212,7 +212,7 @@ def measure_errors(
         scale.whitening = ErrorScale.whiten_from(moment / patches, whitening, shrinkage)
         scale = scale.to(device)
     if position_smoothing is not None:
-        # The map has the commonest size of grid; slices of other sizes are brought to it.
+        # The map has the most common grid size; slices of other sizes are resized to it.
         shapes = [tuple(x.shape[-2:]) for x, _ in parts for _ in range(len(x))]
         shape = max(sorted(set(shapes)), key=shapes.count)
         sums = torch.zeros(2, *shape, dtype=torch.float64)
@@ -227,7 +227,7 @@ def measure_errors(
 
 
 def _resized(sums: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
-    """Bring sums over a grid to another size, keeping their total, (2, h, w)."""
+    """Resize sums over a grid, preserving their total, (2, h, w)."""
     if tuple(sums.shape[-2:]) == tuple(shape):
         return sums
     factor = sums.shape[-2] * sums.shape[-1] / (shape[0] * shape[1])

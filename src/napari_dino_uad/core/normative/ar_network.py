@@ -1,4 +1,4 @@
-"""The masked convolutional network that predicts an embedding from the others of its slice."""
+"""The masked convolutional network that predicts each embedding from others in its slice."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ MODES: tuple[Mode, ...] = ("causal", "bidirectional", "standard")
 
 
 def live_taps(mode: Mode, kernel_size: int, first: bool, hole: int = 0) -> NDArray[np.bool_]:
-    """Say which taps of a convolution kernel may be non-zero.
+    """Return which taps of a convolution kernel may be non-zero.
 
     Parameters
     ----------
     mode : {"causal", "bidirectional", "standard"}
         "causal" sees what comes before in raster order; "bidirectional" sees all but a square
-        around the centre; "standard" sees all.
+        around the centre; "standard" sees everything.
     kernel_size : int
         Odd edge of the kernel.
     first : bool
-        Whether this is the network's first layer: it hides the centre (mask A), later causal
-        layers show it (mask B), later layers of the other modes hide nothing.
+        Whether this is the first layer. It hides the centre (mask A). Later causal layers show it
+        (mask B); later layers of the other modes hide nothing.
     hole : int
-        Half-width, in taps, of the square that the first bidirectional layer hides; 0 is the
-        centre alone.
+        Half-width, in taps, of the square hidden by the first bidirectional layer; 0 hides only
+        the centre.
 
     Returns
     -------
@@ -51,7 +51,7 @@ def live_taps(mode: Mode, kernel_size: int, first: bool, hole: int = 0) -> NDArr
 
 
 def seen_offsets(layers: Sequence[tuple[NDArray[np.bool_], int]]) -> NDArray[np.bool_]:
-    """Compose the taps of successive layers into what an output position sees.
+    """Compose the taps of successive layers into the receptive field of an output position.
 
     Parameters
     ----------
@@ -61,7 +61,7 @@ def seen_offsets(layers: Sequence[tuple[NDArray[np.bool_], int]]) -> NDArray[np.
     Returns
     -------
     ndarray of bool, (2 R + 1, 2 R + 1)
-        Entry (R + i, R + j) tells whether the output at (r, c) depends on the input at
+        Entry (R + i, R + j) is True if the output at (r, c) depends on the input at
         (r + i, c + j); R is the reach of the whole network.
     """
     from scipy.ndimage import binary_dilation
@@ -80,21 +80,21 @@ def seen_offsets(layers: Sequence[tuple[NDArray[np.bool_], int]]) -> NDArray[np.
 def position_features(
     shape: tuple[int, int], frequencies: int, device: torch.device | str = "cpu"
 ) -> torch.Tensor:
-    """Describe each grid position: its coordinates, and cosines and sines of them.
+    """Return features of each grid position: its coordinates, and their sines and cosines.
 
     Parameters
     ----------
     shape : tuple of int
         (h, w) of the grid.
     frequencies : int
-        Number of frequencies; 1 gives half a period over the grid, each further one doubles.
+        Number of frequencies; the first is half a period over the grid, each next one doubles.
     device : torch.device
-        Where to put it.
+        Device of the result.
 
     Returns
     -------
     torch.Tensor of float32, (1, 2 + 4 * frequencies, h, w)
-        Coordinates run from -1 to 1 over the grid, whatever its size.
+        Coordinates run from -1 to 1 over a grid of any size.
     """
     axes = [
         (2 * torch.arange(edge, dtype=torch.float32, device=device) + 1) / edge - 1
@@ -109,12 +109,12 @@ def position_features(
 
 
 class _TapProduct(torch.autograd.Function):
-    """A dilated convolution over channels-last maps as one matrix product a slice.
+    """A dilated convolution over channels-last maps, as one matrix product per slice.
 
-    What the taps see is gathered side by side, (h * w, taps * inputs), and multiplied with the
-    stacked weights. Slices are taken one by one on a CPU, so that what was gathered is still in
-    its cache when it is multiplied, and so that memory does not grow with the kernel. The
-    gradient of the input is the same product over the opposite offsets.
+    The inputs of all taps are gathered side by side, (h * w, taps * inputs), and multiplied by the
+    stacked weights. On a CPU, slices are processed one by one: the gathered inputs are then still
+    in its cache when multiplied, and memory does not grow with the kernel. The gradient of the
+    input is the same product over the opposite offsets.
     """
 
     @staticmethod
@@ -137,7 +137,7 @@ class _TapProduct(torch.autograd.Function):
         """Return the gradients of the maps, the weights and the bias."""
         x, weight = ctx.saved_tensors
         grad = grad.contiguous()
-        # Summed in float32, whatever the products are in.
+        # Sum in float32, whatever the precision of the products.
         total = torch.zeros(
             weight.flatten(0, 1).shape,
             dtype=torch.promote_types(weight.dtype, torch.float32),
@@ -153,20 +153,20 @@ class _TapProduct(torch.autograd.Function):
 
 
 def _portions(x: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """Split a batch into what is multiplied at once."""
+    """Split a batch into the parts that are multiplied in one go."""
     return x.split(1 if x.device.type == "cpu" else len(x))
 
 
 def _gathered(x: torch.Tensor, offsets: list[tuple[int, int]]) -> Iterator[torch.Tensor]:
-    """Lay side by side what the taps see, with zeros beyond the border.
+    """Gather the inputs of all taps side by side, with zeros beyond the border.
 
-    Every yield reuses the memory of the one before.
+    Every yield reuses the memory of the previous one.
 
     Parameters
     ----------
     x : torch.Tensor, (B, h, w, C)
     offsets : list of tuple of int
-        Rows down and columns right of what each tap sees.
+        Offset of each tap: rows down and columns to the right.
 
     Yields
     ------
@@ -185,7 +185,7 @@ def _gathered(x: torch.Tensor, offsets: list[tuple[int, int]]) -> Iterator[torch
 
 
 def _inside(offset: int, edge: int) -> slice:
-    """Return the positions from which one step of `offset` stays on the grid."""
+    """Return the positions whose neighbour at `offset` is still on the grid."""
     return slice(min(edge, max(0, -offset)), max(0, edge - max(0, offset)))
 
 
@@ -201,14 +201,14 @@ def _multiply(
 
 
 class LiveConv(nn.Module):
-    """A dilated convolution with "same" size that holds and computes only its live taps.
+    """A dilated convolution of "same" size that stores and computes only its live taps.
 
-    The weights may be of higher precision than the maps; products are computed in the maps'.
+    The weights may have a higher precision than the maps; products use the precision of the maps.
 
     Parameters
     ----------
     inputs, outputs : int
-        Channels.
+        Number of channels.
     taps : ndarray of bool, (k, k)
         Live taps.
     dilation : int
@@ -242,7 +242,7 @@ class LiveConv(nn.Module):
         self.bias = initial(outputs)
 
     def kernel(self) -> torch.Tensor:
-        """Return the kernel with its dead taps as zeros, (outputs, inputs, k, k)."""
+        """Return the kernel with dead taps as zeros, (outputs, inputs, k, k)."""
         _, inputs, outputs = self.weight.shape
         full = self.weight.new_zeros(outputs, inputs, self.kernel_size, self.kernel_size)
         for (row, col), weight in zip(self._live, self.weight, strict=True):
@@ -257,20 +257,20 @@ class LiveConv(nn.Module):
 
 
 class ARNetwork(nn.Module):
-    """Convolutions with ReLU between, of which the first hides what is to be predicted.
+    """Convolutions with ReLUs in between; the first one hides what is to be predicted.
 
     Parameters
     ----------
     channels : int
         Channels of the embeddings, P.
     outputs : int
-        Channels to predict: P, or 2 P with a log variance for each.
+        Channels to predict: P, or 2 P with a log variance for each channel.
     mode : {"causal", "bidirectional", "standard"}
-        What a position may see.
+        What a position may see; see `live_taps`.
     hidden : int
         Channels between layers.
     kernels, dilations : sequence of int
-        Of each layer.
+        Kernel size and dilation of each layer.
     hole : int
         See `live_taps`.
     position : int
@@ -316,22 +316,22 @@ class ARNetwork(nn.Module):
         dropout: float = 0.0,
         generator: torch.Generator | None = None,
     ) -> torch.Tensor:
-        """Predict each embedding, in the precision that `x` comes in.
+        """Predict each embedding, in the precision of `x`.
 
         Parameters
         ----------
         x : torch.Tensor, (B, P, h, w)
             Embeddings.
         dropout : float
-            Share of hidden activations set to 0, for training.
+            Share of hidden activations set to 0 during training.
         generator : torch.Generator, optional
-            Source of the dropout, on the device of `x`.
+            Source of randomness for the dropout, on the device of `x`.
 
         Returns
         -------
         torch.Tensor, (B, outputs, h, w)
         """
-        # Channels last from here on: a patch is one row of every product.
+        # Channels last from here on: each patch is a row in every product.
         x = x.permute(0, 2, 3, 1).contiguous()
         last = len(self.layers) - 1
         for index, layer in enumerate(self.layers):

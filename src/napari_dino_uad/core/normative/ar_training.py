@@ -1,4 +1,4 @@
-"""Training of the autoregressive networks, which can be stopped and go on."""
+"""Train the autoregressive networks; a stopped training can resume."""
 
 from __future__ import annotations
 
@@ -20,38 +20,38 @@ __all__ = ["Training"]
 
 Parts = list[tuple[torch.Tensor, torch.Tensor]]
 
-# Passes over the slices, and steps at least, where the settings leave that to the cohort.
+# Default number of epochs, and minimum number of steps, if the settings leave the epochs open.
 _EPOCHS = 10
 _LEAST_STEPS = 500
 
-# Share of the steps over which the learning rate rises, under the "cosine" schedule.
+# Share of steps in which the learning rate rises, in the "cosine" schedule.
 _WARM_UP = 0.1
 
 
 class Training:
-    """AdamW over embedded slices held in memory.
+    """Training with AdamW over embedded slices held in memory.
 
     Parameters
     ----------
     networks : nn.ModuleList
-        What to train.
+        Networks to train.
     losses : callable
-        (inputs, targets, dropout, generator) -> loss at each patch, (B, h, w).
+        (inputs, targets, dropout, generator) -> loss of each patch, (B, h, w).
     settings : AutoregressiveConfig
-        Settings.
+        Settings of the model.
     device : torch.device
-        Where to train.
+        Device to train on.
     fingerprint : torch.Tensor
-        Something that differs when the slices do, to refuse going on with others.
+        Fingerprint of the slices, used to refuse resuming with others.
 
     Attributes
     ----------
     history, train_history : list of float
         Validation and training loss of each epoch.
     best_epoch : int
-        Epoch, from 1, with the lowest validation loss.
+        Epoch with the lowest validation loss, counted from 1.
     state : dict of torch.Tensor or None
-        What going on needs, as of the last finished epoch.
+        State needed to resume after the last finished epoch.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Training:
         self._optimiser = torch.optim.AdamW(
             networks.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
         )
-        # Order on the CPU, noise and dropout where the data are.
+        # Order on the CPU; noise and dropout on the device of the data.
         self._order = torch.Generator().manual_seed(settings.seed)
         self._noise = torch.Generator(device=device).manual_seed(settings.seed + 1)
         self.history: list[float] = []
@@ -80,7 +80,7 @@ class Training:
         self.state: dict[str, torch.Tensor] | None = None
 
     def run(self, train: Parts, valid: Parts) -> Iterator[Progress]:
-        """Train up to the last epoch, yielding after every batch.
+        """Train until the last epoch, yielding after every batch.
 
         Parameters
         ----------
@@ -116,7 +116,7 @@ class Training:
             )
 
     def _step(self, targets: torch.Tensor, mask: torch.Tensor) -> tuple[float, int]:
-        """Take one step; return the loss and the number of patches it is a mean over."""
+        """Take one step; return the mean loss and the number of patches."""
         settings = self._settings
         patches = int(mask.sum())
         inputs = targets
@@ -165,8 +165,8 @@ class Training:
         self.history.append(summed / max(1, weight))
         if not math.isfinite(self.history[-1]):
             raise InputError(
-                f"The network's loss became {self.history[-1]} in epoch {epoch + 1}; give a lower "
-                "learning rate or clip the gradient."
+                f"Expected a finite loss, got {self.history[-1]} in epoch {epoch + 1}; give a "
+                "lower learning rate or clip the gradient."
             )
         if self.history[-1] <= min(self.history):
             self.best_epoch = epoch + 1
@@ -175,11 +175,11 @@ class Training:
             }
 
     def keep_best(self) -> None:
-        """Put the best epoch's weights into the networks, ready for scoring."""
+        """Load the best epoch's weights into the networks, ready for scoring."""
         self._networks.load_state_dict(self._best)
         self._networks.eval().requires_grad_(False)
 
-    # Stopping and going on ----------------------------------------------------------------
+    # Stopping and resuming ----------------------------------------------------------------
 
     def _snapshot(self) -> dict[str, torch.Tensor]:
         state = {
@@ -200,18 +200,18 @@ class Training:
         return state
 
     def restore(self, state: dict[str, torch.Tensor]) -> None:
-        """Go on from a state.
+        """Resume from a state.
 
         Raises
         ------
         InputError
-            If it comes from other slices or settings.
+            If the state is from other slices or settings.
         """
         own = state["fingerprint"]
         if own.shape != self._fingerprint.shape or not torch.equal(own, self._fingerprint):
             raise InputError(
-                "A stopped fit can only go on with the healthy slices it began with, but others "
-                "came; start a new fit."
+                "A stopped fit must continue with the healthy slices it began with, got others; "
+                "start a new fit."
             )
 
         moments: dict[int, dict[str, torch.Tensor]] = {}
@@ -225,8 +225,8 @@ class Training:
             )
         except (RuntimeError, ValueError) as error:
             raise InputError(
-                "A stopped fit can only go on with the settings it began with, but others came; "
-                "start a new fit."
+                "A stopped fit must continue with the settings it began with, got others; start a "
+                "new fit."
             ) from error
         self._best = tensors_under("best.", state)
         self._order.set_state(state["order"])
@@ -238,13 +238,13 @@ class Training:
 
 
 class _Slices:
-    """Slices of one or more grid sizes, drawn in batches of one size."""
+    """Slices of one or more grid sizes, drawn in batches of equal grid size."""
 
     def __init__(self, parts: Parts) -> None:
         groups: dict[tuple[int, ...], Parts] = {}
         for features, mask in parts:
             groups.setdefault(tuple(features.shape[-2:]), []).append((features, mask))
-        # Scans keep their own tensors: joining them would hold everything twice.
+        # Keep each scan's own tensors: joining them would double the memory.
         self._parts: Parts = [part for shape in sorted(groups) for part in groups[shape]]
         self._rows: list[list[tuple[int, int]]] = []
         number = 0
@@ -256,7 +256,7 @@ class _Slices:
             self._rows.append(rows)
 
     def batches(self, size: int, generator: torch.Generator | None) -> list[list[tuple[int, int]]]:
-        """Draw an epoch's batches; without a generator in order."""
+        """Draw the batches of an epoch; in order if there is no generator."""
         out = []
         for rows in self._rows:
             count = len(rows)
@@ -273,7 +273,7 @@ class _Slices:
     def take(
         self, batch: list[tuple[int, int]], device: torch.device
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return (features (B, P, h, w) float32, mask (B, h, w)) of a batch."""
+        """Return the features (B, P, h, w) in float32 and the mask (B, h, w) of a batch."""
         features = torch.stack([self._parts[part][0][row] for part, row in batch])
         mask = torch.stack([self._parts[part][1][row] for part, row in batch])
         return features.to(device, torch.float32), mask.to(device)

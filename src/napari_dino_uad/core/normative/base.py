@@ -1,4 +1,4 @@
-"""What every model of normal appearance has in common."""
+"""The interface of all models of normal appearance."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["NormativeModel", "tensors_under"]
 
 
 def tensors_under(prefix: str, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Return the tensors whose names begin with a prefix, named without it."""
+    """Return the tensors whose names start with a prefix, without that prefix."""
     return {
         name.removeprefix(prefix): tensor
         for name, tensor in tensors.items()
@@ -30,23 +30,23 @@ class NormativeModel(Protocol):
     Attributes
     ----------
     method : str
-        Name of the kind of model, as in a model file.
+        Key of the method, as in a model file.
     """
 
     method: ClassVar[str]
 
     @property
     def patchwise(self) -> bool:
-        """Whether the score of a patch depends on that patch alone, not on where it lies."""
+        """Whether the score of a patch depends only on that patch, not on its position."""
         ...
 
     def fit(self, train: FeatureSet, valid: FeatureSet) -> Iterator[Progress]:
-        """Learn from healthy embeddings, yielding progress at every batch.
+        """Fit on healthy embeddings, yielding progress after every batch.
 
         Parameters
         ----------
         train, valid : FeatureSet
-            Healthy slices to learn from, and others to choose the best epoch with.
+            Healthy slices to fit on, and others to choose the best epoch.
         """
         ...
 
@@ -64,13 +64,13 @@ class NormativeModel(Protocol):
         ...
 
     def score_tissue(self, features: torch.Tensor, tissue: torch.Tensor) -> torch.Tensor:
-        """Score the tissue in embeddings, which leaves out the air where that changes nothing.
+        """Score only tissue; skips the air if the model scores each patch by itself.
 
         Parameters
         ----------
         features : torch.Tensor of float32, (B, C, h, w)
         tissue : torch.Tensor of bool, (B, h, w)
-            N patches of it.
+            Mask of the N tissue patches.
 
         Returns
         -------
@@ -78,12 +78,12 @@ class NormativeModel(Protocol):
         """
         if not self.patchwise:
             return self.score(features)[tissue]
-        # As a slice of one row.
+        # Pass the patches as a slice with one row.
         row = features.permute(0, 2, 3, 1)[tissue].T[None, :, None]
         return self.score(row)[0, 0]
 
     def explain(self, features: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Return named maps that say where a score comes from, each (B, ..., h, w)."""
+        """Return named maps that explain a score, each (B, ..., h, w)."""
         ...
 
     def tensors(self) -> dict[str, torch.Tensor]:
@@ -96,9 +96,9 @@ class NormativeModel(Protocol):
 
     @classmethod
     def restore(cls, config: dict[str, Any], tensors: dict[str, torch.Tensor]) -> NormativeModel:
-        """Build a fitted model from what `config` and `tensors` gave."""
+        """Build a fitted model from the output of `config` and `tensors`."""
         ...
 
     def summary(self) -> str:
-        """Say in one line what was fitted."""
+        """Describe the fitted model in one line."""
         ...

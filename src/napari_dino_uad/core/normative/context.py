@@ -1,4 +1,4 @@
-"""What is done to backbone embeddings before a model sees them."""
+"""Normalisation and averaging applied to embeddings before fitting and scoring."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ __all__ = ["Context"]
 
 @dataclass(frozen=True)
 class Context:
-    """Normalise embeddings and average them over their neighbourhood.
+    """Settings that normalise embeddings and average them over their neighbourhood.
 
     Attributes
     ----------
     normalise : {"l2", "none"}
-        "l2" brings every level of the backbone to unit length, so that no level drowns the
-        others, and the whole embedding likewise.
+        "l2" scales every layer of the backbone to unit length, so that no layer dominates, and
+        then the whole embedding.
     neighbourhood : int
-        Odd edge of the square of patches that is averaged; 1 leaves patches alone. A patch and
-        its surroundings say more than the patch (PatchCore, CVPR 2022, Eq. 2).
+        Odd edge of the square of patches to average; 1 turns averaging off. A patch with its
+        surroundings is more informative than the patch alone (PatchCore, CVPR 2022, Eq. 2).
     """
 
     normalise: Literal["l2", "none"] = "l2"
@@ -33,8 +33,8 @@ class Context:
     def __post_init__(self) -> None:
         if self.neighbourhood < 1 or self.neighbourhood % 2 == 0:
             raise InputError(
-                "The neighbourhood is an odd number of patches from 1 up, but "
-                f"{self.neighbourhood} came."
+                "The neighbourhood must be an odd number of patches from 1 up, got "
+                f"{self.neighbourhood}; change it."
             )
 
     def apply(self, features: torch.Tensor, levels: tuple[int, ...]) -> torch.Tensor:
@@ -43,9 +43,9 @@ class Context:
         Parameters
         ----------
         features : torch.Tensor of float32, (B, C, h, w)
-            As the backbone gives them.
+            Output of the backbone.
         levels : tuple of int
-            Channels of each backbone level; they sum to C.
+            Channels of each layer; they sum to C.
 
         Returns
         -------
@@ -54,7 +54,7 @@ class Context:
         import torch
         import torch.nn.functional as F
 
-        # A patch's channels side by side: all that follows works along them, four times as fast.
+        # Channels last: all that follows works along channels, and is four times as fast.
         features = features.clone(memory_format=torch.channels_last)
         if self.normalise == "l2":
             for level in features.split(levels, dim=1):
@@ -70,14 +70,14 @@ class Context:
         return _normalise(features) if self.normalise == "l2" else features
 
     def to_unit(self, features: torch.Tensor) -> torch.Tensor:
-        """Bring what `apply` gave to unit length, (B, C, h, w); "l2" has left it so."""
+        """Scale the output of `apply` to unit length, (B, C, h, w); with "l2" it already is."""
         import torch.nn.functional as F
 
         return features if self.normalise == "l2" else F.normalize(features, dim=1)
 
 
 def _normalise(features: torch.Tensor) -> torch.Tensor:
-    """Bring embeddings (B, C, h, w) to unit length, in place: half the memory to move."""
+    """Scale embeddings (B, C, h, w) to unit length, in place to save memory traffic."""
     import torch
 
     length = torch.linalg.vector_norm(features, dim=1, keepdim=True)

@@ -1,4 +1,4 @@
-"""Settings of the Dirichlet process mixture, checked when they are made."""
+"""Settings of the Dirichlet process mixture, with validation."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Score = Literal["cosine", "euclidean", "mahalanobis", "likelihood"]
 COVARIANCES: tuple[Covariance, ...] = get_args(Covariance)
 SCORES: tuple[Score, ...] = get_args(Score)
 
-# lambda of the paper: what is added to the diagonal of every covariance.
+# lambda of the paper, added to the diagonal of every covariance.
 _RIDGES: dict[Covariance, float] = {"diag": 1e-6, "spherical": 1e-6, "vmf": 1e-6, "full": 1e-3}
 
 
@@ -23,69 +23,67 @@ _RIDGES: dict[Covariance, float] = {"diag": 1e-6, "spherical": 1e-6, "vmf": 1e-6
 class DPMMConfig:
     """Settings of a `DPMM`.
 
-    `DPMMConfig.paper` gives the paper's own. The defaults depart from them where the paper's
-    lose most of the mixture or overfit; each entry says so.
+    `DPMMConfig.paper` returns the paper's settings. The defaults differ where the paper's lose
+    most components or overfit; each entry says so.
 
     Attributes
     ----------
     components : int
-        Truncation K; the data decide how many of them live. The paper takes 500; here 192 find
-        lesions as well, in less than half the time.
+        Maximum number of components K; the data decide how many are used. The paper uses 500; 192
+        find lesions as well, in less than half the time.
     covariance : {"diag", "full", "spherical", "vmf"}
-        Spread of each component: one variance for each channel, a whole covariance matrix, one
-        variance, or, on embeddings brought to unit length, the concentration of a von
-        Mises-Fisher distribution.
+        Spread of each component: one variance per channel ("diag"), a full covariance matrix
+        ("full"), one variance ("spherical"), or the concentration of a von Mises-Fisher
+        distribution on embeddings of unit length ("vmf").
     shared_spread : bool
-        One spread for all components, the pooled one: the limit of a strong prior.
+        Whether all components share one pooled spread: the limit of a strong prior.
     prior_patches : float
-        How many patches of the pooled spread within components are added to each component's
-        own patches: the mode under an inverse-gamma prior on variances (inverse-Wishart for
-        "full"; for "vmf" on the mean resultant length). With a few hundred strongly correlated
-        patches a component and several hundred channels, its own variances alone overfit. 0
-        gives the paper's formula.
+        Number of patches with the pooled spread that are added to each component's own patches:
+        the mode under an inverse-gamma prior on variances (inverse-Wishart for "full"; on the mean
+        resultant length for "vmf"). Without it, a component with a few hundred strongly correlated
+        patches and several hundred channels overfits. 0 gives the paper's formula.
     ridge : float or None
-        Added to every variance (for "vmf" 1 / ridge bounds the concentration). None is the
-        paper's: 1e-6, or 1e-3 for "full".
+        Added to every variance (for "vmf", 1 / ridge bounds the concentration). None uses the
+        paper's value: 1e-6, or 1e-3 for "full".
     start : {"kmeans", "random"}
-        "random" takes K embeddings of the first batch as means and that batch's variance for
-        each, as the paper does; on embeddings of several hundred dimensions almost all
-        components then die within an epoch. "kmeans" starts from a clustering of a sample
-        (spherical k-means for "vmf").
+        "random" uses K embeddings of the first batch as means and that batch's variance for each,
+        as in the paper; in several hundred dimensions almost all components then die within an
+        epoch. "kmeans" starts from a clustering of a sample (spherical k-means for "vmf").
     schedule : {"constant", "decaying"}
-        Step t moves the running statistics by `step_size`, or by t ** -`step_size`.
+        Step t updates the running statistics by `step_size`, or by t ** -`step_size`.
     step_size : float
-        rho. Under "constant" the share of the new batch in the running statistics, and 1 is
-        plain EM on each batch.
+        rho. Under "constant", the weight of the new batch in the running statistics; 1 is plain EM
+        on each batch.
     epochs : int
         Passes over the patches.
     patience : int or None
-        Stop when the validation likelihood has not improved for so many epochs; None never
-        stops before the end.
+        Stop when the validation likelihood has not improved for this many epochs; None runs all
+        epochs.
     least_gain : float
-        Nats a patch that count as an improvement for `patience`.
+        Smallest improvement that counts for `patience`, in nats per patch.
     batch_patches : int
-        Patches a step.
+        Patches per step.
     max_patches : int
-        Patches drawn from the healthy slices to fit on.
+        Number of patches drawn from the healthy slices to fit on.
     concentration : float or None
-        alpha of the Dirichlet process; None learns it, starting at 2.
+        alpha of the Dirichlet process; None learns it, starting from 2.
     foreground : bool
-        Fit on tissue patches only; the paper's comparisons fit on all.
+        Whether to fit on tissue patches only; the paper's comparisons fit on all.
     pca : int
-        Principal components that the embeddings are reduced to; 0 keeps the embeddings.
+        Number of principal components to reduce embeddings to; 0 keeps them as they are.
     position : float
-        Weight of a patch's two grid coordinates in [-1, 1], appended to its embedding; 1 is
-        the paper's, 0 leaves them out.
+        Weight of a patch's two grid coordinates in [-1, 1], appended to its embedding; 1 is the
+        paper's value, 0 leaves them out.
     score : {"cosine", "euclidean", "mahalanobis", "likelihood"}
-        How far from normal a patch is: 1 - the largest cosine with a mean, the distance to the
-        nearest mean, the same in units of its spread, or the negative log-likelihood.
+        Anomaly score: 1 - the largest cosine with a mean, the distance to the nearest mean, that
+        distance in units of the component's spread, or the negative log-likelihood.
     seed : int
-        Makes the fit repeatable.
+        Seed of the fit; the same seed gives the same model.
 
     Raises
     ------
     InputError
-        If a value is out of its range; the message names the range.
+        If a value is out of range; the message gives the range.
     """
 
     components: int = 192
@@ -124,14 +122,14 @@ class DPMMConfig:
         if self.patience is not None:
             _at_least("patience", self.patience, 1)
         if not 0 < self.step_size <= 1:
-            raise InputError(f"The step size must lie in (0, 1], but {self.step_size} came.")
+            raise InputError(f"The step size must be in (0, 1], got {self.step_size}; change it.")
         if self.concentration is not None and not 0 < self.concentration < math.inf:
             raise InputError(
-                f"The concentration must be positive, but {self.concentration} came; leave it "
-                "out to have it learned."
+                f"The concentration must be positive, got {self.concentration}; leave it out to "
+                "have it learned."
             )
         if self.ridge is not None and not 0 < self.ridge < math.inf:
-            raise InputError(f"The ridge must be positive, but {self.ridge} came.")
+            raise InputError(f"The ridge must be positive, got {self.ridge}; raise it.")
 
     @classmethod
     def paper(cls, covariance: Covariance = "diag", **others: Any) -> DPMMConfig:
@@ -140,14 +138,14 @@ class DPMMConfig:
         Parameters
         ----------
         covariance : {"diag", "full", "spherical"}
-            The paper's variants.
+            A variant of the paper.
         **others
-            Any setting, to depart from it.
+            Settings to change.
 
         Notes
         -----
-        A truncation of 500, a step of 12 images of 32 x 32 patches, 40 epochs, no foreground
-        mask, and formulas without a prior.
+        A truncation of 500, 12 images of 32 x 32 patches per step, 40 epochs, no foreground mask,
+        and formulas without a prior.
         """
         values: dict[str, Any] = {
             "components": 500,
@@ -164,7 +162,7 @@ class DPMMConfig:
 
     @property
     def lambda_(self) -> float:
-        """What is added to every variance."""
+        """Value added to every variance."""
         return _RIDGES[self.covariance] if self.ridge is None else self.ridge
 
     def step(self, t: int) -> float:
@@ -174,9 +172,13 @@ class DPMMConfig:
 
 def _one_of(name: str, value: object, choices: tuple[str, ...]) -> None:
     if value not in choices:
-        raise InputError(f"The {name} must be one of {', '.join(choices)}, but {value!r} came.")
+        raise InputError(
+            f"The {name} must be one of {', '.join(choices)}, got {value!r}; choose one."
+        )
 
 
 def _at_least(name: str, value: float, least: int) -> None:
     if not least <= value < math.inf:
-        raise InputError(f"The setting {name} must be a number from {least} up, but {value} came.")
+        raise InputError(
+            f"The setting {name} must be a number from {least} up, got {value}; change it."
+        )

@@ -1,4 +1,4 @@
-"""The table of methods: every kind of model that can be fitted, by the name users type."""
+"""The table of methods: every kind of model that can be fitted, by its key."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ __all__ = ["METHODS", "Method", "find_method", "new_normative"]
 
 @dataclass(frozen=True)
 class Method:
-    """One kind of model.
+    """A method, that is, a kind of model.
 
-    Its classes are given by name: importing them imports torch, which listing them must not.
+    Classes are given by name, because importing them imports torch, and listing must not.
 
     Attributes
     ----------
     key : str
         The name users type.
     title : str
-        The name users read.
+        The name shown to users.
     module, model, config : str
-        Where the class of models and that of their settings are, and their names.
+        Module of the model class and the settings class, and the names of both.
     """
 
     key: str
@@ -37,12 +37,12 @@ class Method:
     config: str
 
     def model_class(self) -> type[NormativeModel]:
-        """Import the class of models."""
+        """Import the model class."""
         kind: type[NormativeModel] = getattr(import_module(self._path), self.model)
         return kind
 
     def config_class(self) -> type[Any]:
-        """Import the dataclass of settings."""
+        """Import the settings class."""
         kind: type[Any] = getattr(import_module(self._path), self.config)
         return kind
 
@@ -69,7 +69,7 @@ METHODS: dict[str, Method] = {method.key: method for method in _TABLE}
 
 
 def find_method(key: str) -> Method:
-    """Look a method up.
+    """Look up a method.
 
     Raises
     ------
@@ -92,9 +92,9 @@ def new_normative(key: str, seed: int, settings: dict[str, Any]) -> NormativeMod
     key : str
         A key of `METHODS`.
     seed : int
-        Makes the fit repeatable.
+        Seed of the fit; the same seed gives the same model.
     settings : dict
-        Fields of the method's settings.
+        Values for fields of the method's settings class.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""A fitted mixture: components, their weights, and the posterior of a patch."""
+"""A fitted mixture: components, their weights, and the posterior of patches."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ _KINDS: dict[Covariance, Callable[[], Components]] = {
 
 
 def new_components(covariance: Covariance) -> Components:
-    """Return components that are not set yet."""
+    """Return components without parameters; set them with `maximise`, `broad` or `load`."""
     return _KINDS[covariance]()
 
 
 @dataclass(frozen=True)
 class Mixture:
-    """Living components and their weights.
+    """The living components and their weights.
 
     Attributes
     ----------
@@ -42,7 +42,7 @@ class Mixture:
     log_weights : torch.Tensor, (K,)
         log pi_k.
     origin : torch.Tensor, (C,)
-        What is taken from an embedding before it meets the components.
+        Subtracted from embeddings before they are compared with the components.
     concentration : float
         alpha of the Dirichlet process.
     """
@@ -84,10 +84,10 @@ class Mixture:
     # Files --------------------------------------------------------------------------------
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        """Return the mixture to save; what grows with K x C in half precision.
+        """Return the tensors to save; those that grow with K x C are in half precision.
 
-        Means are kept relative to their origin and spreads as deviations, so half precision's
-        eleven bits are relative to the spread of the data.
+        Means are relative to the origin and spreads are standard deviations, so the eleven bits of
+        half precision are relative to the spread of the data.
         """
         out = {
             "means": self.components.means.half(),
@@ -95,7 +95,7 @@ class Mixture:
             "origin": self.origin,
         }
         for name, spread in self.components.spread_tensors().items():
-            # One number a component costs nothing, and may be beyond the range of half.
+            # One value per component takes no space, and may exceed the range of half precision.
             out[name] = spread.half() if spread.ndim > 1 else spread
         return {name: tensor.cpu().contiguous() for name, tensor in out.items()}
 
@@ -107,7 +107,7 @@ class Mixture:
         concentration: float,
         device: torch.device,
     ) -> Mixture:
-        """Build a mixture, in single precision, from what `tensors` gave.
+        """Build a mixture, in single precision, from the output of `tensors`.
 
         Raises
         ------

@@ -1,7 +1,7 @@
 """Components of a mixture: densities, sufficient statistics and their maximisation.
 
-Everything over patches and components is a product of two matrices, so nothing of size
-N x K x C or N x C x C is ever made.
+Everything over patches and components is a matrix product, so no tensor of size N x K x C or
+N x C x C is ever created.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ import torch
 
 __all__ = ["Components", "DiagonalGaussians", "Prior", "SphericalGaussians", "Statistics"]
 
-# A responsibility below this adds less to a statistic than float32 can hold of it.
+# Responsibilities below this change a statistic by less than the precision of float32.
 _NEGLIGIBLE = 1e-9
 
-# Share of non-negligible responsibilities above which a dense product beats a sparse sum.
+# Share of non-negligible responsibilities above which a dense product is faster than a sparse sum.
 _DENSE = 0.02
 
 
 @dataclass
 class Statistics:
-    """Running sufficient statistics, means over patches.
+    """Running sufficient statistics: means over patches.
 
     Attributes
     ----------
@@ -33,8 +33,8 @@ class Statistics:
     first : torch.Tensor, (K, C)
         M_k = mean_n r_nk x_n.
     second : torch.Tensor
-        Q_k: of x^2 (K, C) for diagonal, of |x|^2 (K, 1) for spherical, of x x^T (K, C, C) for
-        full covariance; (K, 0) for von Mises-Fisher components.
+        Q_k: mean of r_nk times x^2 (K, C) for diagonal, |x|^2 (K, 1) for spherical, x x^T
+        (K, C, C) for full covariance; (K, 0) for von Mises-Fisher components.
     """
 
     mass: torch.Tensor
@@ -42,29 +42,29 @@ class Statistics:
     second: torch.Tensor
 
     def scale_(self, factor: float) -> None:
-        """Multiply all by a number, in place."""
+        """Multiply all statistics by a number, in place."""
         for tensor in (self.mass, self.first, self.second):
             tensor.mul_(factor)
 
     def keep(self, which: torch.Tensor) -> Statistics:
-        """Return those of some components, a mask or indices (K,)."""
+        """Return the statistics of some components; `which` is a mask or indices (K,)."""
         return Statistics(self.mass[which], self.first[which], self.second[which])
 
 
 @dataclass(frozen=True)
 class Prior:
-    """What is known of a component's spread before its patches are seen.
+    """Prior on the spread of components.
 
     Attributes
     ----------
     ridge : float
         lambda, added to every variance.
     strength : float
-        Patches of the pooled spread that are added to each component's own.
+        Number of patches with the pooled spread added to each component's own.
     patches : int
-        Patches that a mass of 1 stands for.
+        Number of patches that a mass of 1 stands for.
     shared : bool
-        Whether all components have the pooled spread.
+        Whether all components share the pooled spread.
     """
 
     ridge: float
@@ -73,9 +73,9 @@ class Prior:
     shared: bool = False
 
     def shrink(self, own: torch.Tensor, mass: torch.Tensor) -> torch.Tensor:
-        """Draw each component's spread towards the pooled one.
+        """Shrink each component's spread towards the pooled one.
 
-        The mode under an inverse-gamma prior whose mode is the pooled spread:
+        Returns the mode under an inverse-gamma prior whose mode is the pooled spread:
         (n_k S_k + nu S) / (n_k + nu), with n_k = patches x R_k and S = sum_k R_k S_k / sum_k R_k.
 
         Parameters
@@ -98,8 +98,8 @@ class Prior:
 class Components(ABC):
     """K densities over C channels.
 
-    Patches and means are relative to one origin that the mixture keeps: it changes no formula,
-    and spares single precision the difference of large numbers.
+    Patches and means are relative to one origin, stored in the mixture. It cancels in every
+    formula, and avoids differences of large numbers in single precision.
 
     Attributes
     ----------
@@ -109,7 +109,7 @@ class Components(ABC):
     #: Whether embeddings must have unit length.
     unit_length: ClassVar[bool] = False
 
-    #: Whether a step takes seconds, in which nobody who waits should hear nothing.
+    #: Whether a step takes seconds, so that progress must be reported during it.
     slow: ClassVar[bool] = False
 
     means: torch.Tensor
@@ -122,10 +122,10 @@ class Components(ABC):
 
     @abstractmethod
     def _quadratic(self, x: torch.Tensor, constant: torch.Tensor) -> torch.Tensor:
-        """Return constant_k - d_nk^2 / 2 with the Mahalanobis distance d, (N, K)."""
+        """Return constant_k - d_nk^2 / 2, where d is the Mahalanobis distance, (N, K)."""
 
     def log_density(self, x: torch.Tensor, log_weights: torch.Tensor | None = None) -> torch.Tensor:
-        """Return log p(x_n | k), plus log pi_k where weights are given, (N, K)."""
+        """Return log p(x_n | k), plus log pi_k if weights are given, (N, K)."""
         constant = self._log_norm if log_weights is None else self._log_norm + log_weights
         return self._quadratic(x, constant)
 
@@ -142,25 +142,25 @@ class Components(ABC):
 
     @abstractmethod
     def empty(self, count: int, channels: int, device: torch.device) -> Statistics:
-        """Return statistics of nothing."""
+        """Return empty statistics."""
 
     @abstractmethod
     def statistics(self, mass: torch.Tensor, ridge: float) -> Statistics:
-        """Return the statistics whose maximum, without a prior, these components are."""
+        """Return the statistics that, without a prior, have these components as their maximum."""
 
     def accumulate(
         self, into: Statistics, x: torch.Tensor, responsibilities: torch.Tensor, scale: float
     ) -> None:
         """Add scale * sum_n r_nk (1, x_n, second moment) to statistics.
 
-        In several hundred dimensions nearly all responsibilities are 0 or 1, so on a processor
-        the sums run over those that count; on a graphics card, and where many count, they are
-        dense products.
+        In several hundred dimensions, nearly all responsibilities are 0 or 1. On a CPU, the sums
+        therefore skip negligible ones. On a GPU, or if many are not negligible, dense products
+        are used.
 
         Parameters
         ----------
         into : Statistics
-            Changed in place.
+            Modified in place.
         x : torch.Tensor, (N, C)
         responsibilities : torch.Tensor, (N, K)
         scale : float
@@ -184,7 +184,7 @@ class Components(ABC):
         Parameters
         ----------
         into : Statistics
-            Changed in place.
+            Modified in place.
         x : torch.Tensor, (P, C)
         columns : torch.Tensor of int64, (P,)
             Component of each pair.
@@ -197,31 +197,31 @@ class Components(ABC):
 
     @abstractmethod
     def _add_second(self, into: torch.Tensor, x: torch.Tensor, scaled: torch.Tensor) -> None:
-        """Add sum_n scaled_kn (second moment of x_n) with scaled (K, N)."""
+        """Add sum_n scaled_kn (second moment of x_n), with scaled (K, N)."""
 
     @abstractmethod
     def _add_sparse_second(
         self, into: torch.Tensor, x: torch.Tensor, weighted: torch.Tensor, columns: torch.Tensor
     ) -> None:
-        """Add the second moments of pairs: x (P, C), weighted w_p x_p, component of each."""
+        """Add the second moments of pairs: x (P, C), weighted = w_p x_p, component of each."""
 
     @abstractmethod
     def maximise(self, statistics: Statistics, prior: Prior) -> None:
-        """Set the components to the maximum of the statistics under a prior: the M-step."""
+        """Set the components to the maximum of the statistics under a prior (the M-step)."""
 
     @abstractmethod
     def broad(self, means: torch.Tensor, variance: torch.Tensor, ridge: float) -> None:
-        """Set means (K, C) and one wide spread for all, from a variance (C,)."""
+        """Set means (K, C) and one broad spread for all, from a variance (C,)."""
 
     # Keeping ------------------------------------------------------------------------------
 
     @abstractmethod
     def spread_tensors(self) -> dict[str, torch.Tensor]:
-        """Return the spread in the form it is saved, beside the means."""
+        """Return the spread to save beside the means."""
 
     @abstractmethod
     def load(self, means: torch.Tensor, spread: dict[str, torch.Tensor]) -> None:
-        """Set the components from means (K, C) and what `spread_tensors` gave."""
+        """Set the components from means (K, C) and the output of `spread_tensors`."""
 
 
 class DiagonalGaussians(Components):
@@ -261,7 +261,7 @@ class DiagonalGaussians(Components):
         return self.variances.sqrt()
 
     def empty(self, count: int, channels: int, device: torch.device) -> Statistics:
-        """Return statistics of nothing."""
+        """Return empty statistics."""
         return Statistics(
             torch.zeros(count, device=device),
             torch.zeros(count, channels, device=device),
@@ -269,7 +269,7 @@ class DiagonalGaussians(Components):
         )
 
     def statistics(self, mass: torch.Tensor, ridge: float) -> Statistics:
-        """Return the statistics whose maximum, without a prior, these components are."""
+        """Return the statistics that, without a prior, have these components as their maximum."""
         weight = mass[:, None]
         second = (self.variances - ridge).clamp_min(0) + self.means.square()
         return Statistics(mass, weight * self.means, weight * second)
@@ -283,27 +283,27 @@ class DiagonalGaussians(Components):
         into.index_add_(0, columns, weighted * x)
 
     def maximise(self, statistics: Statistics, prior: Prior) -> None:
-        """Set mu = M / R and Sigma = Q / R - mu^2, drawn to the pooled one, + lambda."""
+        """Set mu = M / R and Sigma = Q / R - mu^2, shrunk to the pooled one, + lambda."""
         mass = statistics.mass.clamp_min(torch.finfo(statistics.mass.dtype).tiny)[:, None]
         means = statistics.first / mass
         own = torch.addcmul(statistics.second / mass, means, means, value=-1).clamp_min_(0)
         self._set(means, prior.shrink(own, statistics.mass) + prior.ridge)
 
     def broad(self, means: torch.Tensor, variance: torch.Tensor, ridge: float) -> None:
-        """Set means (K, C) and one wide spread for all, from a variance (C,)."""
+        """Set means (K, C) and one broad spread for all, from a variance (C,)."""
         self._set(means, (variance + ridge).expand_as(means).clone())
 
     def spread_tensors(self) -> dict[str, torch.Tensor]:
-        """Return the standard deviations, whose range half precision holds."""
+        """Return standard deviations, which fit the range of half precision."""
         return {"deviations": self.variances.sqrt()}
 
     def load(self, means: torch.Tensor, spread: dict[str, torch.Tensor]) -> None:
-        """Set the components from means (K, C) and what `spread_tensors` gave."""
+        """Set the components from means (K, C) and the output of `spread_tensors`."""
         self._set(means, spread["deviations"].square())
 
 
 class SphericalGaussians(DiagonalGaussians):
-    """Gaussians with one variance each.
+    """Gaussians with one variance for all channels.
 
     Attributes
     ----------
@@ -318,7 +318,7 @@ class SphericalGaussians(DiagonalGaussians):
         return x.square().sum(1, keepdim=True)
 
     def empty(self, count: int, channels: int, device: torch.device) -> Statistics:
-        """Return statistics of nothing."""
+        """Return empty statistics."""
         return Statistics(
             torch.zeros(count, device=device),
             torch.zeros(count, channels, device=device),
@@ -326,7 +326,7 @@ class SphericalGaussians(DiagonalGaussians):
         )
 
     def statistics(self, mass: torch.Tensor, ridge: float) -> Statistics:
-        """Return the statistics whose maximum, without a prior, these components are."""
+        """Return the statistics that, without a prior, have these components as their maximum."""
         weight = mass[:, None]
         channels = self.means.shape[1]
         second = channels * (self.variances - ridge).clamp_min(0) + self._moments(self.means)
@@ -338,12 +338,12 @@ class SphericalGaussians(DiagonalGaussians):
         into.index_add_(0, columns, (weighted * x).sum(1, keepdim=True))
 
     def maximise(self, statistics: Statistics, prior: Prior) -> None:
-        """Set mu = M / R and the mean over channels of Q / R - mu^2 + lambda."""
+        """Set mu = M / R and the mean over channels of Q / R - mu^2, shrunk, + lambda."""
         mass = statistics.mass.clamp_min(torch.finfo(statistics.mass.dtype).tiny)[:, None]
         means = statistics.first / mass
         own = (statistics.second / mass - self._moments(means)).clamp_min_(0) / means.shape[1]
         self._set(means, prior.shrink(own, statistics.mass) + prior.ridge)
 
     def broad(self, means: torch.Tensor, variance: torch.Tensor, ridge: float) -> None:
-        """Set means (K, C) and one wide spread for all, from a variance (C,)."""
+        """Set means (K, C) and one broad spread for all, from a variance (C,)."""
         self._set(means, (variance.mean() + ridge).expand(len(means), 1).clone())

@@ -1,4 +1,4 @@
-"""Gaussian components with whole covariance matrices."""
+"""Gaussian components with full covariance matrices."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from napari_dino_uad.core.normative.mixture_components import Components, Prior,
 
 __all__ = ["FullGaussians"]
 
-# Components whose factors are inverted at once: bounds the memory beside the factors.
+# Components whose factors are inverted in one go; bounds the temporary memory.
 _AT_ONCE = 32
 
 
 class FullGaussians(Components):
-    """Gaussians with a whole covariance matrix each.
+    """Gaussians with a full covariance matrix each.
 
-    Beside the statistics, one (K, C, C) tensor of factors is kept; patches meet one component
-    after the other, so the largest tensor over patches is N x C.
+    Beside the statistics, one (K, C, C) tensor of factors is stored. Components are evaluated one
+    by one, so the largest tensor over patches is N x C.
 
     Attributes
     ----------
@@ -33,7 +33,7 @@ class FullGaussians(Components):
     def _set(self, means: torch.Tensor, covariances: torch.Tensor, ridge: float) -> None:
         """Set the components; `covariances` is overwritten with the factors.
 
-        The ridge is added here, so that no other (K, C, C) tensor is made.
+        The ridge is added here, so that no second (K, C, C) tensor is needed.
         """
         self.means, self.factors = means, covariances
         count, channels = means.shape
@@ -56,7 +56,7 @@ class FullGaussians(Components):
         return out.mul_(-0.5).add_(constant[:, None]).T
 
     def _lower(self, k: int) -> torch.Tensor:
-        """Return the Cholesky factor L_k of Sigma_k, which is A_k^-T, (C, C)."""
+        """Return the Cholesky factor L_k = A_k^-T of Sigma_k, (C, C)."""
         factor = self.factors[k].mT
         unit = torch.eye(len(factor), device=factor.device, dtype=factor.dtype)
         return torch.linalg.solve_triangular(factor, unit, upper=False)
@@ -71,7 +71,7 @@ class FullGaussians(Components):
         return lower @ lower.T
 
     def empty(self, count: int, channels: int, device: torch.device) -> Statistics:
-        """Return statistics of nothing."""
+        """Return empty statistics."""
         return Statistics(
             torch.zeros(count, device=device),
             torch.zeros(count, channels, device=device),
@@ -79,7 +79,7 @@ class FullGaussians(Components):
         )
 
     def statistics(self, mass: torch.Tensor, ridge: float) -> Statistics:
-        """Return the statistics whose maximum, without a prior, these components are."""
+        """Return the statistics that, without a prior, have these components as their maximum."""
         second = torch.empty_like(self.factors)
         for k, mean in enumerate(self.means):
             within = self.covariance(k)
@@ -103,7 +103,7 @@ class FullGaussians(Components):
             into[k].addmm_(weighted[own].T, x[own])
 
     def maximise(self, statistics: Statistics, prior: Prior) -> None:
-        """Set mu = M / R and Sigma = Q / R - mu mu^T, drawn to the pooled one, + lambda I."""
+        """Set mu = M / R and Sigma = Q / R - mu mu^T, shrunk to the pooled one, + lambda I."""
         mass = statistics.mass.clamp_min(torch.finfo(statistics.mass.dtype).tiny)[:, None]
         means = statistics.first / mass
         own = statistics.second / mass[:, :, None]
@@ -118,16 +118,16 @@ class FullGaussians(Components):
         self._set(means, own, prior.ridge)
 
     def broad(self, means: torch.Tensor, variance: torch.Tensor, ridge: float) -> None:
-        """Set means (K, C) and one wide spread for all, from a variance (C,)."""
+        """Set means (K, C) and one broad spread for all, from a variance (C,)."""
         self._set(means, torch.diag(variance).expand(len(means), -1, -1).clone(), ridge)
 
     def spread_tensors(self) -> dict[str, torch.Tensor]:
-        """Return the factors' upper triangles, (K, C (C + 1) / 2)."""
+        """Return the upper triangles of the factors, (K, C (C + 1) / 2)."""
         rows, columns = torch.triu_indices(*self.factors.shape[1:])
         return {"factors": self.factors[:, rows, columns]}
 
     def load(self, means: torch.Tensor, spread: dict[str, torch.Tensor]) -> None:
-        """Set the components from means (K, C) and what `spread_tensors` gave."""
+        """Set the components from means (K, C) and the output of `spread_tensors`."""
         count, channels = means.shape
         rows, columns = torch.triu_indices(channels, channels)
         self.means = means

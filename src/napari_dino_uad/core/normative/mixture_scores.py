@@ -1,4 +1,4 @@
-"""The four scores of the mixture: how far from normal a patch is."""
+"""The four scores of the mixture, which measure how abnormal a patch is."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from napari_dino_uad.core.precision import native_bfloat16
 
 __all__ = ["Directions", "nearest"]
 
-# Patches scored at once, which bounds the N x K products.
+# Patches scored in one go; bounds the size of N x K products.
 _CHUNK = 16_384
 
 
@@ -25,9 +25,9 @@ class Directions:
     ----------
     exact : torch.Tensor, (K, C)
     coarse : torch.Tensor of bfloat16, (K, C), or None
-        The same for the search, where the processor multiplies bfloat16 natively: twice as
-        fast. The cosine with the mean it finds is then computed exactly, so the score errs only
-        where two means are nearer to each other than 1e-3 in cosine, and by no more than that.
+        The same means, used for the search if the hardware supports bfloat16: twice as fast. The
+        cosine with the mean found is then computed exactly, so the score is wrong only if two
+        means are nearer than 1e-3 in cosine, and by no more than that.
     """
 
     exact: torch.Tensor
@@ -35,16 +35,16 @@ class Directions:
 
     @classmethod
     def of(cls, means: torch.Tensor) -> Directions:
-        """Make them from means (K, C)."""
+        """Normalise means (K, C)."""
         exact = F.normalize(means, dim=1)
         return cls(exact, exact.bfloat16() if native_bfloat16(means.device) else None)
 
     def search(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return 1 - the largest cosine of each patch with a mean, and that mean, each (N,)."""
+        """Return 1 - the largest cosine of each patch with a mean, and the mean's index, (N,)."""
         if self.coarse is None:
             cosine, index = (x @ self.exact.T).max(1)
         else:
-            # Of the two, argmax is four times as slow.
+            # `max`, because `argmax` is four times as slow.
             index = (x.bfloat16() @ self.coarse.T).max(1).indices
             cosine = torch.linalg.vecdot(x, self.exact.index_select(0, index))
         return 1 - cosine / torch.linalg.vector_norm(x, dim=1).clamp_min(1e-12), index
@@ -58,28 +58,28 @@ def nearest(
     origin: torch.Tensor,
     directions: Directions,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Score patches, and say which component decides.
+    """Score patches, and return the component that determines each score.
 
     Parameters
     ----------
     x : torch.Tensor, (N, C)
         Patches in the mixture's space.
     score : {"cosine", "euclidean", "mahalanobis", "likelihood"}
-        1 - max_k cos(x, mu_k), the distance to the nearest mean, the same in units of its
-        spread, or -log sum_k pi_k p(x | k).
+        1 - max_k cos(x, mu_k); the distance to the nearest mean; that distance in units of the
+        component's spread; or -log sum_k pi_k p(x | k).
     components : Components
         Means relative to `origin`.
     log_weights : torch.Tensor, (K,)
         log pi_k.
     origin : torch.Tensor, (C,)
     directions : Directions
-        Of the means.
+        Directions of the means.
 
     Returns
     -------
     tuple of (torch.Tensor of float32 (N,), torch.Tensor of int64 (N,))
-        Scores, higher is more abnormal; and the nearest component under this score, for the
-        likelihood the most responsible.
+        Scores, higher is more abnormal, and the nearest component under this score (for the
+        likelihood, the component with the highest responsibility).
     """
     scores, indices = [], []
     for part in x.split(_CHUNK):
@@ -95,7 +95,7 @@ def nearest(
 def _by_density(
     x: torch.Tensor, score: Score, components: Components, log_weights: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Score centred patches by one of the scores that are not the cosine."""
+    """Score centred patches by any score except the cosine."""
     if score == "likelihood":
         joint = components.log_density(x, log_weights)
         return -torch.logsumexp(joint, dim=1), joint.argmax(1)

@@ -1,4 +1,4 @@
-"""The space a mixture lives in: embeddings, reduced, with their place in the slice."""
+"""The space of the mixture: embeddings, optionally reduced and with their position."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ __all__ = ["EmbeddingSpace"]
 
 @dataclass(frozen=True)
 class EmbeddingSpace:
-    """What is done to embeddings before they meet the components.
+    """Map from embeddings to the space of the components.
 
     Attributes
     ----------
     position : float
-        Weight of the appended coordinates; 0 leaves them out.
+        Weight of the appended grid coordinates; 0 leaves them out.
     unit_length : bool
-        Whether the result is brought to unit length, last.
+        Whether to scale the result to unit length, as the last step.
     mean : torch.Tensor, (C,), or None
-        Mean of the embeddings, where they are reduced.
+        Mean of the embeddings, if they are reduced.
     projection : torch.Tensor, (C, P), or None
-        Their first principal axes.
+        Their first principal axes, if they are reduced.
     """
 
     position: float = 0.0
@@ -38,28 +38,28 @@ class EmbeddingSpace:
     def fit(
         cls, patches: torch.Tensor, pca: int, position: float, unit_length: bool
     ) -> EmbeddingSpace:
-        """Learn the projection.
+        """Fit the projection.
 
         Parameters
         ----------
         patches : torch.Tensor, (N, C) or (N, C + 2) with positions
         pca : int
-            Principal components; 0 for none.
+            Number of principal components; 0 for no reduction.
         position, unit_length
             As in the class.
 
         Raises
         ------
         InputError
-            If there are fewer channels than components asked for.
+            If there are fewer channels or patches than components.
         """
         if pca == 0:
             return cls(position, unit_length)
         embeddings = patches[:, :-2] if position else patches
         if pca > min(embeddings.shape):
             raise InputError(
-                f"{pca} principal components were asked for, but the embeddings have "
-                f"{embeddings.shape[1]} channels and there are {len(embeddings)} patches; ask "
+                f"Expected at most {min(embeddings.shape)} principal components for "
+                f"{embeddings.shape[1]} channels and {len(embeddings)} patches, got {pca}; ask "
                 "for fewer."
             )
         mean = embeddings.mean(0)
@@ -67,13 +67,13 @@ class EmbeddingSpace:
         for part in embeddings.split(8192):
             centred = part - mean
             scatter.addmm_(centred.T, centred)
-        # eigh sorts ascending; on the CPU, where every build of torch has it.
+        # eigh sorts in ascending order. It runs on the CPU, where every build of torch has it.
         axes = torch.linalg.eigh(scatter.cpu().double()).eigenvectors
         projection = axes[:, -pca:].flip(1).to(mean).contiguous()
         return cls(position, unit_length, mean, projection)
 
     def project(self, patches: torch.Tensor) -> torch.Tensor:
-        """Bring patches into the space, (N, C) or (N, C + 2) with positions -> (N, D)."""
+        """Map patches to the space, (N, C) or (N, C + 2) with positions -> (N, D)."""
         if self.position:
             embeddings, places = patches[:, :-2], patches[:, -2:]
         else:
@@ -85,7 +85,7 @@ class EmbeddingSpace:
         return F.normalize(embeddings, dim=1) if self.unit_length else embeddings
 
     def flatten(self, features: torch.Tensor) -> torch.Tensor:
-        """Bring embeddings on a grid into the space, (B, C, h, w) -> (B h w, D)."""
+        """Map embeddings on a grid to the space, (B, C, h, w) -> (B h w, D)."""
         if self.position:
             features = with_position(features)
         return self.project(features.permute(0, 2, 3, 1).flatten(0, 2))

@@ -1,4 +1,4 @@
-"""Where a mixture's components start: k-means on the plane or on the sphere."""
+"""Initialise a mixture's components by k-means in the plane or on the sphere."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import torch.nn.functional as F
 
 __all__ = ["Clustering", "kmeans"]
 
-# Candidates of the k-means++ start, per component: enough to find the small clusters.
+# Candidates per component for the k-means++ start: enough to find small clusters.
 _CANDIDATES = 20
 
-# Rounds in which the start draws its centres, each from the distances to those before.
+# Rounds in which the start draws its centres, each from the distances to the earlier ones.
 _ROUNDS = 25
 
 _ITERATIONS = 15
 
-# Patches whose distances to all centres are held at once.
+# Patches whose distances to all centres are in memory together.
 _CHUNK = 8192
 
 
@@ -29,7 +29,7 @@ class Clustering:
     Attributes
     ----------
     centres : torch.Tensor, (K, C)
-        Sorted, the largest cluster first.
+        Cluster centres, largest cluster first.
     labels : torch.Tensor of int64, (N,)
         The cluster of each patch.
     """
@@ -41,27 +41,27 @@ class Clustering:
 def kmeans(
     x: torch.Tensor, count: int, generator: torch.Generator, spherical: bool
 ) -> Generator[tuple[int, int], None, Clustering]:
-    """Cluster patches.
+    """Cluster patches by k-means.
 
-    The centres start as k-means++ would choose them, but drawn in rounds of several at once
-    (B. Bahmani et al., "Scalable k-means++", VLDB 2012), so that distances are matrix products.
-    A cluster that loses all its patches starts again at the worst explained patch.
+    The centres start as in k-means++, but are drawn in rounds of several (B. Bahmani et al.,
+    "Scalable k-means++", VLDB 2012), so that distances are matrix products. A cluster that loses
+    all its patches restarts at the patch farthest from its centre.
 
     Parameters
     ----------
     x : torch.Tensor, (N, C)
         Patches; of unit length if spherical.
     count : int
-        Clusters K.
+        Number of clusters, K.
     generator : torch.Generator
-        Source of chance, on the CPU.
+        Source of randomness, on the CPU.
     spherical : bool
-        Maximise the cosine with centres of unit length, rather than minimise the distance.
+        Maximise the cosine with centres of unit length instead of minimising the distance.
 
     Yields
     ------
     tuple of (int, int)
-        Steps done, and how many there are.
+        Number of steps done, and in total.
 
     Returns
     -------
@@ -75,7 +75,7 @@ def kmeans(
     for round_ in range(_ROUNDS):
         wanted = (round_ + 1) * count // _ROUNDS - round_ * count // _ROUNDS
         if wanted:
-            # Identical patches leave nothing to choose between, and must not stop the draw.
+            # The floor keeps the draw valid if all patches are identical.
             chances = distances.cpu().double().clamp_min(1e-12)
             drawn = torch.multinomial(chances, wanted, generator=generator)
             new = candidates[drawn.to(x.device)]
@@ -87,7 +87,7 @@ def kmeans(
     done = _ROUNDS
     for iteration in range(_ITERATIONS + 1):
         found_labels, found_distances = [], []
-        # Part by part, so that whoever waits to cancel does not wait for a whole pass.
+        # Part by part, so that a cancel need not wait for a whole pass.
         for part in parts:
             label, distance = _nearest(part, centres)
             found_labels.append(label)
@@ -112,7 +112,7 @@ def kmeans(
 def _nearest(x: torch.Tensor, centres: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the nearest centre of each patch and the squared distance to it, each (N,).
 
-    On the sphere the nearest by distance is the nearest by cosine.
+    On the sphere, the nearest centre by distance is also the nearest by cosine.
     """
     offset = -0.5 * centres.square().sum(1)
     best, label = torch.addmm(offset, x, centres.T).max(1)

@@ -1,7 +1,8 @@
 """Stochastic EM of a truncated Dirichlet process mixture.
 
 N. Schulthess and E. Konukoglu, MICCAI 2025 (arXiv 2509.19997): sufficient statistics are averaged
-exponentially over batches, and the epoch that explains healthy validation patches best is kept.
+exponentially over batches. The epoch with the best likelihood on healthy validation patches is
+kept.
 """
 
 from __future__ import annotations
@@ -27,22 +28,22 @@ __all__ = ["LIVING_WEIGHT", "Training"]
 
 T = TypeVar("T")
 
-#: A component below this weight is dead: it is dropped after the epoch. The paper's threshold.
+#: Components below this weight are dropped after the epoch. The paper's threshold.
 LIVING_WEIGHT = 1e-6
 
-# alpha that a learned concentration starts from, as in the paper.
+# Initial alpha of a learned concentration, as in the paper.
 _CONCENTRATION = 2.0
 
-# Patches a component that k-means is run on.
+# Patches per component in the sample for k-means.
 _SAMPLE = 100
 
-# Patches whose densities are held at once when the validation likelihood is measured.
+# Patches whose densities are in memory together when the validation likelihood is computed.
 _CHUNK = 4096
 
 
 @dataclass(frozen=True)
 class _State:
-    """All that an epoch leaves behind; densities follow from it by an M-step."""
+    """The result of an epoch; an M-step gives the densities."""
 
     statistics: Statistics
     log_weights: torch.Tensor
@@ -71,22 +72,22 @@ class _State:
 
 
 class Training:
-    """EM over patches that are held in memory.
+    """EM over patches held in memory.
 
     Parameters
     ----------
     settings : DPMMConfig
     patches, held_out : torch.Tensor, (N, C) and (V, C)
-        Patches to fit on, centred here in place, and healthy ones to choose the epoch with.
+        Patches to fit on, and healthy ones to choose the epoch; both are centred in place.
     device : torch.device
-        Where products run; patches stay where they are and move batch by batch.
+        Device of the products; patches stay where they are and are moved batch by batch.
 
     Attributes
     ----------
     history : list of float
         Mean negative log-likelihood of `held_out` after each epoch.
     best_epoch : int
-        Epoch, from 1, with the lowest.
+        Epoch with the lowest value, counted from 1.
     """
 
     def __init__(
@@ -99,8 +100,8 @@ class Training:
         self._settings = settings
         self._device = device
         self._components = new_components(settings.covariance)
-        # On the sphere the origin has a meaning; elsewhere the mean spares single precision the
-        # difference of large numbers.
+        # On the sphere the origin matters. Elsewhere, subtracting the mean avoids differences of
+        # large numbers in single precision.
         origin = torch.zeros_like(patches[0]) if settings.covariance == "vmf" else patches.mean(0)
         self._patches = patches.sub_(origin)
         self._held_out = held_out.sub_(origin)
@@ -120,9 +121,9 @@ class Training:
     def waiting_for(
         self, call: Callable[[], T], progress: Progress
     ) -> Generator[Progress, None, T]:
-        """Run a part of the training, and yield a progress again and again if it takes long.
+        """Run a part of the training, yielding progress repeatedly if it is slow.
 
-        Of slow components one step takes seconds, and a pipeline is cancelled where it yields.
+        A pipeline can be cancelled only where it yields, and slow components take seconds per step.
         """
         if not self._components.slow:
             return call()
@@ -151,7 +152,7 @@ class Training:
         yield from self.waiting_for(lambda: self._start_from(sample, steps.value), last)
 
     def _start_from(self, sample: torch.Tensor, clustering: Clustering) -> None:
-        """Take clusters as responsibilities and maximise."""
+        """Use clusters as responsibilities and maximise."""
         count, channels = clustering.centres.shape
         statistics = self._components.empty(count, channels, self._device)
         weights = torch.full((len(sample),), 1 / len(sample), device=self._device)
@@ -166,12 +167,12 @@ class Training:
         self._maximise()
 
     def _start_randomly(self, generator: torch.Generator) -> None:
-        """Take embeddings of the first batch as means, with its variance and random sticks."""
+        """Use embeddings of the first batch as means, with its variance and random sticks."""
         settings = self._settings
         first = self._patches[torch.randperm(len(self._patches), generator=generator)]
         first = first[: max(self._batch, settings.components)].to(self._device)
         self._components.broad(first[: settings.components].clone(), first.var(0), settings.lambda_)
-        # v ~ Beta(1, alpha) by inversion of its distribution 1 - (1 - v)^alpha.
+        # v ~ Beta(1, alpha), by inversion of its distribution function 1 - (1 - v)^alpha.
         uniform = torch.rand(settings.components, generator=generator, dtype=torch.float64)
         log_rest = torch.log1p(-uniform) / self._concentration
         log_stick = torch.log(-torch.expm1(log_rest)).clamp_min(-700)
@@ -191,7 +192,7 @@ class Training:
         x : torch.Tensor, (N, C)
             Centred patches.
         rho : float
-            Share of this batch in the running statistics.
+            Weight of this batch in the running statistics.
         """
         joint = self._components.log_density(x, self._log_weights)
         responsibilities = torch.softmax(joint, dim=1)
@@ -200,7 +201,7 @@ class Training:
         self._maximise()
 
     def _maximise(self) -> None:
-        """Set components, sticks and concentration from the statistics."""
+        """Update components, sticks and concentration from the statistics."""
         mass, truncation = self._statistics.mass, self._settings.components
         self._components.maximise(self._statistics, self._prior)
         arguments = (mass, self._concentration, self._batch, truncation)
@@ -209,7 +210,7 @@ class Training:
             self._concentration = update_concentration(*arguments)
 
     def _drop_dead(self) -> None:
-        """Forget components that carry no weight; those left keep their order of sticks."""
+        """Drop components without weight; the others keep the order of their sticks."""
         living = self._log_weights > math.log(LIVING_WEIGHT)
         if not bool(living.all()):
             self._statistics = self._statistics.keep(living)
@@ -217,17 +218,17 @@ class Training:
             self._components.maximise(self._statistics, self._prior)
 
     def run(self) -> Iterator[Progress]:
-        """Run the epochs that are left, yielding progress after every batch."""
+        """Run the remaining epochs, yielding progress after every batch."""
         settings = self._settings
         while not self._finished:
             epoch = len(self.history)
-            # A seed for each epoch, so that a continued fit meets the same batches.
+            # One seed per epoch, so that a resumed fit sees the same batches.
             shuffle = torch.Generator().manual_seed(settings.seed * 1_000_003 + epoch + 1)
             order = torch.randperm(len(self._patches), generator=shuffle)
             for number in range(self._steps):
                 chosen = order[number * self._batch : (number + 1) * self._batch]
                 t = epoch * self._steps + number + 1
-                # A random start has no statistics yet, so its first batch makes them alone.
+                # A random start has no statistics yet, so its first batch replaces them.
                 alone = t == 1 and settings.start == "random"
                 rho = 1.0 if alone else settings.step(t)
                 x = self._patches[chosen].to(self._device)
@@ -258,7 +259,7 @@ class Training:
         )
 
     def _validate(self) -> Generator[Progress, None, None]:
-        """Measure the validation likelihood, and keep the epoch if it is the best."""
+        """Compute the validation likelihood, and keep the epoch if it is the best."""
         total = 0.0
         now = self._progress((len(self.history) + 1) * self._steps)
         for part in self._held_out.split(_CHUNK):
@@ -267,18 +268,18 @@ class Training:
         loss = total / len(self._held_out)
         if not math.isfinite(loss):
             raise InputError(
-                "The mixture's likelihood is no longer a finite number; give a larger ridge, or "
+                f"Expected a finite likelihood of the mixture, got {loss}; give a larger ridge, or "
                 "embeddings without infinite values."
             )
         if loss < min(self.history, default=math.inf):
             self._best = yield from self.waiting_for(self._state, now)
             self.best_epoch = len(self.history) + 1
         self.history.append(loss)
-        # Whoever keeps the state must see it between two epochs.
+        # Yield between epochs, where a caller can save the state.
         yield self._progress(len(self.history) * self._steps)
 
     def _log_likelihood(self, patches: torch.Tensor) -> float:
-        """Return the log-likelihood of all patches together."""
+        """Return the summed log-likelihood of patches."""
         joint = self._components.log_density(patches.to(self._device), self._log_weights)
         return float(torch.logsumexp(joint, dim=1).double().sum())
 
@@ -290,12 +291,12 @@ class Training:
     # Results ------------------------------------------------------------------------------
 
     def best(self) -> Mixture:
-        """Return the mixture of the best epoch, the most common component first.
+        """Return the mixture of the best epoch, with the largest component first.
 
         Raises
         ------
         RuntimeError
-            If no epoch has been finished.
+            If no epoch has finished.
         """
         if self._best is None:
             raise RuntimeError("no epoch has been finished")
@@ -307,7 +308,7 @@ class Training:
         )
 
     def state(self) -> dict[str, torch.Tensor]:
-        """Return, after a finished epoch, what `restore` needs to go on."""
+        """Return what `restore` needs to resume; call it after a finished epoch."""
         assert self._best is not None
         out = self._state().tensors("running") | self._best.tensors("best")
         out["history"] = torch.tensor(self.history, dtype=torch.float64)
@@ -316,7 +317,7 @@ class Training:
         return out
 
     def restore(self, state: dict[str, torch.Tensor]) -> None:
-        """Go on from what `state` gave.
+        """Resume from the output of `state`.
 
         Raises
         ------

@@ -1,4 +1,4 @@
-"""Von Mises-Fisher components: what the cosine score means, as a density on the sphere."""
+"""Von Mises-Fisher components: the cosine score as a density on the sphere."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from napari_dino_uad.core.normative.mixture_components import Components, Prior,
 
 __all__ = ["VonMisesFisher", "concentration_from_length", "log_bessel", "mean_length"]
 
-# Order above which the uniform expansion is exact to double precision's last few digits.
+# Order above which the uniform expansion is exact up to the last digits of double precision.
 _LARGE_ORDER = 15.0
 
 
 def log_bessel(order: float, x: ArrayLike) -> NDArray[np.float64]:
     """Return log I_order(x), the modified Bessel function of the first kind.
 
-    Large orders take the uniform asymptotic expansion (NIST DLMF 10.41.3), since I itself
-    overflows or vanishes there; others scipy's exponentially scaled function.
+    Large orders use the uniform asymptotic expansion (NIST DLMF 10.41.3), because I itself
+    overflows or underflows there; others use scipy's exponentially scaled function.
 
     Parameters
     ----------
     order : float
-        Not negative.
+        Order, not negative.
     x : array_like
-        Positive.
+        Positive arguments.
     """
     from scipy.special import ive
 
@@ -56,7 +56,7 @@ def log_bessel(order: float, x: ArrayLike) -> NDArray[np.float64]:
 
 
 def mean_length(concentration: ArrayLike, channels: int) -> NDArray[np.float64]:
-    """Return A_C(kappa) = I_{C/2}(kappa) / I_{C/2-1}(kappa): the length of the mean."""
+    """Return A_C(kappa) = I_{C/2}(kappa) / I_{C/2-1}(kappa), the mean resultant length."""
     order = channels / 2 - 1
     return np.exp(log_bessel(order + 1, concentration) - log_bessel(order, concentration))
 
@@ -69,15 +69,15 @@ def concentration_from_length(
     Parameters
     ----------
     length : array_like
-        Mean resultant lengths, in [0, 1].
+        Mean resultant lengths in [0, 1].
     channels : int
         C.
     largest : float
-        Upper bound.
+        Upper bound of kappa.
 
     Notes
     -----
-    The start of A. Banerjee et al., JMLR 6 (2005), Eq. 4.4, and two Newton steps (S. Sra,
+    The initial value of A. Banerjee et al., JMLR 6 (2005), Eq. 4.4, and two Newton steps (S. Sra,
     Computational Statistics 27 (2012)).
     """
     length = np.clip(np.asarray(length, dtype=np.float64), 1e-9, 1 - 1e-12)
@@ -86,7 +86,7 @@ def concentration_from_length(
     for _ in range(2):
         a = mean_length(kappa, channels)
         slope = 1 - a**2 - (channels - 1) / kappa * a
-        # Where rounding eats the slope, the start is as good as it gets.
+        # Skip the step if the slope is lost in rounding: the initial value is then the best.
         step = np.divide(a - length, slope, out=np.zeros_like(a), where=slope > 1e-14)
         kappa = np.clip(kappa - step, np.maximum(kappa / 2, 1e-6), np.minimum(2 * kappa, largest))
     return kappa
@@ -95,8 +95,8 @@ def concentration_from_length(
 class VonMisesFisher(Components):
     """Densities C(kappa_k) exp(kappa_k mu_k . x) on embeddings of unit length.
 
-    exp(kappa mu . x) is exp(-kappa |x - mu|^2 / 2) up to a factor, so 1 / kappa stands where a
-    Gaussian's variance does, also in the Mahalanobis distance.
+    exp(kappa mu . x) equals exp(-kappa |x - mu|^2 / 2) up to a factor, so 1 / kappa takes the place
+    of a Gaussian's variance, also in the Mahalanobis distance.
 
     Attributes
     ----------
@@ -111,7 +111,7 @@ class VonMisesFisher(Components):
     def _set(self, directions: torch.Tensor, concentrations: NDArray[np.float64]) -> None:
         channels = directions.shape[1]
         order = channels / 2 - 1
-        # The density at its own mean, so that the exponent is the Mahalanobis distance.
+        # Normalise to the density at the mean, so that the exponent is the Mahalanobis distance.
         log_norm = (
             order * np.log(concentrations)
             - 0.5 * channels * math.log(2 * math.pi)
@@ -131,7 +131,7 @@ class VonMisesFisher(Components):
         return self.concentrations.rsqrt()[:, None]
 
     def empty(self, count: int, channels: int, device: torch.device) -> Statistics:
-        """Return statistics of nothing."""
+        """Return empty statistics."""
         return Statistics(
             torch.zeros(count, device=device),
             torch.zeros(count, channels, device=device),
@@ -139,21 +139,21 @@ class VonMisesFisher(Components):
         )
 
     def statistics(self, mass: torch.Tensor, ridge: float) -> Statistics:
-        """Return the statistics whose maximum, without a prior, these components are."""
+        """Return the statistics that, without a prior, have these components as their maximum."""
         lengths = mean_length(self.concentrations.cpu().double().numpy(), self.means.shape[1])
         scale = mass * torch.from_numpy(lengths).to(mass)
         return Statistics(mass, scale[:, None] * self.means, mass.new_zeros(len(mass), 0))
 
     def _add_second(self, into: torch.Tensor, x: torch.Tensor, scaled: torch.Tensor) -> None:
-        """Do nothing: |x| = 1, so there is no second moment to learn."""
+        """Do nothing: |x| = 1, so there is no second moment."""
 
     def _add_sparse_second(
         self, into: torch.Tensor, x: torch.Tensor, weighted: torch.Tensor, columns: torch.Tensor
     ) -> None:
-        """Do nothing: |x| = 1, so there is no second moment to learn."""
+        """Do nothing: |x| = 1, so there is no second moment."""
 
     def maximise(self, statistics: Statistics, prior: Prior) -> None:
-        """Set mu = M / |M| and kappa from |M| / R, drawn to the pooled length."""
+        """Set mu = M / |M|, and kappa from |M| / R shrunk to the pooled length."""
         norms = statistics.first.norm(dim=1)
         lengths = norms / statistics.mass.clamp_min(torch.finfo(norms.dtype).tiny)
         lengths = prior.shrink(lengths.clamp_max(1), statistics.mass)
@@ -163,8 +163,8 @@ class VonMisesFisher(Components):
         self._set(F.normalize(statistics.first, dim=1), kappa)
 
     def broad(self, means: torch.Tensor, variance: torch.Tensor, ridge: float) -> None:
-        """Set means (K, C) and one wide spread for all, from a variance (C,)."""
-        # For unit vectors the squared length of their mean is 1 - their total variance.
+        """Set means (K, C) and one broad spread for all, from a variance (C,)."""
+        # For unit vectors, the squared length of the mean is 1 - the total variance.
         length = math.sqrt(max(0.0, 1 - float(variance.sum())))
         kappa = concentration_from_length(length, means.shape[1], 1 / ridge)
         self._set(F.normalize(means, dim=1), np.full(len(means), float(kappa)))
@@ -174,6 +174,6 @@ class VonMisesFisher(Components):
         return {"concentrations": self.concentrations}
 
     def load(self, means: torch.Tensor, spread: dict[str, torch.Tensor]) -> None:
-        """Set the components from means (K, C) and what `spread_tensors` gave."""
+        """Set the components from means (K, C) and the output of `spread_tensors`."""
         kappa = spread["concentrations"].cpu().double().numpy()
         self._set(F.normalize(means, dim=1), kappa)

@@ -8,7 +8,7 @@ __all__ = ["log_stick_weights", "update_concentration"]
 
 
 def _padded(mass: torch.Tensor, truncation: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return R with the dead components at its end, and T_k = sum_{j>k} R_j, (K,) of float64."""
+    """Return R padded with the dead components, and T_k = sum_{j>k} R_j, (K,) of float64."""
     full = torch.zeros(truncation, dtype=torch.float64)
     full[: len(mass)] = mass.cpu()
     tail = full.flip(0).cumsum(0).flip(0) - full
@@ -25,13 +25,13 @@ def log_stick_weights(
     Parameters
     ----------
     mass : torch.Tensor, (L,)
-        R_k of the components that live.
+        R_k of the living components.
     concentration : float
         alpha.
     patches : int
         N, patches in a batch.
     truncation : int
-        K; the K - L dead components stand at the end with R = 0.
+        K; the K - L dead components are at the end, with R = 0.
 
     Returns
     -------
@@ -40,7 +40,7 @@ def log_stick_weights(
     full, tail = _padded(mass, truncation)
     tiny = torch.finfo(torch.float64).tiny
     sticks = full / (full + (concentration - 1) / patches + tail).clamp_min(tiny)
-    # Below alpha = 1 the mode can reach 1 before the last stick; some must be left for the rest.
+    # If alpha < 1, the mode can reach 1 before the last stick; leave some for the rest.
     sticks = sticks.clamp(tiny, 1 - 1e-12)
     sticks[-1] = 1.0
     out = sticks.log()
@@ -53,7 +53,7 @@ def update_concentration(
 ) -> float:
     """Return alpha = (K-1) / sum_{k<K} [psi(N (R_k+T_k) + alpha + 1) - psi(N T_k + alpha)].
 
-    Parameters are those of `log_stick_weights`; `concentration` is the present alpha.
+    The parameters are those of `log_stick_weights`; `concentration` is the current alpha.
     """
     full, tail = _padded(mass, truncation)
     head = patches * (full + tail)[:-1]

@@ -1,4 +1,4 @@
-"""Patches of slices: drawn at random, and told where they lie."""
+"""Draw patches at random from slices, and append their position."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ __all__ = ["draw_patches", "with_position"]
 
 
 def with_position(features: torch.Tensor) -> torch.Tensor:
-    """Append each patch's row and column, both in [-1, 1], (B, C, h, w) -> (B, C + 2, h, w).
+    """Append the row and column of each patch, in [-1, 1], (B, C, h, w) -> (B, C + 2, h, w).
 
-    A grid of one row or column lies at 0.
+    On a grid with one row or column, that coordinate is 0.
     """
     batch, _, height, width = features.shape
     rows, columns = (
@@ -42,15 +42,15 @@ def draw_patches(
     features : FeatureSet
         Healthy slices.
     limit : int
-        How many at most.
+        Maximum number of patches.
     seed : int
-        Source of chance.
+        Seed of the random choice.
     foreground : bool
-        Whether only tissue is drawn.
+        Whether to draw only tissue.
     position : bool
-        Whether the two grid coordinates are appended.
+        Whether to append the two grid coordinates.
     step : str
-        What the user reads meanwhile.
+        Description of the step, shown to the user.
 
     Yields
     ------
@@ -69,8 +69,8 @@ def draw_patches(
     total = sum(int(mask.sum()) if foreground else mask.size for _, mask in features.chunks)
     if total == 0:
         raise InputError(
-            "No healthy slice with enough tissue is left; check the masks, the window and the "
-            "foreground threshold."
+            "Expected healthy slices with enough tissue, got none; check the masks, the window and "
+            "the foreground threshold."
         )
     chosen = torch.zeros(total, dtype=torch.bool)
     generator = torch.Generator().manual_seed(seed)
