@@ -1,14 +1,14 @@
 """Speed and size of the autoregressive model.
 
-Times the default network, forwards and a whole training step over 8 slices of 32 x 32 patches,
-against the same network as plain masked convolutions in float32 that pay for their dead taps:
-once in float32 (same numbers), once in the precision that this processor takes by itself. Then
-times the scoring of one slice of 1,024 patches, sums up the file, and with --train times a fit
-on random embeddings of the size of the LGG benchmark's.
+Times the default network, forwards and for a whole training step over 8 slices of 32 x 32 patches,
+against the same network as plain masked convolutions in float32, which also compute dead taps: once
+in float32 (same values), once in the default precision of this machine. Then times the scoring of
+one slice of 1,024 patches, reports the size of the file, and with --train times a fit on random
+embeddings of the size of the LGG benchmark.
 
     python benchmarks/autoregressive.py [--threads 2] [--train]
 
-The last line is the main figure: how many times faster a training step is.
+The last line is the main figure: the speed-up of a training step.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from napari_dino_uad.core.precision import computing_dtype
 
 
 def milliseconds(calls: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """Return the least time of each call, taken in turns so that all meet the same machine."""
+    """Return the minimum time of each call, run in turn so that the machine's load is shared."""
     times: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(repeats + 2):
         for name, call in calls.items():
@@ -47,7 +47,7 @@ def milliseconds(calls: dict[str, Callable[[], object]], repeats: int) -> dict[s
 
 
 def ready(config: AutoregressiveConfig, channels: int) -> Autoregressive:
-    """Build a model with random weights that can score."""
+    """Build a model with random weights, ready to score."""
     generator = torch.Generator().manual_seed(0)
     model = Autoregressive(config)
     patches = torch.randn(2000, channels, generator=generator)
@@ -67,7 +67,7 @@ def ready(config: AutoregressiveConfig, channels: int) -> Autoregressive:
 
 
 class Masked(nn.Module):
-    """The same causal network as whole kernels with a mask."""
+    """The same causal network with full kernels and a mask."""
 
     def __init__(self, network: ARNetwork) -> None:
         super().__init__()
@@ -89,7 +89,7 @@ class Masked(nn.Module):
 
 
 def against_masked(config: AutoregressiveConfig, repeats: int) -> float:
-    """Time the network against masked convolutions; return how many times faster a step is."""
+    """Time the network against masked convolutions; return the speed-up of a training step."""
     network = ready(dataclasses.replace(config, position=0), config.components)._networks[0]
     masked = Masked(network)
     x = torch.randn(8, config.components, 32, 32, generator=torch.Generator().manual_seed(1))
@@ -133,7 +133,7 @@ def against_masked(config: AutoregressiveConfig, repeats: int) -> float:
 
 
 def scoring(name: str, config: AutoregressiveConfig, channels: int) -> None:
-    """Time scoring and measure the file."""
+    """Time scoring and measure the size of the file."""
     model = ready(config, channels)
     x = torch.randn(1, channels, 32, 32)
     took = milliseconds({name: lambda: model.score(x)}, 100)[name]

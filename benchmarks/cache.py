@@ -1,11 +1,11 @@
-"""Detecting again, with the embeddings in the cache, over detecting for the first time.
+"""Repeated detection, with cached embeddings, compared with the first detection.
 
-A scan of 155 slices of 240 x 240 with ViT-S/14 at 448 pixels and random weights, from the volume
-to the scores of its voxels.
+Detects in a scan of 155 slices of 240 x 240 with ViT-S/14 at 448 pixels and random weights, from
+the volume to the scores of its voxels.
 
     python benchmarks/cache.py [--engine auto] [--rounds 2]
 
-The last line is the share of the first detection that the second takes.
+The last line is the time of a repeated detection as a share of the first.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def main() -> None:
         print(backbone.words)
 
         def detection() -> None:
-            # Down to the voxels.
+            # Access `scores`, because voxels are computed on demand.
             _ = drain(detect(volume, model, backbone=backbone)).scores
 
         first, again = [], []

@@ -1,14 +1,14 @@
-"""Time of a whole detection over that of the bare backbone.
+"""Time of a whole detection relative to the backbone alone.
 
-A scan of 155 slices of 240 x 240 is read from NIfTI, prepared, embedded, kept in the cache,
-scored, brought to its voxels and written with its findings; the other side is the same backbone
-on the same slices, prepared beforehand. Both run by turns on the engine that is chosen here, for
-half a minute at least; of each the best round counts, since others may be at work on the machine.
-ViT-S/14 has random weights, which changes nothing of its time.
+A detection reads a scan of 155 slices of 240 x 240 from NIfTI, prepares and embeds it, caches the
+embeddings, scores them, resamples the scores to voxels and writes them with the findings. It is
+compared with the same backbone on the same, already prepared slices. Both run in turn on the engine
+chosen here, for at least half a minute. The best round of each counts, because other programs may
+be running. ViT-S/14 has random weights, which do not change its time.
 
     python benchmarks/detect_overhead.py [--rounds 3] [--engine auto]
 
-The last line is the figure for ViT-S/14 at 448 pixels.
+The last line is the ratio for ViT-S/14 at 448 pixels.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ PATIENCE_S = 30.0
 
 
 def head(slices: int, edge: int, seed: int) -> Volume:
-    """Make an ellipsoid of smooth texture and noise in air."""
+    """Create an ellipsoid of smooth texture and noise, surrounded by air."""
     chance = np.random.default_rng(seed)
     z, y, x = np.meshgrid(
         *(np.linspace(-1, 1, size, dtype=np.float32) for size in (slices, edge, edge)),
@@ -53,7 +53,7 @@ def head(slices: int, edge: int, seed: int) -> Volume:
 
 
 def place(key: str, engine: str) -> Backbone:
-    """Load a backbone, with random weights where there are none, and find its engine."""
+    """Load a backbone, with random weights unless it is embedded, and choose its engine."""
     spec = backbone_spec(key)
     torch.manual_seed(0)
     loaded = load_backbone(key) if spec.embedded else Backbone(spec, create_network(spec))
@@ -67,7 +67,7 @@ def small_model(backbone: Backbone) -> FittedModel:
 
 
 def whole(scan: Path, model: FittedModel, backbone: Backbone, out: Path) -> None:
-    """Do all that the command line does for a case."""
+    """Do everything that the command line does for one case."""
     volume = read_volume(scan)
     anomaly = drain(detect(volume, model, backbone=backbone))
     threshold = model.calibration.threshold(0.01)
@@ -79,21 +79,21 @@ def whole(scan: Path, model: FittedModel, backbone: Backbone, out: Path) -> None
 
 
 def in_thread(call: Callable[[], object]) -> None:
-    """Run a call as detection runs the backbone: on a busy machine the main thread waits."""
+    """Run a call in a thread, as detection runs the backbone, so that load affects both alike."""
     thread = threading.Thread(target=call)
     thread.start()
     thread.join()
 
 
 def seconds_of(call: Callable[[], object]) -> float:
-    """Time a call."""
+    """Return the duration of a call."""
     started = time.perf_counter()
     call()
     return time.perf_counter() - started
 
 
 def best(calls: dict[str, Callable[[int], None]], rounds: int) -> dict[str, float]:
-    """Time calls by turns, quick ones more often, and return the best of each."""
+    """Time calls in turn until the rounds and the patience are over; return the minimum of each."""
     times: dict[str, list[float]] = {name: [] for name in calls}
     started = time.perf_counter()
     number = 0
@@ -106,7 +106,7 @@ def best(calls: dict[str, Callable[[int], None]], rounds: int) -> dict[str, floa
 
 
 def compare(key: str, engine: str, rounds: int, folder: Path) -> float:
-    """Return the whole over the bare backbone."""
+    """Return the time of a detection relative to the backbone alone."""
     scan = folder / "scan.nii.gz"
     volume = head(155, 240, 100)
     write_volume(scan, volume.array, volume)
@@ -128,7 +128,7 @@ def compare(key: str, engine: str, rounds: int, folder: Path) -> float:
         in_thread(embed_all)
 
     def detection(number: int) -> None:
-        # Its own cache each time, so that nothing is known.
+        # A new cache each time, so that nothing is cached yet.
         os.environ["NAPARI_DINO_UAD_CACHE"] = str(folder / f"{key} {number}")
         whole(scan, model, backbone, folder / "out")
 

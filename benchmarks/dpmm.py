@@ -1,13 +1,13 @@
 """Speed of the Dirichlet process mixture.
 
-One EM step and one scoring of 2,048 x 384 embeddings with 500 diagonal components, against the
-same formulas written by broadcasting over patches, components and channels; then fit time and
-held-out log-likelihood beside scikit-learn's `BayesianGaussianMixture`, the scoring of one slice
-of 1,024 patches, and with --train the default fit at the size of the LGG benchmark.
+Times one EM step and one scoring of 2,048 x 384 embeddings with 500 diagonal components, against
+the same formulas by broadcasting over patches, components and channels. Then compares fit time and
+held-out log-likelihood with scikit-learn's `BayesianGaussianMixture`, and times the scoring of one
+slice of 1,024 patches and, with --train, the default fit at the size of the LGG benchmark.
 
     python benchmarks/dpmm.py [--threads 2] [--train]
 
-The last line is the main figure: how many times faster matrix products are.
+The last line is the main figure: the speed-up by matrix products.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from napari_dino_uad.core.normative.dpmm import DPMM, DPMMConfig
 from napari_dino_uad.core.normative.mixture import Mixture
 from napari_dino_uad.core.normative.mixture_training import Training
 
-# Patches the broadcasting implementation takes at once: 64 x 500 x 384 floats are 49 MB, which
-# it is faster with than with all at once.
+# Patches that the broadcasting implementation processes in one go: 64 x 500 x 384 floats are 49 MB.
+# It is faster with this than with all at once.
 _CHUNK = 64
 _STEP = 0.05
 
@@ -46,7 +46,7 @@ def seconds(call: Callable[[], object], repeats: int) -> float:
 
 
 def embeddings(count: int, channels: int, clusters: int, seed: int) -> torch.Tensor:
-    """Draw unit vectors about centres, with spreads that differ by channel."""
+    """Draw unit vectors around centres, with spreads that differ between channels."""
     fixed = torch.Generator().manual_seed(123)
     centres = torch.randn(clusters, channels, generator=fixed)
     spread = 0.5 + torch.rand(channels, generator=fixed)
@@ -57,7 +57,7 @@ def embeddings(count: int, channels: int, clusters: int, seed: int) -> torch.Ten
 
 
 def as_features(x: torch.Tensor) -> FeatureSet:
-    """Lay patches out as slices of 32 x 32."""
+    """Arrange patches as slices of 32 x 32."""
     slices = len(x) // 1024
     grid = x[: slices * 1024].reshape(slices, 32, 32, -1).permute(0, 3, 1, 2)
     features = FeatureSet(Context(normalise="none", neighbourhood=1), (x.shape[1],))
@@ -71,7 +71,7 @@ def as_features(x: torch.Tensor) -> FeatureSet:
 def direct_joint(
     x: torch.Tensor, means: torch.Tensor, variances: torch.Tensor, log_weights: torch.Tensor
 ) -> torch.Tensor:
-    """Log pi_k + log N(x_n | mu_k, diag(s_k)) over a tensor of N x K x C."""
+    """Compute log pi_k + log N(x_n | mu_k, diag(s_k)) with a tensor of N x K x C."""
     difference = x[:, None, :] - means
     terms = difference.square() / variances + variances.log() + math.log(2 * math.pi)
     return log_weights - 0.5 * terms.sum(2)
@@ -100,7 +100,7 @@ def direct_step(
 
 
 def direct_score(x: torch.Tensor, parameters: tuple[torch.Tensor, ...]) -> torch.Tensor:
-    """Negative log-likelihood of each patch."""
+    """Return the negative log-likelihood of each patch."""
     return torch.cat(
         [-torch.logsumexp(direct_joint(part, *parameters), dim=1) for part in x.split(_CHUNK)]
     )
@@ -146,7 +146,7 @@ def compare_direct() -> float:
 
 
 def compare_sklearn() -> None:
-    """Fit both on 8,000 x 64 embeddings with 40 components."""
+    """Fit both on 8,192 x 64 embeddings with 40 components."""
     from sklearn.mixture import BayesianGaussianMixture
 
     train, valid, test = (
@@ -174,7 +174,7 @@ def compare_sklearn() -> None:
 
 
 def time_slice() -> None:
-    """Score one slice of 1,024 patches at 472 channels."""
+    """Time the scoring of one slice of 1,024 patches at 472 channels."""
     x = embeddings(4096, 472, 500, 4)
     model = DPMM(DPMMConfig(components=500, epochs=1, batch_patches=1024))
     for _ in model.fit(as_features(x), as_features(x[:1024])):

@@ -1,11 +1,11 @@
-"""The fastest engine of the CPU against torch in single precision, on the same slices.
+"""The fastest engine on the CPU compared with torch in single precision, on the same slices.
 
-ViT-S/14 at 448 pixels with random weights, which changes nothing of its time. Engines run by
-turns; of each the best round counts, since others may be at work on the machine.
+Uses ViT-S/14 at 448 pixels with random weights, which do not change its time. Engines run in turn.
+The best round of each counts, because other programs may be running.
 
     python benchmarks/engines.py [--backbone dinov2-vits14] [--rounds 5]
 
-The last line says how many times faster the best engine is whose embeddings are the same.
+The last line is the speed-up by the fastest engine that gives the same embeddings.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _SLICES = 8
 
 
 def embed_all(backbone: Backbone, batches: list[torch.Tensor], _: int) -> None:
-    """Embed all slices, in whichever round."""
+    """Embed all slices; the round is ignored."""
     in_thread(lambda: [backbone.embed(images) for images in batches])
 
 
@@ -63,11 +63,11 @@ def main() -> None:
                 float(torch.cosine_similarity(backbone.embed(images), one, dim=1).min())
                 for images, one in zip(batches, expected, strict=True)
             )
-            print(f"{wish}: {seconds[wish] / _SLICES:.3f} s a slice, least cosine {cosine:.5f}")
+            print(f"{wish}: {seconds[wish] / _SLICES:.3f} s per slice, min cosine {cosine:.5f}")
             if cosine >= SMALLEST_COSINE:
                 same[wish] = seconds[wish]
     fastest = min(same, key=lambda wish: same[wish])
-    print(f"the fastest that gives the same embeddings: {fastest}")
+    print(f"fastest engine with the same embeddings: {fastest}")
     print(f"ratio: {same['torch float32'] / same[fastest]:.2f}")
 
 

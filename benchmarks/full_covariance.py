@@ -1,13 +1,13 @@
-"""Memory and answers of the mixture with 500 whole covariance matrices at 384 channels.
+"""Memory and response time of the mixture with 500 full covariance matrices at 384 channels.
 
-Runs a short fit: every part of a long one (start, steps, validation, the best epoch), on few
-patches. Measured are the peak of the process's memory and the longest silence between two
-progress reports, which is how long a cancel waits; then the file and the scoring of a slice of
-1,024 patches. Runs on Linux and macOS.
+Runs a short fit with all parts of a long one (start, steps, validation, best epoch), on few
+patches. Measures the peak memory of the process and the longest time between two progress reports,
+which is how long a cancel waits; then the size of the file and the scoring of a slice of 1,024
+patches. Runs on Linux and macOS.
 
     python benchmarks/full_covariance.py [--components 500] [--channels 384] [--threads 2]
 
-The last line is the main figure: the memory of this machine over the peak.
+The last line is the main figure: this machine's memory divided by the peak.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ from napari_dino_uad.core.features import FeatureSet
 from napari_dino_uad.core.normative.context import Context
 from napari_dino_uad.core.normative.dpmm import DPMM, DPMMConfig
 
-# In the window a cancel must be answered within this.
+# A cancel in the window must be answered within this time.
 _ANSWER_S = 0.2
 
 
 def peak_gb() -> float:
-    """Return the largest memory this process has had."""
+    """Return the peak memory of this process in GB (1e9 bytes)."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 1e9 if sys.platform == "darwin" else peak / 1e6
 
 
 def slices(count: int, channels: int, seed: int) -> FeatureSet:
-    """Draw slices of 32 x 32 unit embeddings about 500 centres."""
+    """Draw slices of 32 x 32 unit embeddings around 500 centres."""
     centres = torch.randn(500, channels, generator=torch.Generator().manual_seed(123))
     generator = torch.Generator().manual_seed(seed)
     labels = torch.randint(500, (count * 1024,), generator=generator)
@@ -89,7 +89,7 @@ def main() -> None:
         print(f"one slice, {score} score: {time.perf_counter() - clock:.2f} s")
     print(f"file {size / 1e6:.0f} MB")
     if max(silences.values()) > 2 * _ANSWER_S:
-        print(f"A cancel may wait longer than {_ANSWER_S} s, on a machine that is busy otherwise.")
+        print(f"A cancel may wait longer than {_ANSWER_S} s, or the machine is busy.")
     machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
     print(f"ratio: {machine / peak:.1f}")
 

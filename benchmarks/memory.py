@@ -1,12 +1,12 @@
-"""Peak memory and time of detection on a CT of 512 x 512, by its number of slices.
+"""Peak memory and time of detection on a CT of 512 x 512, by number of slices.
 
-Each run is a process of its own: read from NIfTI, detect with the embedded backbone and write,
-against a process that only loads torch.
+Each run has its own process: it reads from NIfTI, detects with the embedded backbone and writes.
+It is compared with a process that only loads torch.
 
     python benchmarks/memory.py [--slices 100 200 400]
 
-The last line is the seconds a slice of the largest volume over those of the smallest: 1 where the
-time grows with the slices alone.
+The last line is the time per slice of the largest volume divided by that of the smallest: 1 if the
+time is proportional to the number of slices.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ _WINDOW = (40.0, 400.0)
 
 
 def peak_gb() -> float:
-    """Return the largest memory this process has had, in GB (1e9 bytes)."""
+    """Return the peak memory of this process in GB (1e9 bytes)."""
     status = Path("/proc/self/status")
     if status.is_file():
-        # Linux lets a process inherit `ru_maxrss` from whoever started it.
+        # On Linux, `ru_maxrss` is inherited from the parent process.
         line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
         return int(line.split()[1]) * 1024 / 1e9
     unit = 1 if sys.platform == "darwin" else 1024
@@ -55,7 +55,7 @@ def with_torch() -> None:
 
 
 def run(*arguments: str) -> dict[str, float]:
-    """Run this script in a process of its own and return what it measured."""
+    """Run this script in its own process and return its measurements."""
     done = subprocess.run(
         [sys.executable, "-W", "ignore", __file__, *arguments],
         check=True, stdout=subprocess.PIPE, text=True,

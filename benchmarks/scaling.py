@@ -1,16 +1,16 @@
-"""How the time of a slice and the size of a file grow as the cohort doubles.
+"""Growth of the time per slice and of the file size when the cohort doubles.
 
-Fits the default mixture, the default autoregressive network and two memory banks, a tenth
-of the healthy patches and all of them, on n and on 2n slices of 32 x 32 patches, and times
-the scoring of one slice with every one in turn. Embeddings are random, about as many centres as
-make all components live; neither time nor size depends on more. For the same reason one epoch of
-training is enough here. Files are whole model files, with calibration and header.
+Fits the default mixture, the default autoregressive network and two memory banks (a tenth of the
+healthy patches, and all of them) on n and on 2n slices of 32 x 32 patches, and times the scoring of
+one slice with each model in turn. Embeddings are random, around enough centres that all components
+live; time and size depend on nothing else. For the same reason, one epoch of training is enough.
+Files are whole model files, with calibration and header.
 
     python benchmarks/scaling.py [--channels 384 488] [--slices 196] [--threads 2]
 
-Other work on the machine makes medians noisy, so ratios are of the fastest times. The last line is
-the main figure: how many times longer a slice takes with the memory bank of all
-patches of n slices, 200,704 by default, than with the mixture.
+Other programs make medians noisy, so ratios use the fastest times. The last line is the main
+figure: the time per slice of the memory bank with all patches of n slices (200,704 by default),
+divided by that of the mixture.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ from napari_dino_uad.core.slices import Preprocessing
 _PATCHES = 32 * 32
 _CENTRES = 2000
 _SLICES_A_SCAN = 14
-# The mixture's and the network's times are milliseconds, a large bank's seconds.
+# Repeats: the mixture and the network take milliseconds, a large bank takes seconds.
 _QUICK, _SLOW = 60, 3
 
 
 @dataclass
 class Subject:
-    """One fitted model and what was measured of it."""
+    """A fitted model and its measurements."""
 
     name: str
     patches: int
@@ -55,12 +55,12 @@ class Subject:
 
     @property
     def fastest(self) -> float:
-        """Seconds of a slice when nothing else ran."""
+        """Shortest time of a slice in seconds, least affected by other programs."""
         return min(self.seconds)
 
 
 def healthy_slices(count: int, channels: int, seed: int) -> FeatureSet:
-    """Draw slices of unit embeddings about centres that are the same for every seed."""
+    """Draw slices of unit embeddings around centres that are the same for every seed."""
     fixed = torch.Generator().manual_seed(123)
     centres = torch.randn(_CENTRES, channels, generator=fixed)
     generator = torch.Generator().manual_seed(seed)
@@ -76,7 +76,7 @@ def healthy_slices(count: int, channels: int, seed: int) -> FeatureSet:
 
 
 def as_file(normative: NormativeModel, channels: int, folder: Path) -> tuple[NormativeModel, float]:
-    """Send a model through its file; return it as it comes back, and the file's size in MB."""
+    """Save and load a model; return the loaded model, and the file size in MB."""
     rng = np.random.default_rng(0)
     centred, levels = (
         Calibration.from_scans([rng.random(100_000) for _ in range(10)]) for _ in range(2)
@@ -96,7 +96,7 @@ def as_file(normative: NormativeModel, channels: int, folder: Path) -> tuple[Nor
 
 
 def fit_all(slices: int, channels: int, folder: Path) -> list[Subject]:
-    """Fit every subject on so many slices."""
+    """Fit every model on a number of slices."""
     train = healthy_slices(slices, channels, seed=1)
     valid = healthy_slices(_SLICES_A_SCAN, channels, seed=2)
     patches = slices * _PATCHES
@@ -120,9 +120,9 @@ def fit_all(slices: int, channels: int, folder: Path) -> list[Subject]:
 
 
 def time_in_turn(subjects: list[Subject], channels: int) -> None:
-    """Time one slice with every subject in turn, so that all meet the same machine."""
+    """Time one slice with every model in turn, so that the machine's load is shared."""
     x = F.normalize(torch.randn(1, channels, 32, 32), dim=1)
-    # The channels of a patch lie side by side, as `Context.apply` gives them.
+    # Channels last, as `Context.apply` returns them.
     x = x.contiguous(memory_format=torch.channels_last)
     with torch.inference_mode():
         for subject in subjects:
@@ -137,12 +137,12 @@ def time_in_turn(subjects: list[Subject], channels: int) -> None:
 
 
 def compare(channels: int, slices: int) -> float:
-    """Print the table at one number of channels; return bank over mixture."""
+    """Print the table for one number of channels; return the time of bank over mixture."""
     print(f"{channels} channels, one slice of {_PATCHES:,} patches")
     with tempfile.TemporaryDirectory() as folder:
         single, double = (fit_all(count, channels, Path(folder)) for count in (slices, 2 * slices))
     time_in_turn(single + double, channels)
-    heading = f"{'':22}{'cohort':>8}{'bank':>9}{'ms a slice':>12}{'fastest':>9}{'file MB':>9}"
+    heading = f"{'':22}{'cohort':>8}{'bank':>9}{'ms / slice':>12}{'fastest':>9}{'file MB':>9}"
     print(f"{heading}{'doubling: time':>17}{'MB':>7}")
     for one, two in zip(single, double, strict=True):
         for subject, count in ((one, slices), (two, 2 * slices)):

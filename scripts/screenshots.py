@@ -1,4 +1,4 @@
-"""Make the pictures of the README and the docs: `make screenshots`."""
+"""Make the screenshots of the README and the docs: `make screenshots`."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ PATIENCE_S = 300
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
-    """Let the window work until something is so, and then draw it."""
+    """Run the event loop until a condition is true and the window has been redrawn."""
     for _ in range(PATIENCE_S * 20):
         if condition():
             break
         QApplication.processEvents(QEventLoop.ProcessEventsFlag.AllEvents, 50)
         rest(50)
     else:
-        raise TimeoutError(f"nothing came in {PATIENCE_S} s")
+        raise TimeoutError(f"the condition was not met in {PATIENCE_S} s")
     rest(800)
 
 
@@ -39,7 +39,7 @@ def rest(milliseconds: int) -> None:
 
 
 def take(viewer: napari.Viewer, name: str) -> None:
-    # Notices of napari itself are no part of the product.
+    # Close napari's own notifications.
     for notice in viewer.window._qt_window.findChildren(
         napari._qt.dialogs.qt_notification.NapariQtNotification
     ):

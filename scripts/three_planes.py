@@ -1,7 +1,7 @@
-"""Axial slices alone against three planes, on healthy scans with lesions pasted into them.
+"""Compare axial slices with three planes, on healthy scans with inserted lesions.
 
-Of three or more near-isotropic scans of healthy people each in turn gets six blurred spheres of
-another brightness; a DPMM is fitted on all others but one, which calibrates.
+Needs at least three near-isotropic scans of healthy people. Each in turn gets six blurred spheres
+of another brightness. A DPMM is fitted on the others, except one for calibration.
 
     python scripts/three_planes.py FOLDER [--pattern '*_T1w.nii.gz']
 """
@@ -25,7 +25,7 @@ LESIONS = 6
 
 
 def with_lesions(volume: Volume, seed: int) -> tuple[Volume, NDArray[np.bool_]]:
-    """Paste spheres of 5 to 10 mm radius, at 0.6, 0.75 or 1.25 times the median brightness."""
+    """Insert spheres of 5 to 10 mm radius, with 0.6, 0.75 or 1.25 times the median brightness."""
     chance = np.random.default_rng(seed)
     array = volume.array.copy()
     tissue = array > 0.15 * np.percentile(array[array > 0], 99)
@@ -42,7 +42,7 @@ def with_lesions(volume: Volume, seed: int) -> tuple[Volume, NDArray[np.bool_]]:
         )
         share = np.clip((radius - np.sqrt(sum(squares))) / 1.5 + 0.5, 0, 1)
         brightness = middle * chance.choice([0.6, 0.75, 1.25])
-        # Some of the texture below shows through.
+        # Keep some of the texture below.
         array += share * (0.7 * brightness + 0.3 * gaussian_filter(array, 2) - array)
         lesions |= (share > 0.5) & tissue
     return dataclasses.replace(volume, array=array.astype(np.float32)), lesions
