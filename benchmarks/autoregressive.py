@@ -36,7 +36,7 @@ from napari_dino_uad.core.precision import computing_dtype
 
 
 def milliseconds(calls: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """Return the minimum time of each call, run in turn so that the machine's load is shared."""
+    """Return the minimum time of each call, run in turn so that load affects all alike."""
     times: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(repeats + 2):
         for name, call in calls.items():

@@ -93,7 +93,7 @@ def seconds_of(call: Callable[[], object]) -> float:
 
 
 def best(calls: dict[str, Callable[[int], None]], rounds: int) -> dict[str, float]:
-    """Time calls in turn until the rounds and the patience are over; return the minimum of each."""
+    """Time calls in turn, for at least `rounds` rounds and `PATIENCE_S`; return each minimum."""
     times: dict[str, list[float]] = {name: [] for name in calls}
     started = time.perf_counter()
     number = 0

@@ -31,7 +31,7 @@ _ANSWER_S = 0.2
 
 
 def peak_gb() -> float:
-    """Return the peak memory of this process in GB (1e9 bytes)."""
+    """Return the peak memory of this process in GB."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 1e9 if sys.platform == "darwin" else peak / 1e6
 
@@ -89,7 +89,7 @@ def main() -> None:
         print(f"one slice, {score} score: {time.perf_counter() - clock:.2f} s")
     print(f"file {size / 1e6:.0f} MB")
     if max(silences.values()) > 2 * _ANSWER_S:
-        print(f"A cancel may wait longer than {_ANSWER_S} s, or the machine is busy.")
+        print(f"A cancel may wait longer than {_ANSWER_S} s, unless the machine was busy just now.")
     machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
     print(f"ratio: {machine / peak:.1f}")
 

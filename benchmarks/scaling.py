@@ -120,7 +120,7 @@ def fit_all(slices: int, channels: int, folder: Path) -> list[Subject]:
 
 
 def time_in_turn(subjects: list[Subject], channels: int) -> None:
-    """Time one slice with every model in turn, so that the machine's load is shared."""
+    """Time one slice with every model in turn, so that load affects all alike."""
     x = F.normalize(torch.randn(1, channels, 32, 32), dim=1)
     # Channels last, as `Context.apply` returns them.
     x = x.contiguous(memory_format=torch.channels_last)

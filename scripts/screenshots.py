@@ -1,4 +1,4 @@
-"""Make the screenshots of the README and the docs: `make screenshots`."""
+"""Screenshots for the README and the docs: `make screenshots`."""
 
 from __future__ import annotations
 

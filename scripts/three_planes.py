@@ -1,4 +1,4 @@
-"""Compare axial slices with three planes, on healthy scans with inserted lesions.
+"""Comparison of axial slices with three planes, on healthy scans with inserted lesions.
 
 Needs at least three near-isotropic scans of healthy people. Each in turn gets six blurred spheres
 of another brightness. A DPMM is fitted on the others, except one for calibration.

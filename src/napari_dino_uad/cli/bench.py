@@ -120,7 +120,7 @@ def _methods(names: str, assignments: list[str]) -> dict[str, dict[str, Any]]:
         if not dot or method not in own:
             raise InputError(
                 f"A setting must be METHOD.KEY=VALUE with one of {', '.join(own)}, got "
-                f"{assignment!r}."
+                f"{assignment!r}; name one of them."
             )
         own[method].append(rest)
     return {method: parse_settings(method, rest) for method, rest in own.items()}
@@ -131,8 +131,8 @@ def _seeds(text: str) -> list[int]:
         seeds = [int(part) for part in text.split(",")]
     except ValueError as error:
         raise InputError(
-            f"Seeds must be whole numbers separated by commas, such as 0,1,2, got {text!r}."
+            f"Seeds must be whole numbers separated by commas, got {text!r}; write, say, 0,1,2."
         ) from error
     if min(seeds) < 0:
-        raise InputError(f"A seed must be 0 or more, got {min(seeds)}.")
+        raise InputError(f"A seed must be 0 or more, got {min(seeds)}; raise it.")
     return list(dict.fromkeys(seeds))

@@ -68,8 +68,8 @@ Engine = Annotated[
     str,
     typer.Option(
         metavar="auto|torch|openvino",
-        help="What runs the backbone: auto measures once which is fastest on this machine. Add or "
-        "give a precision, such as 'torch float32'.",
+        help="What runs the backbone: auto measures once which is fastest on this machine. A "
+        "precision can be added, as in 'torch float32', or given alone.",
     ),
 ]
 NoCache = Annotated[
@@ -111,10 +111,11 @@ def parse_window(text: str | None) -> tuple[float, float] | None:
         centre, width = (float(part) for part in parts)
     except ValueError as error:
         raise InputError(
-            f"A window must be CENTRE,WIDTH or one of {', '.join(CT_WINDOWS)}, got {text!r}."
+            f"A window must be CENTRE,WIDTH or one of {', '.join(CT_WINDOWS)}, got {text!r}; "
+            "write, say, 40,80."
         ) from error
     if not (math.isfinite(centre) and math.isfinite(width)):
-        raise InputError(f"A window must have a finite centre and width, got {text!r}.")
+        raise InputError(f"A window must have a finite centre and width, got {text!r}; change it.")
     return centre, width
 
 
@@ -132,7 +133,7 @@ def parse_symmetry(text: str) -> float | None:
         return float(text)
     except ValueError as error:
         raise InputError(
-            f"The weight of symmetry must be auto or a number from 0 up, got {text!r}."
+            f"The weight of symmetry must be auto or a number from 0 up, got {text!r}; give either."
         ) from error
 
 
@@ -169,7 +170,7 @@ def parse_settings(method: str, assignments: Sequence[str]) -> dict[str, Any]:
         key, equals, text = assignment.partition("=")
         key = key.strip()
         if not equals:
-            raise InputError(f"A setting must be KEY=VALUE, got {assignment!r}.")
+            raise InputError(f"A setting must be KEY=VALUE, got {assignment!r}; add the value.")
         if key in _NOT_SETTINGS:
             raise InputError(f"{key} is not a setting; give it as --{key} VALUE.")
         if key not in known:

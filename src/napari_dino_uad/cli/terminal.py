@@ -56,7 +56,7 @@ class SentenceGroup(TyperGroup):
             return super().invoke(ctx)
         except (InputError, OSError) as error:
             if isinstance(error, OSError) and error.errno == errno.EPIPE:
-                # The reader of our output has closed, as `head` does; typer exits quietly.
+                # The reader of our output has closed it, as `head` does; typer exits quietly.
                 raise
             typer.echo(f"Error: {sentence(error)}", err=True)
             raise typer.Exit(BAD_INPUT) from error
@@ -110,7 +110,7 @@ def new_table(*columns: str, title: str | None = None) -> Table:
 
 
 class ProgressBars:
-    """Draws one bar for each step of a pipeline, with the time left.
+    """Progress bars, one for each step of a pipeline, with the time left.
 
     Call it with every `Progress`. If the standard error is not a terminal, each step is printed as
     a line instead.

@@ -1,4 +1,4 @@
-"""Download weights from timm's repositories on the Hugging Face hub, to its cache or a folder."""
+"""Weights from timm's repositories on the Hugging Face hub, in its cache or in a folder."""
 
 from __future__ import annotations
 

@@ -78,7 +78,7 @@ class BackboneSpec:
 
     @property
     def multiple(self) -> int:
-        """The input's edges must be multiples of this."""
+        """Required divisor of the input's edges in pixels."""
         return max(self.stride, *(self.strides[layer - 1] for layer in self.layers))
 
     @property
@@ -252,6 +252,6 @@ def backbone_spec(key: str, layers: str | None = None) -> BackboneSpec:
         chosen = [int(part) for part in text.split(",")]
     except ValueError as error:
         raise InputError(
-            f"Layers must be whole numbers separated by commas, such as 6,9,12, got {text!r}."
+            f"Layers must be whole numbers separated by commas, got {text!r}; write, say, 6,9,12."
         ) from error
     return BACKBONES[name].reading(chosen)

@@ -1,4 +1,4 @@
-"""Load a backbone and run it: images in, patch embeddings out."""
+"""Backbones, loaded and run: images in, patch embeddings out."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ class Backbone:
         if height % self.spec.multiple or width % self.spec.multiple:
             raise InputError(
                 f"{self.spec.key} expects images whose edges are multiples of "
-                f"{self.spec.multiple}, got {height} x {width}."
+                f"{self.spec.multiple}, got {height} x {width}; resize them."
             )
         with self._lock:
             return self.engine.start(images)

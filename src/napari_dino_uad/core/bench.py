@@ -1,4 +1,4 @@
-"""Benchmarks: run every method on one split, with several seeds, through `fit` and `evaluate`.
+"""Benchmarks: every method on one split, with several seeds, through `fit` and `evaluate`.
 
 A run is one method with one seed. Each run is saved when it finishes, and reused as long as the
 data, the settings and the core's code are unchanged, so that a stopped benchmark can resume.
@@ -43,7 +43,7 @@ _RUNS = "runs"
 
 @dataclass(frozen=True)
 class _Setting:
-    """What all runs of a benchmark share."""
+    """Settings shared by all runs of a benchmark."""
 
     split: Split
     backbone: Backbone

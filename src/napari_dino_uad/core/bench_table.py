@@ -1,4 +1,4 @@
-"""Write the results of a benchmark as files and as a table for a README."""
+"""The results of a benchmark, as files and as a table for a README."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Find the smallest box around a mask, so that no work is spent on the air around it."""
+"""The smallest box around a mask, so that no work is spent on the air around it."""
 
 from __future__ import annotations
 

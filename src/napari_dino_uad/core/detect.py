@@ -1,4 +1,4 @@
-"""Detection: compute a calibrated anomaly map of a scan with a fitted model, slice by slice."""
+"""Detection: the calibrated anomaly map of a scan by a fitted model, slice by slice."""
 
 from __future__ import annotations
 
@@ -122,8 +122,7 @@ class PlaneMap:
         Position of the patch grid over the slices.
     distances : ndarray of float32, (slices, h, w)
         Smoothed distance of each patch to the nearest typical healthy one. NaN outside the tissue
-        and in slices that were skipped because their neighbours, within the smoothing width, tell
-        as much.
+        and in slices skipped as redundant with a neighbour within the smoothing width.
     """
 
     plane: Plane
@@ -321,7 +320,7 @@ def detect(
         Slice on screen, in the model's first plane, default the middle one; the others follow from
         there outwards.
     batch : int, optional
-        Slices per batch; default the backbone's engine's own.
+        Slices per batch; default that of the backbone's engine.
     cache : FeatureCache or bool
         Where to look for embeddings and keep them. True is the user's own cache, False is none.
 

@@ -1,4 +1,4 @@
-"""Choose the device that a network runs on."""
+"""The device that a network runs on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Check whether a scan is of the kind a model knows, from healthy statistics alone.
+"""Domain shift: whether a scan is of the kind a model knows, from healthy statistics alone.
 
 A lesion makes some tissue atypical. A scan of another sequence, without its skull or from another
 scanner is atypical nearly everywhere, and then its anomaly map is meaningless.
@@ -22,7 +22,7 @@ UNLIKE_RATE = 0.07
 
 @dataclass(frozen=True)
 class DomainShift:
-    """How far a scan as a whole is from the healthy ones.
+    """The distance of a scan as a whole from the healthy ones.
 
     Attributes
     ----------

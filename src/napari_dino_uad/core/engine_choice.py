@@ -1,4 +1,4 @@
-"""Choose the engine that runs a backbone on this machine: measure once, then remember."""
+"""The choice of an engine for a backbone on this machine: measured once, then remembered."""
 
 from __future__ import annotations
 
@@ -162,7 +162,8 @@ def _allowed(device: str, engine: str) -> list[EngineSpec]:
     if sorted(words) != sorted(word for word in (library, precision) if word):
         raise InputError(
             f"An engine is auto, or one of {', '.join(LIBRARIES)}, or one of "
-            f"{', '.join(PRECISIONS)}, or both, such as 'torch float32'; got {engine!r}."
+            f"{', '.join(PRECISIONS)}, or both, such as 'torch float32', got {engine!r}; choose "
+            "one."
         )
     if library == "openvino" and not has_openvino():
         raise InputError(

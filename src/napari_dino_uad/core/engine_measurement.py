@@ -1,4 +1,4 @@
-"""Measure engines against each other, and remember the results."""
+"""Measurements of engines against each other, remembered on disk."""
 
 from __future__ import annotations
 

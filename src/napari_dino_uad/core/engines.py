@@ -90,7 +90,7 @@ REFERENCE = EngineSpec("torch", "cpu", "float32")
 
 
 class Engine(ABC):
-    """Runs the module of a backbone; halves batches that do not fit in memory.
+    """An engine, which runs the module of a backbone and halves batches too large for memory.
 
     Parameters
     ----------
@@ -186,7 +186,7 @@ class Engine(ABC):
 
 
 class TorchEngine(Engine):
-    """Runs a module in torch, with torch's fused scaled-dot-product attention.
+    """The torch engine, which uses torch's fused scaled-dot-product attention.
 
     Parameters
     ----------

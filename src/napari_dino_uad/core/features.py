@@ -1,4 +1,4 @@
-"""Compute patch embeddings of slices, and hold the healthy embeddings that a model learns from."""
+"""Patch embeddings of slices, and the healthy embeddings that a model learns from."""
 
 from __future__ import annotations
 
@@ -326,7 +326,7 @@ class FeatureSet:
         Parameters
         ----------
         size : int
-            Slices per batch, at most B.
+            Maximum number of slices per batch, B.
         step : int
             Use only every n-th slice.
         """

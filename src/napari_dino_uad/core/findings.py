@@ -1,4 +1,4 @@
-"""Turn an anomaly map and a threshold into ranked findings."""
+"""Ranked findings from an anomaly map and a threshold."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fitting: learn a calibrated model of normal anatomy from healthy scans."""
+"""Fitting: a calibrated model of normal anatomy, learned from healthy scans."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Return freed memory to the system between the stages of long work."""
+"""Release of freed memory to the system between the stages of long work."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Run a backbone in OpenVINO, on the CPU or an Intel GPU; cache converted networks on disk.
+"""The OpenVINO engine, on the CPU or an Intel GPU, and the cache of converted networks.
 
 OpenVINO comes with the optional extra ``openvino``.
 """
@@ -108,7 +108,7 @@ def openvino_specs(graphics: bool) -> list[EngineSpec]:
 
 
 class OpenVinoEngine(Engine):
-    """Runs the module of a backbone in OpenVINO.
+    """The OpenVINO engine.
 
     It uses as many threads as torch may use at the time; with a window open, that is one fewer
     than there are cores.

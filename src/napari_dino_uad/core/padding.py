@@ -1,4 +1,4 @@
-"""Find padding: what was added around a scan when it was rotated, registered or framed.
+"""Padding: what was added around a scan when it was rotated, registered or framed.
 
 Dark background falls below the foreground threshold by itself. Padding may have any value, such as
 the white corners of registered OCT, and would then count as the brightest tissue. Unlike tissue,

@@ -15,7 +15,7 @@ __all__ = ["PatchEmbedder"]
 
 
 class PatchEmbedder(torch.nn.Module):
-    """Images in, maps of the layers out.
+    """The network as one module: images in, maps of the layers out.
 
     It can be compiled or converted once `prepare` has set the input size.
 

@@ -1,4 +1,4 @@
-"""Overlap the stages of long work: prepare the next item while the current one is processed.
+"""Overlapping stages of long work: one item is processed while the next is prepared.
 
 Threads suffice: reading a file, numpy, torch and hashing all release the GIL.
 """
@@ -33,7 +33,7 @@ _WAITED_S = 0.001
 
 
 class _End:
-    """Marks the end of the items, with the error that ended them, if any."""
+    """The end of the items, with the error that ended them, if any."""
 
     def __init__(self, error: BaseException | None = None) -> None:
         self.error = error

@@ -1,4 +1,4 @@
-"""Choose the precision that a network computes in."""
+"""The precision that a network computes in."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Turn patch scores into the map of a scan: a common unit, smoothing, centring, refinement."""
+"""The map of a scan from patch scores: a common unit, smoothing, centring, refinement."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _LEVEL_PATCHES = 50_000
 
 @dataclass(frozen=True)
 class MapSettings:
-    """How patch scores are turned into the map of a scan. Saved with the model.
+    """Settings that turn patch scores into the map of a scan. Saved with the model.
 
     Attributes
     ----------

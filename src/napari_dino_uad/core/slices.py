@@ -1,4 +1,4 @@
-"""Cut a volume into slices, scale its intensities, find its foreground, and lay the patch grid.
+"""Slices of a volume as network input: plane, intensity scale, foreground and patch grid.
 
 A fitted model saves its `Preprocessing`, so that every scan is prepared the way the healthy scans
 were.

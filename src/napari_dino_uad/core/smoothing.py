@@ -1,4 +1,4 @@
-"""Smooth score maps that arrive slice by slice."""
+"""Smoothing of score maps that arrive slice by slice."""
 
 from __future__ import annotations
 

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 __all__ = ["REACH", "SYMMETRIC_RATIO", "measure_symmetry", "mirror_distance"]
 
-#: Below this ratio `measure_symmetry` means symmetric anatomy. Heads in axial and coronal slices
-#: have 0.58 to 0.62 (FLAIR and T1, with and without the skull). Without a mirror line in the slice
-#: it is 0.89: heads in sagittal slices, and retinas.
+#: Anatomy counts as symmetric if `measure_symmetry` is below this. Heads in axial and coronal
+#: slices have 0.58 to 0.62 (FLAIR and T1, with and without the skull). Heads in sagittal slices
+#: and retinas, without a mirror line in the slice, have 0.89.
 SYMMETRIC_RATIO = 0.75
 
 #: Patches within this many rows and columns of the mirrored place may be the counterpart, because

@@ -36,7 +36,7 @@ class AutoregressiveConfig:
         Dilation of each layer; the last value is repeated for further layers.
     hole : int
         For "bidirectional": half-width, in taps, of the square hidden around the centre in the
-        first layer. Times the dilation, this is how large a lesion may be without predicting
+        first layer. Times the dilation, this is how far a lesion may extend without predicting
         itself.
     hidden, depth : int
         Number of channels between layers, and number of layers.

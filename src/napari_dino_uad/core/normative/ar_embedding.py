@@ -1,4 +1,4 @@
-"""Standardise embeddings before the autoregressive network sees and predicts them."""
+"""Standardisation of embeddings before the autoregressive network sees and predicts them."""
 
 from __future__ import annotations
 

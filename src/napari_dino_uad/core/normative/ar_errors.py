@@ -1,4 +1,4 @@
-"""Turn prediction errors into scores, relative to the errors of healthy tissue."""
+"""Scores from prediction errors, relative to the errors of healthy tissue."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Train the autoregressive networks; a stopped training can resume."""
+"""Training of the autoregressive networks, which can be stopped and resumed."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ __all__ = ["METHODS", "Method", "find_method", "new_normative"]
 
 @dataclass(frozen=True)
 class Method:
-    """A method, that is, a kind of model.
+    """A method: a kind of model of normal appearance.
 
     Classes are given by name, because importing them imports torch, and listing must not.
 

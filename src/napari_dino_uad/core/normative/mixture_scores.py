@@ -27,7 +27,7 @@ class Directions:
     coarse : torch.Tensor of bfloat16, (K, C), or None
         The same means, used for the search if the hardware supports bfloat16: twice as fast. The
         cosine with the mean found is then computed exactly, so the score is wrong only if two
-        means are nearer than 1e-3 in cosine, and by no more than that.
+        means are closer to each other than 1e-3 in cosine, and by no more than that.
     """
 
     exact: torch.Tensor

@@ -1,4 +1,4 @@
-"""Initialise a mixture's components by k-means in the plane or on the sphere."""
+"""Initial components of a mixture, by k-means in the plane or on the sphere."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Draw patches at random from slices, and append their position."""
+"""Patches of slices: random draws, and their position."""
 
 from __future__ import annotations
 
