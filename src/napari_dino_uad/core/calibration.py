@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from napari_dino_uad.core.errors import InputError
+from napari_dino_uad.core.tensor_schema import TensorSpec
+
+if TYPE_CHECKING:
+    import torch
 
 __all__ = ["Calibration"]
 
@@ -76,7 +81,7 @@ class Calibration:
             for scores in healthy
             if scores.size
         ]
-        rates = _RATES[np.maximum(1.0 / pixels, 1e-5) <= _RATES]
+        rates = _resolved_rates(pixels)
         values = np.concatenate(scans)
         shares = np.concatenate(
             [np.full(scan.size, 1 / (scan.size * len(scans))) for scan in scans]
@@ -151,3 +156,37 @@ class Calibration:
     def tensors(self) -> dict[str, NDArray[np.float64]]:
         """Return the arrays to save."""
         return {"rates": self.rates, "scores": self.scores, "scan_rates": self.scan_rates}
+
+    @staticmethod
+    def described(pixels: int) -> dict[str, TensorSpec]:
+        """Return what `tensors` must hold, of M rates and S scans.
+
+        Parameters
+        ----------
+        pixels : int
+            Healthy pixels the calibration rests on: they say which rates there are.
+        """
+        expected = _resolved_rates(pixels)
+
+        def same(rates: torch.Tensor) -> str:
+            if rates.shape == expected.shape and np.allclose(rates.numpy(), expected):
+                return ""
+            return f"does not hold the {len(expected)} rates that {pixels:,} pixels resolve"
+
+        return {
+            "rates": TensorSpec(("M",), "float64", above=0, most=1, rule=same),
+            "scores": TensorSpec(("M",), "float64", rule=_increasing),
+            "scan_rates": TensorSpec(
+                ("S", "M"), "float64", least=0, most=1, rule=lambda shares: _increasing(-shares)
+            ),
+        }
+
+
+def _resolved_rates(pixels: int) -> NDArray[np.float64]:
+    """Return the rates that some pixels resolve, decreasing from 1."""
+    return np.asarray(_RATES[np.maximum(1.0 / pixels, 1e-5) <= _RATES])
+
+
+def _increasing(values: torch.Tensor) -> str:
+    """Rule: values nowhere fall along the last axis."""
+    return "" if bool((values.diff(dim=-1) >= 0).all()) else "is not in order"

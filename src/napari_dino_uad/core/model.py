@@ -162,6 +162,11 @@ class FittedModel:
                 unit = self.context.to_unit(seen)
                 mirror = mirror_distance(unit, mask).numpy()
             out[box] = view.scale.combine(scores, mirror)
+        if not (np.isfinite(out).all() and np.isfinite(distances).all()):
+            raise InputError(
+                "The model gives scores that are not finite numbers for this scan, expected finite "
+                "ones; fit the model again, or use another backbone."
+            )
         return out, distances
 
     def load_backbone(self, weights: Path | str | None = None) -> Backbone:

@@ -1,6 +1,7 @@
 """One safe file for each fitted model: safetensors, with everything else as JSON in its header.
 
-Never pickle: a model from a colleague must not be able to run code.
+Never pickle: a model from a colleague must not be able to run code. A file is believed only after
+its checksum held and its header and tensors are those of a model, before anything is built.
 """
 
 from __future__ import annotations
@@ -15,15 +16,22 @@ import numpy as np
 from napari_dino_uad.core.calibration import Calibration
 from napari_dino_uad.core.errors import InputError
 from napari_dino_uad.core.model import FittedModel, View
+from napari_dino_uad.core.model_schema import (
+    ModelHeader,
+    check_model,
+    checksum,
+    read_header,
+)
 from napari_dino_uad.core.normative.base import tensors_under
-from napari_dino_uad.core.normative.context import Context
 from napari_dino_uad.core.normative.methods import METHODS
-from napari_dino_uad.core.score_map import MapSettings, ScoreScale
-from napari_dino_uad.core.slices import Preprocessing
+from napari_dino_uad.core.strict_json import parse_json
+from napari_dino_uad.core.tensor_file import read_tensors
 
 __all__ = ["FORMAT_VERSION", "load_model", "save_model"]
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
+# Format 3 is the same without the checksum.
+_OLDEST_VERSION = 3
 _HEADER = "napari_dino_uad"
 _CALIBRATIONS = ("calibration", "levels")
 
@@ -41,7 +49,8 @@ def save_model(model: FittedModel, path: Path | str) -> None:
     Raises
     ------
     InputError
-        If the name does not end in `.safetensors`.
+        If the name does not end in `.safetensors`, or a number of the model is not one that
+        `load_model` takes.
     """
     import torch
     from safetensors.torch import save_file
@@ -77,6 +86,15 @@ def save_model(model: FittedModel, path: Path | str) -> None:
     for kind in _CALIBRATIONS:
         for name, array in getattr(model, kind).tensors().items():
             tensors[f"{kind}.{name}"] = torch.from_numpy(np.ascontiguousarray(array))
+    header = json.loads(json.dumps(header))
+    header["checksum"] = checksum(header, tensors)
+    try:
+        check_model(read_header(header), tensors)
+    except ValueError as error:
+        raise InputError(
+            f"The model cannot be saved, since it would not load again: {_clause(error)}; fit it "
+            "with other settings or scans."
+        ) from error
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem}.partial.safetensors")
     try:
@@ -103,75 +121,107 @@ def load_model(path: Path | str) -> FittedModel:
     InputError
         If the file is missing, damaged, foreign or of another version.
     """
-    from safetensors import SafetensorError, safe_open
-
     path = Path(path)
     if not path.is_file():
         raise InputError(f"There is no model file at {path}.")
     try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
-    except (SafetensorError, OSError) as error:
+        metadata, tensors = read_tensors(path)
+    except (OSError, ValueError) as error:
         raise InputError(
-            f"{path.name} is damaged or no safetensors file; expected a model that "
-            "napari-dino-uad saved."
+            f"{path.name} is damaged or no safetensors file ({_clause(error)}); expected a model "
+            "that napari-dino-uad saved."
         ) from error
     if _HEADER not in metadata:
         raise InputError(
             f"{path.name} holds tensors but no napari-dino-uad model; choose a file that Fit saved."
         )
-    header: dict[str, Any] = json.loads(metadata[_HEADER])
-    _check_version(header["format_version"], path.name)
+    try:
+        raw = parse_json(metadata[_HEADER])
+    except ValueError as error:
+        raise InputError(
+            f"The header of {path.name} is damaged ({_clause(error)}); copy the file again."
+        ) from error
+    _check_version(raw, path.name)
+    _check_sum(raw, tensors, path.name)
+    try:
+        header = read_header(raw)
+        check_model(header, tensors)
+    except ValueError as error:
+        raise InputError(
+            f"{path.name} does not describe a model ({_clause(error)}); get the file again, or "
+            "fit the model again."
+        ) from error
+    return _build(header, tensors)
+
+
+def _build(header: ModelHeader, tensors: dict[str, Any]) -> FittedModel:
+    """Build a model of what was found valid."""
+    kind = METHODS[header.method].model_class()
     views = tuple(
         View(
-            preprocessing=Preprocessing.from_dict(view["preprocessing"]),
-            normative=_restore(
-                header["method"],
-                view["config"],
-                tensors_under(f"views.{number}.", tensors),
-                path.name,
-            ),
-            scale=ScoreScale(**view["scale"]),
+            preprocessing=view.preprocessing.made[0],
+            normative=kind.restore(view.config, tensors_under(f"views.{number}.", tensors)),
+            scale=view.scale.made[0],
             prototypes=tensors[f"prototypes.{number}"].float(),
         )
-        for number, view in enumerate(header["views"])
+        for number, view in enumerate(header.views)
     )
     calibrations = {
-        kind: Calibration(
-            **{name: one.numpy() for name, one in tensors_under(f"{kind}.", tensors).items()},
-            pixels=header["pixels"][kind],
+        name: Calibration(
+            **{key: one.numpy() for key, one in tensors_under(f"{name}.", tensors).items()},
+            pixels=getattr(header.pixels, name),
         )
-        for kind in _CALIBRATIONS
+        for name in _CALIBRATIONS
     }
     return FittedModel(
         views=views,
-        backbone_key=header["backbone"]["key"],
-        backbone_sha256=header["backbone"]["sha256"],
-        context=Context(**header["context"]),
-        maps=MapSettings(**header["maps"]),
+        backbone_key=header.backbone.key,
+        backbone_sha256=header.backbone.sha256,
+        context=header.context.made[0],
+        maps=header.maps.made[0],
         **calibrations,
-        cohort=header["cohort"],
-        versions=header["versions"],
+        cohort=header.cohort.model_dump(),
+        versions=dict(header.versions),
     )
 
 
-def _check_version(version: int, name: str) -> None:
+def _check_version(header: Any, name: str) -> None:
+    version = header.get("format_version") if isinstance(header, dict) else None
+    if type(version) is not int:
+        raise InputError(
+            f"{name} does not describe a model (its format_version is {str(version)[:40]}, "
+            "expected a whole number); get the file again, or fit the model again."
+        )
     if version > FORMAT_VERSION:
         raise InputError(
             f"{name} was written by a newer version (format {version}, "
             f"this one reads format {FORMAT_VERSION}); update napari-dino-uad."
         )
-    if version < FORMAT_VERSION:
+    if version < _OLDEST_VERSION:
         raise InputError(
             f"{name} was written before the first release (format {version}, this one reads "
             f"format {FORMAT_VERSION}), when scores meant something else; fit the model again."
         )
 
 
-def _restore(method: str, config: dict[str, Any], tensors: dict[str, Any], name: str) -> Any:
-    if method not in METHODS:
+def _check_sum(header: dict[str, Any], tensors: dict[str, Any], name: str) -> None:
+    """Refuse a file that is not as it was saved; older ones have nothing to tell that by."""
+    stored = header.get("checksum")
+    if header["format_version"] == _OLDEST_VERSION and "checksum" not in header:
+        return
+    if stored is None or header["format_version"] == _OLDEST_VERSION:
         raise InputError(
-            f"{name} holds a model of the unknown kind {method!r}; update napari-dino-uad."
+            f"{name} does not describe a model (a file of format {header['format_version']} has "
+            f"{'a' if stored is None else 'no'} checksum); get the file again, or fit the model "
+            "again."
         )
-    return METHODS[method].model_class().restore(config, tensors)
+    if stored != checksum(header, tensors):
+        raise InputError(
+            f"{name} is damaged: it is not as it was saved, by its checksum; copy the file again, "
+            "or fit the model again."
+        )
+
+
+def _clause(error: Exception) -> str:
+    """Return what an error says in one line without a full stop."""
+    return " ".join(str(error).split()).rstrip(".")[:400]

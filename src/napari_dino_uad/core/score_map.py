@@ -25,6 +25,13 @@ SYMMETRY_WEIGHT = 0.5
 # Variance of scaled intensities below which a window counts as flat, so noise makes no edges.
 _FLAT = 1e-3
 
+# Larger than a body: a larger window leaves nothing of a map, and takes hours.
+_LARGEST_MM = 1000.0
+
+# Bounds within which scores in single precision stay finite.
+_LARGEST_SCORE = 1e12
+_LARGEST_WEIGHT = 1e3
+
 # Samples across the radius of a refinement window; more only take time.
 _RADIUS_SAMPLES = 5
 
@@ -62,12 +69,12 @@ class MapSettings:
 
     def __post_init__(self) -> None:
         for name, value in (("smoothing", self.smoothing_mm), ("detail radius", self.detail_mm)):
-            if not 0 <= value < np.inf:
-                raise InputError(f"The {name} must be 0 mm or more, got {value}; raise it.")
-        if self.symmetry is not None and not 0 <= self.symmetry < np.inf:
-            raise InputError(
-                f"The weight of symmetry must be 0 or more, got {self.symmetry}; raise it."
-            )
+            if not 0 <= value <= _LARGEST_MM:
+                raise InputError(
+                    f"The {name} must be 0 to {_LARGEST_MM:g} mm, got {value}; choose one in this range."
+                )
+        if self.symmetry is not None:
+            _check_symmetry(self.symmetry)
 
 
 @dataclass(frozen=True)
@@ -90,6 +97,21 @@ class ScoreScale:
     mirror_deviation: float = 1.0
     symmetry: float = 0.0
 
+    def __post_init__(self) -> None:
+        for name in ("mean", "mirror_mean"):
+            if not abs(getattr(self, name)) <= _LARGEST_SCORE:
+                raise InputError(
+                    f"The {name} of healthy scores lies within {_LARGEST_SCORE:g} of 0, got "
+                    f"{getattr(self, name)}."
+                )
+        for name in ("deviation", "mirror_deviation"):
+            if not 1 / _LARGEST_SCORE <= getattr(self, name) <= _LARGEST_SCORE:
+                raise InputError(
+                    f"The {name} of healthy scores lies between {1 / _LARGEST_SCORE:g} and "
+                    f"{_LARGEST_SCORE:g}, got {getattr(self, name)}."
+                )
+        _check_symmetry(self.symmetry)
+
     def combine(
         self, scores: NDArray[np.float32], mirror: NDArray[np.float32] | None
     ) -> NDArray[np.float32]:
@@ -110,6 +132,13 @@ class ScoreScale:
         if mirror is not None:
             out += self.symmetry * ((mirror - self.mirror_mean) / self.mirror_deviation)
         return np.asarray(out, dtype=np.float32)
+
+
+def _check_symmetry(weight: float) -> None:
+    if not 0 <= weight <= _LARGEST_WEIGHT:
+        raise InputError(
+            f"The weight of symmetry is 0 or more and {_LARGEST_WEIGHT:g} at most, got {weight}."
+        )
 
 
 def scan_level(

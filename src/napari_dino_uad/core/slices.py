@@ -59,6 +59,9 @@ _IMAGENET_STD = (0.229, 0.224, 0.225)
 # percentile.
 _SAMPLED_VOXELS = 1_000_000
 
+# Largest edge of the network's input in pixels: beyond it, not even one slice fits in memory.
+_LARGEST_INPUT = 8192
+
 # Resized slices kept beyond those in use: enough for the neighbours on both sides of a run of
 # slices.
 _KEPT_SLICES = 8
@@ -109,7 +112,19 @@ class Preprocessing:
             raise InputError(
                 f"The input size must be at least 64 pixels, got {self.input_size}; raise it."
             )
+        if self.input_size > _LARGEST_INPUT:
+            raise InputError(
+                f"The input size must be at most {_LARGEST_INPUT} pixels, got {self.input_size}."
+            )
+        if not 0 < self.percentile <= 100:
+            raise InputError(f"The percentile lies in (0, 100], got {self.percentile}.")
+        if not 0 <= self.foreground_threshold < 1:
+            raise InputError(
+                f"The foreground threshold lies in [0, 1), got {self.foreground_threshold}."
+            )
         if self.window is not None:
+            if not np.isfinite(self.window).all():
+                raise InputError(f"The window must be two finite numbers, got {self.window}.")
             if self.window[1] <= 0:
                 raise InputError(
                     f"The window width must be above 0, got {self.window[1]}; raise it."

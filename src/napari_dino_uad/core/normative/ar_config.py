@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,10 +12,35 @@ from napari_dino_uad.core.normative.ar_errors import Whitening
 from napari_dino_uad.core.normative.ar_network import MODES, Mode, live_taps, seen_offsets
 from napari_dino_uad.core.precision import PRECISIONS, Precision
 
-__all__ = ["LOSSES", "AutoregressiveConfig", "Loss"]
+__all__ = ["LOSSES", "AutoregressiveConfig", "AutoregressiveFitted", "Loss"]
 
 Loss = Literal["mse", "cosine", "nll"]
 LOSSES: tuple[Loss, ...] = ("mse", "cosine", "nll")
+
+
+# Above these the network takes all memory; nothing sensible is near them.
+_MOST = {
+    "kernel_size": 63, "first_kernel_size": 63, "depth": 64, "hidden": 65_536,
+    "components": 65_536, "position": 16,
+}  # fmt: skip
+_LARGEST_DILATION = 1000
+
+
+@dataclass(frozen=True)
+class AutoregressiveFitted:
+    """What a fit found besides tensors.
+
+    Attributes
+    ----------
+    best_epoch : int
+        Epoch, from 1, whose network was kept.
+    """
+
+    best_epoch: int
+
+    def __post_init__(self) -> None:
+        if self.best_epoch < 1:
+            raise InputError(f"The best epoch is 1 or later, got {self.best_epoch}.")
 
 
 @dataclass(frozen=True)
@@ -141,12 +167,26 @@ class AutoregressiveConfig:
                 "The network needs at least 2 layers and dilations of at least 1, got "
                 f"{self.depth} layers and dilations {self.dilations}; raise them."
             )
-        for name, least in (("hidden", 1), ("components", 1), ("batch_slices", 1), ("epochs", 0)):
-            if getattr(self, name) < least:
+        for name, least in (
+            ("hidden", 1), ("components", 1), ("batch_slices", 1), ("epochs", 0), ("position", 0),
+            ("hole", 0), ("seed", 0), ("power", 0), ("position_smoothing", 0), ("clip", 0),
+            ("noise_probability", 0), ("noise_scale", 0), ("learning_rate", 0), ("weight_decay", 0),
+        ):  # fmt: skip
+            if not least <= getattr(self, name) < math.inf:
                 raise InputError(
                     f"The setting {name.replace('_', ' ')} must be {least} or more, got "
                     f"{getattr(self, name)}; raise it."
                 )
+        for name, most in _MOST.items():
+            if getattr(self, name) > most:
+                raise InputError(
+                    f"{name.replace('_', ' ')} must be {most:,} or less, got {getattr(self, name)}."
+                )
+        if max(self.dilations) > _LARGEST_DILATION or len(self.dilations) > _MOST["depth"]:
+            raise InputError(
+                f"Dilations must be {_LARGEST_DILATION:,} or less and at most one a layer, got "
+                f"{len(self.dilations)} with the largest {max(self.dilations)}."
+            )
         if not 0 <= self.dropout < 1:
             raise InputError(f"Dropout must be in [0, 1), got {self.dropout}; change it.")
         if not 0 <= self.shrinkage <= 1:
@@ -178,6 +218,11 @@ class AutoregressiveConfig:
         if self.combine == "auto":
             return "mean" if self.mode == "causal" else "none"
         return self.combine
+
+    @property
+    def error_whitening(self) -> Whitening:
+        """What is undone of healthy errors: the other scores have no place for it."""
+        return self.whitening if self.score == "mse" else "none"
 
     @property
     def kernels(self) -> list[int]:

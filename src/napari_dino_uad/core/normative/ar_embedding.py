@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from napari_dino_uad.core.errors import InputError
+from napari_dino_uad.core.tensor_schema import TensorSpec
 
 if TYPE_CHECKING:
     from napari_dino_uad.core.features import FeatureSet
@@ -86,9 +87,36 @@ class Embedding:
             return centred * self.scale[:, None, None]
         return F.conv2d(centred, self.scale[:, :, None, None])
 
+    @staticmethod
+    def described(kind: Standardise, components: int, channels: int) -> dict[str, TensorSpec]:
+        """Return what a file must hold of the map, from C channels to P.
+
+        Parameters
+        ----------
+        kind, components
+            See `fit`.
+        channels : int
+            C.
+        """
+
+        def projects(rows: torch.Tensor) -> str:
+            if len(rows) > components:
+                return f"has more rows than the {components} components of the settings"
+            return "" if bool(rows.any(dim=1).all()) else "has a row of zeros"
+
+        if kind == "pca":
+            scale = TensorSpec(("P", channels), rule=projects)
+        else:
+            scale = TensorSpec(("P",), above=0, rule=lambda scale: _as_many(scale, channels))
+        return {"mean": TensorSpec((channels,)), "scale": scale}
+
     def to(self, device: torch.device) -> Embedding:
         """Return the same map on another device."""
         return Embedding(self.mean.to(device), self.scale.to(device))
+
+
+def _as_many(scale: torch.Tensor, channels: int) -> str:
+    return "" if len(scale) == channels else f"has {len(scale)} channels, expected {channels}"
 
 
 def embedded_slices(

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from napari_dino_uad.core.progress import Progress
+from napari_dino_uad.core.tensor_schema import TensorSpec
 
 __all__ = [
     "ErrorScale",
@@ -99,6 +100,28 @@ class ErrorScale:
     whitening: torch.Tensor | None = None
     position: torch.Tensor | None = None
     relative: bool = True
+
+    @staticmethod
+    def described(whitening: Whitening, position: bool, relative: bool) -> dict[str, TensorSpec]:
+        """Return what a file must hold of the scale, of P channels on a grid (h, w).
+
+        Parameters
+        ----------
+        whitening : {"none", "channel", "full"}
+            What is undone.
+        position : bool
+            Whether there are means at each position.
+        relative : bool
+            As of the class.
+        """
+        specs: dict[str, TensorSpec] = {}
+        if whitening == "channel":
+            specs["whitening"] = TensorSpec(("P",), above=0)
+        elif whitening == "full":
+            specs["whitening"] = TensorSpec(("P", "P"))
+        if position:
+            specs["position"] = TensorSpec(("h", "w"), least=1e-12 if relative else -1e9)
+        return specs
 
     @staticmethod
     def whiten_from(

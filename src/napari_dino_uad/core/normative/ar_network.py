@@ -12,10 +12,15 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import nn
 
+from napari_dino_uad.core.tensor_schema import TensorSpec
+
 __all__ = ["ARNetwork", "LiveConv", "Mode", "live_taps", "position_features", "seen_offsets"]
 
 Mode = Literal["causal", "bidirectional", "standard"]
 MODES: tuple[Mode, ...] = ("causal", "bidirectional", "standard")
+
+# Fitted weights are about 1; products of a few layers of larger ones than this overflow.
+_LARGEST_WEIGHT = 1e4
 
 
 def live_taps(mode: Mode, kernel_size: int, first: bool, hole: int = 0) -> NDArray[np.bool_]:
@@ -309,6 +314,33 @@ class ARNetwork(nn.Module):
             bound = 1 / math.sqrt(2 + 4 * position)
             weights = torch.empty(2 + 4 * position, hidden)
             self.place = nn.Parameter(weights.uniform_(-bound, bound, generator=generator))
+
+    @staticmethod
+    def described(
+        channels: str,
+        outputs: str,
+        *,
+        mode: Mode,
+        hidden: int,
+        kernels: Sequence[int],
+        hole: int,
+        position: int,
+    ) -> dict[str, TensorSpec]:
+        """Return what a file must hold of the network; parameters as of the class."""
+        widths = [channels, *[hidden] * (len(kernels) - 1), outputs]
+        specs: dict[str, TensorSpec] = {}
+        for index, kernel in enumerate(kernels):
+            taps = int(live_taps(mode, kernel, index == 0, hole).sum())
+            shape = (taps, widths[index], widths[index + 1])
+            for name, size in (("weight", shape), ("bias", shape[2:])):
+                specs[f"layers.{index}.{name}"] = TensorSpec(
+                    size, least=-_LARGEST_WEIGHT, most=_LARGEST_WEIGHT
+                )
+        if position:
+            specs["place"] = TensorSpec(
+                (2 + 4 * position, hidden), least=-_LARGEST_WEIGHT, most=_LARGEST_WEIGHT
+            )
+        return specs
 
     def forward(
         self,

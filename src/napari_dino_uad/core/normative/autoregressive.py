@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from napari_dino_uad.core.errors import InputError
-from napari_dino_uad.core.normative.ar_config import AutoregressiveConfig
+from napari_dino_uad.core.normative.ar_config import AutoregressiveConfig, AutoregressiveFitted
 from napari_dino_uad.core.normative.ar_embedding import Embedding, embedded_slices
 from napari_dino_uad.core.normative.ar_errors import (
     ErrorScale,
@@ -32,6 +32,7 @@ from napari_dino_uad.core.normative.base import NormativeModel, tensors_under
 from napari_dino_uad.core.normative.patches import draw_patches
 from napari_dino_uad.core.precision import computing_dtype
 from napari_dino_uad.core.progress import Inner, Progress
+from napari_dino_uad.core.tensor_schema import TensorSpec, history_spec
 
 if TYPE_CHECKING:
     from napari_dino_uad.core.features import FeatureSet
@@ -63,6 +64,7 @@ class Autoregressive(NormativeModel):
     """
 
     method: ClassVar[str] = "ar"
+    saved = (AutoregressiveConfig, AutoregressiveFitted)
     patchwise = False
 
     def __init__(
@@ -224,7 +226,7 @@ class Autoregressive(NormativeModel):
                     partial(self._error, direction),
                     partial(self._raw, direction),
                     ErrorScale(relative=settings.score != "nll"),
-                    whitening=settings.whitening if settings.score == "mse" else "none",
+                    whitening=settings.error_whitening,
                     shrinkage=settings.shrinkage,
                     position_smoothing=(
                         settings.position_smoothing if settings.position_map else None
@@ -351,6 +353,32 @@ class Autoregressive(NormativeModel):
         return {**dataclasses.asdict(self.settings), "best_epoch": self.best_epoch_}
 
     @classmethod
+    def described(
+        cls, saved: tuple[AutoregressiveConfig, AutoregressiveFitted], channels: int
+    ) -> dict[str, TensorSpec]:
+        """Return what `tensors` must hold, of an embedding in P channels and E epochs."""
+        settings, fitted = saved
+        embedding = Embedding.described(settings.standardise, settings.components, channels)
+        specs = {f"embedding.{name}": spec for name, spec in embedding.items()}
+        specs["history"] = specs["train_history"] = history_spec(fitted.best_epoch)
+        network = ARNetwork.described(
+            "P",
+            "2P" if settings.loss == "nll" else "P",
+            mode=settings.mode,
+            hidden=settings.hidden,
+            kernels=settings.kernels,
+            hole=settings.hole,
+            position=settings.position,
+        )
+        errors = ErrorScale.described(
+            settings.error_whitening, settings.position_map, settings.score != "nll"
+        )
+        for direction in range(1 if settings.combination == "none" else 2):
+            specs |= {f"network.{direction}.{name}": spec for name, spec in network.items()}
+            specs |= {f"errors.{direction}.{name}": spec for name, spec in errors.items()}
+        return specs
+
+    @classmethod
     def restore(cls, config: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Autoregressive:
         """Build a fitted model from its file.
 
@@ -359,10 +387,11 @@ class Autoregressive(NormativeModel):
         InputError
             If the tensors do not fit the settings.
         """
-        values = dict(config)
-        best_epoch = values.pop("best_epoch")
-        model = cls(AutoregressiveConfig(**values))
-        model.best_epoch_ = best_epoch
+        from napari_dino_uad.core.model_schema import read_config
+
+        settings, fitted = read_config(cls.method, config)
+        model = cls(settings)
+        model.best_epoch_ = fitted.best_epoch
         try:
             model.history_ = tensors["history"].tolist()
             model.train_history_ = tensors["train_history"].tolist()

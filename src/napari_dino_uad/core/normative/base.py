@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     import torch
 
     from napari_dino_uad.core.features import FeatureSet
+    from napari_dino_uad.core.tensor_schema import TensorSpec
 
 __all__ = ["NormativeModel", "tensors_under"]
 
@@ -31,9 +32,13 @@ class NormativeModel(Protocol):
     ----------
     method : str
         Key of the method, as in a model file.
+    saved : tuple of type
+        Dataclasses whose fields together are the result of `config`: the settings and the fitted
+        numbers that are not tensors. Each checks its ranges when it is made.
     """
 
     method: ClassVar[str]
+    saved: ClassVar[tuple[type[Any], ...]]
 
     @property
     def patchwise(self) -> bool:
@@ -95,8 +100,29 @@ class NormativeModel(Protocol):
         ...
 
     @classmethod
+    def described(cls, saved: tuple[Any, ...], channels: int) -> dict[str, TensorSpec]:
+        """Return what `tensors` must hold.
+
+        Parameters
+        ----------
+        saved : tuple
+            One of each dataclass of `cls.saved`.
+        channels : int
+            Of the embeddings, C.
+        """
+        ...
+
+    @classmethod
     def restore(cls, config: dict[str, Any], tensors: dict[str, torch.Tensor]) -> NormativeModel:
-        """Build a fitted model from the output of `config` and `tensors`."""
+        """Build a fitted model from the output of `config` and `tensors`.
+
+        `model_schema.check_model` has checked the tensors against `described`.
+
+        Raises
+        ------
+        InputError
+            If the settings are not valid, or the tensors do not fit them.
+        """
         ...
 
     def summary(self) -> str:

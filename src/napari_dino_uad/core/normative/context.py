@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Context"]
 
+# Wider than a slice of 512 pixels is in patches of 8.
+_LARGEST_NEIGHBOURHOOD = 99
+
 
 @dataclass(frozen=True)
 class Context:
@@ -31,6 +34,13 @@ class Context:
     neighbourhood: int = 3
 
     def __post_init__(self) -> None:
+        if self.normalise not in ("l2", "none"):
+            raise InputError(f"Embeddings are normalised by l2 or none, got {self.normalise!r}.")
+        if self.neighbourhood > _LARGEST_NEIGHBOURHOOD:
+            raise InputError(
+                f"The neighbourhood is {_LARGEST_NEIGHBOURHOOD} patches wide at most, got "
+                f"{self.neighbourhood}."
+            )
         if self.neighbourhood < 1 or self.neighbourhood % 2 == 0:
             raise InputError(
                 "The neighbourhood must be an odd number of patches from 1 up, got "

@@ -16,13 +16,14 @@ import torch
 
 from napari_dino_uad.core.errors import InputError
 from napari_dino_uad.core.normative.base import NormativeModel
-from napari_dino_uad.core.normative.dpmm_settings import SCORES, DPMMConfig, Score
+from napari_dino_uad.core.normative.dpmm_settings import SCORES, DPMMConfig, DPMMFitted, Score
 from napari_dino_uad.core.normative.mixture import Mixture
 from napari_dino_uad.core.normative.mixture_scores import Directions, nearest
 from napari_dino_uad.core.normative.mixture_space import EmbeddingSpace
 from napari_dino_uad.core.normative.mixture_training import Training
 from napari_dino_uad.core.normative.patches import draw_patches
 from napari_dino_uad.core.progress import Inner, Progress
+from napari_dino_uad.core.tensor_schema import TensorSpec, history_spec, unit_rows
 
 if TYPE_CHECKING:
     from napari_dino_uad.core.features import FeatureSet
@@ -52,6 +53,7 @@ class DPMM(NormativeModel):
     """
 
     method: ClassVar[str] = "dpmm"
+    saved = (DPMMConfig, DPMMFitted)
 
     def __init__(
         self, settings: DPMMConfig | None = None, device: torch.device | str = "cpu"
@@ -285,6 +287,25 @@ class DPMM(NormativeModel):
         }
 
     @classmethod
+    def described(
+        cls, saved: tuple[DPMMConfig, DPMMFitted], channels: int
+    ) -> dict[str, TensorSpec]:
+        """Return what `tensors` must hold, of K components in D dimensions."""
+        settings, fitted = saved
+
+        dimensions = (settings.pca or channels) + (2 if settings.position else 0)
+        specs = {
+            **Mixture.described(settings, dimensions),
+            "history": history_spec(fitted.best_epoch),
+        }
+        if settings.pca:
+            specs["space.mean"] = TensorSpec((channels,))
+            specs["space.projection"] = TensorSpec(
+                (channels, settings.pca), rule=lambda axes: unit_rows(axes.T)
+            )
+        return specs
+
+    @classmethod
     def restore(cls, config: dict[str, Any], tensors: dict[str, torch.Tensor]) -> DPMM:
         """Build a fitted mixture from its file.
 
@@ -293,11 +314,11 @@ class DPMM(NormativeModel):
         InputError
             If the tensors do not fit the settings.
         """
-        values = dict(config)
-        best_epoch, concentration = values.pop("best_epoch"), values.pop("learned_concentration")
-        model = cls(DPMMConfig(**values))
-        model.best_epoch_ = best_epoch
-        settings = model.settings
+        from napari_dino_uad.core.model_schema import read_config
+
+        settings, fitted = read_config(cls.method, config)
+        model = cls(settings)
+        model.best_epoch_ = fitted.best_epoch
         own = dict(tensors)
         try:
             model.history_ = own.pop("history").tolist()
@@ -307,7 +328,9 @@ class DPMM(NormativeModel):
                 own.pop("space.mean", None),
                 own.pop("space.projection", None),
             )
-            mixture = Mixture.restore(settings.covariance, own, concentration, model.device)
+            mixture = Mixture.restore(
+                settings.covariance, own, fitted.learned_concentration, model.device
+            )
         except (KeyError, RuntimeError) as error:
             raise InputError(
                 "The file's tensors do not fit its settings: it is damaged or was edited; fit "

@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 
 from napari_dino_uad.core.errors import InputError
 
-__all__ = ["COVARIANCES", "SCORES", "Covariance", "DPMMConfig", "Score"]
+__all__ = ["COVARIANCES", "SCORES", "Covariance", "DPMMConfig", "DPMMFitted", "Score"]
 
 Covariance = Literal["diag", "full", "spherical", "vmf"]
 Score = Literal["cosine", "euclidean", "mahalanobis", "likelihood"]
@@ -112,6 +112,7 @@ class DPMMConfig:
         _one_of("schedule", self.schedule, ("constant", "decaying"))
         _one_of("score", self.score, SCORES)
         _at_least("components", self.components, 2)
+        _at_least("seed", self.seed, 0)
         _at_least("epochs", self.epochs, 1)
         _at_least("batch_patches", self.batch_patches, 1)
         _at_least("max_patches", self.max_patches, 1)
@@ -168,6 +169,29 @@ class DPMMConfig:
     def step(self, t: int) -> float:
         """Return the step size of step t, counted from 1."""
         return self.step_size if self.schedule == "constant" else float(t) ** -self.step_size
+
+
+@dataclass(frozen=True)
+class DPMMFitted:
+    """What a fit found besides tensors.
+
+    Attributes
+    ----------
+    best_epoch : int
+        Epoch, from 1, whose state was kept.
+    learned_concentration : float
+        alpha of the Dirichlet process.
+    """
+
+    best_epoch: int
+    learned_concentration: float
+
+    def __post_init__(self) -> None:
+        _at_least("best_epoch", self.best_epoch, 1)
+        if not 0 < self.learned_concentration < math.inf:
+            raise InputError(
+                f"The learned concentration must be positive, got {self.learned_concentration}."
+            )
 
 
 def _one_of(name: str, value: object, choices: tuple[str, ...]) -> None:

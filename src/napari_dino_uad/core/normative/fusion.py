@@ -18,6 +18,7 @@ from napari_dino_uad.core.calibration import Calibration
 from napari_dino_uad.core.errors import InputError
 from napari_dino_uad.core.normative.base import NormativeModel, tensors_under
 from napari_dino_uad.core.progress import Progress
+from napari_dino_uad.core.tensor_schema import TensorSpec, scoped
 
 if TYPE_CHECKING:
     from napari_dino_uad.core.features import FeatureSet
@@ -68,12 +69,36 @@ class FusionConfig:
                 "A fusion has two or more different members, but "
                 f"{', '.join(self.members) or 'none'} came."
             )
+        if self.seed < 0:
+            raise InputError(f"The seed is 0 or more, got {self.seed}.")
         if "fusion" in self.members:
             raise InputError("A fusion cannot be a member of itself; give other methods.")
         if self.combine not in COMBINATIONS:
             raise InputError(
                 f"Members are combined by {', '.join(COMBINATIONS)}, but {self.combine!r} came."
             )
+
+
+@dataclass(frozen=True)
+class FusionFitted:
+    """What a fit found besides tensors.
+
+    Attributes
+    ----------
+    member_configs : dict of dict
+        What `config` of each member gives.
+    pixels : dict of int
+        Healthy patches that the calibration of each member rests on.
+    """
+
+    member_configs: dict[str, dict[str, Any]]
+    pixels: dict[str, int]
+
+    def __post_init__(self) -> None:
+        if self.member_configs.keys() != self.pixels.keys():
+            raise InputError("The members with settings are not those with healthy patches.")
+        if min(self.pixels.values(), default=0) < 1:
+            raise InputError("The healthy patches of every member number 1 or more.")
 
 
 class Fusion(NormativeModel):
@@ -92,6 +117,7 @@ class Fusion(NormativeModel):
     """
 
     method: ClassVar[str] = "fusion"
+    saved = (FusionConfig, FusionFitted)
 
     def __init__(self, settings: FusionConfig | None = None) -> None:
         self.settings = settings or FusionConfig()
@@ -198,13 +224,37 @@ class Fusion(NormativeModel):
         }
 
     @classmethod
-    def restore(cls, config: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Fusion:
-        """Build a fitted fusion from its file."""
+    def described(
+        cls, saved: tuple[FusionConfig, FusionFitted], channels: int
+    ) -> dict[str, TensorSpec]:
+        """Return what `tensors` must hold."""
+        from napari_dino_uad.core.model_schema import read_config
         from napari_dino_uad.core.normative.methods import find_method
 
-        values = dict(config)
-        configs, pixels = values.pop("member_configs"), values.pop("pixels")
-        model = cls(FusionConfig(**values))
+        settings, fitted = saved
+        if set(settings.members) != fitted.member_configs.keys():
+            raise InputError(
+                f"The members are {', '.join(settings.members)}, but there are settings of "
+                f"{', '.join(fitted.member_configs) or 'none'}."
+            )
+        specs: dict[str, TensorSpec] = {}
+        for name in settings.members:
+            where = f"the member {name}: "
+            own = read_config(name, fitted.member_configs[name], where)
+            specs |= scoped(f"{name}.", find_method(name).model_class().described(own, channels))
+            calibration = Calibration.described(fitted.pixels[name])
+            specs |= scoped(f"{name}.calibration.", calibration)
+        return specs
+
+    @classmethod
+    def restore(cls, config: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Fusion:
+        """Build a fitted fusion from its file."""
+        from napari_dino_uad.core.model_schema import read_config
+        from napari_dino_uad.core.normative.methods import find_method
+
+        settings, fitted = read_config(cls.method, config)
+        configs, pixels = fitted.member_configs, fitted.pixels
+        model = cls(settings)
         for name in model.settings.members:
             own = tensors_under(f"{name}.", tensors)
             saved = tensors_under("calibration.", own)

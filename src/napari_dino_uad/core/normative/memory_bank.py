@@ -20,6 +20,7 @@ from napari_dino_uad.core.errors import InputError
 from napari_dino_uad.core.normative.base import NormativeModel
 from napari_dino_uad.core.normative.patches import draw_patches
 from napari_dino_uad.core.progress import Progress
+from napari_dino_uad.core.tensor_schema import TensorSpec, unit_rows
 
 if TYPE_CHECKING:
     from napari_dino_uad.core.features import FeatureSet
@@ -63,6 +64,8 @@ class MemoryBankConfig:
             raise InputError(
                 f"The subsampling must be random or greedy, but {self.subsampling!r} came."
             )
+        if self.seed < 0:
+            raise InputError(f"The seed is 0 or more, got {self.seed}.")
         if self.candidates < self.patches:
             raise InputError(
                 f"{self.patches} patches cannot be chosen from {self.candidates} candidates; "
@@ -84,6 +87,7 @@ class MemoryBank(NormativeModel):
     """
 
     method: ClassVar[str] = "memory-bank"
+    saved = (MemoryBankConfig,)
     patchwise = True
 
     def __init__(self, settings: MemoryBankConfig | None = None) -> None:
@@ -160,9 +164,24 @@ class MemoryBank(NormativeModel):
         return dataclasses.asdict(self.settings)
 
     @classmethod
+    def described(cls, saved: tuple[MemoryBankConfig], channels: int) -> dict[str, TensorSpec]:
+        """Return what `tensors` must hold, of N patches."""
+        [settings] = saved
+
+        def small(bank: torch.Tensor) -> str:
+            if len(bank) > settings.patches:
+                return f"has more patches than the {settings.patches} of the settings"
+            return unit_rows(bank)
+
+        return {"bank": TensorSpec(("N", channels), "float16", rule=small)}
+
+    @classmethod
     def restore(cls, config: dict[str, Any], tensors: dict[str, torch.Tensor]) -> MemoryBank:
         """Build a bank from its file."""
-        model = cls(MemoryBankConfig(**config))
+        from napari_dino_uad.core.model_schema import read_config
+
+        [settings] = read_config(cls.method, config)
+        model = cls(settings)
         model._keep(tensors["bank"])
         return model
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from napari_dino_uad.core.normative.dpmm_settings import Covariance
+from napari_dino_uad.core.normative.dpmm_settings import Covariance, DPMMConfig
 from napari_dino_uad.core.normative.mixture_components import (
     Components,
     DiagonalGaussians,
@@ -15,6 +15,7 @@ from napari_dino_uad.core.normative.mixture_components import (
 )
 from napari_dino_uad.core.normative.mixture_full import FullGaussians
 from napari_dino_uad.core.normative.mixture_vmf import VonMisesFisher
+from napari_dino_uad.core.tensor_schema import TensorSpec, unit_rows
 
 __all__ = ["Mixture", "new_components"]
 
@@ -98,6 +99,29 @@ class Mixture:
             # One value per component takes no space, and may exceed the range of half precision.
             out[name] = spread.half() if spread.ndim > 1 else spread
         return {name: tensor.cpu().contiguous() for name, tensor in out.items()}
+
+    @staticmethod
+    def described(settings: DPMMConfig, dimensions: int) -> dict[str, TensorSpec]:
+        """Return what `tensors` must hold, of K components."""
+
+        def living(log_weights: torch.Tensor) -> str:
+            if len(log_weights) > settings.components:
+                return f"has more components than the {settings.components} of the settings"
+            # The dead components have the rest.
+            if float(torch.logsumexp(log_weights.double(), 0)) > 1e-3:
+                return "holds logarithms of weights that sum to more than 1"
+            return ""
+
+        components = new_components(settings.covariance)
+        sphere = components.unit_length
+        bound = 0.0 if sphere else 1e9
+        return {
+            "log_weights": TensorSpec(("K",), rule=living),
+            "means": TensorSpec(("K", dimensions), "float16", rule=unit_rows if sphere else None),
+            # On the sphere the origin has a meaning.
+            "origin": TensorSpec((dimensions,), least=-bound, most=bound),
+            **components.described(dimensions, settings.lambda_),
+        }
 
     @classmethod
     def restore(

@@ -13,6 +13,8 @@ from typing import ClassVar
 
 import torch
 
+from napari_dino_uad.core.tensor_schema import TensorSpec
+
 __all__ = ["Components", "DiagonalGaussians", "Prior", "SphericalGaussians", "Statistics"]
 
 # Responsibilities below this change a statistic by less than the precision of float32.
@@ -220,6 +222,10 @@ class Components(ABC):
         """Return the spread to save beside the means."""
 
     @abstractmethod
+    def described(self, dimensions: int, ridge: float) -> dict[str, TensorSpec]:
+        """Return what the file must hold of `spread_tensors`, of K components."""
+
+    @abstractmethod
     def load(self, means: torch.Tensor, spread: dict[str, torch.Tensor]) -> None:
         """Set the components from means (K, C) and the output of `spread_tensors`."""
 
@@ -297,6 +303,10 @@ class DiagonalGaussians(Components):
         """Return standard deviations, which fit the range of half precision."""
         return {"deviations": self.variances.sqrt()}
 
+    def described(self, dimensions: int, ridge: float) -> dict[str, TensorSpec]:
+        """Return what the file must hold of `spread_tensors`, of K components."""
+        return {"deviations": TensorSpec(("K", dimensions), "float16", above=0)}
+
     def load(self, means: torch.Tensor, spread: dict[str, torch.Tensor]) -> None:
         """Set the components from means (K, C) and the output of `spread_tensors`."""
         self._set(means, spread["deviations"].square())
@@ -347,3 +357,7 @@ class SphericalGaussians(DiagonalGaussians):
     def broad(self, means: torch.Tensor, variance: torch.Tensor, ridge: float) -> None:
         """Set means (K, C) and one broad spread for all, from a variance (C,)."""
         self._set(means, (variance.mean() + ridge).expand(len(means), 1).clone())
+
+    def described(self, dimensions: int, ridge: float) -> dict[str, TensorSpec]:
+        """Return what the file must hold of `spread_tensors`, of K components."""
+        return {"deviations": TensorSpec(("K", 1), "float16", above=0)}

@@ -7,6 +7,7 @@ import math
 import torch
 
 from napari_dino_uad.core.normative.mixture_components import Components, Prior, Statistics
+from napari_dino_uad.core.tensor_schema import TensorSpec
 
 __all__ = ["FullGaussians"]
 
@@ -125,6 +126,17 @@ class FullGaussians(Components):
         """Return the upper triangles of the factors, (K, C (C + 1) / 2)."""
         rows, columns = torch.triu_indices(*self.factors.shape[1:])
         return {"factors": self.factors[:, rows, columns]}
+
+    def described(self, dimensions: int, ridge: float) -> dict[str, TensorSpec]:
+        """Return what the file must hold of `spread_tensors`, of K components."""
+        rows, columns = torch.triu_indices(dimensions, dimensions)
+
+        def positive(factors: torch.Tensor) -> str:
+            if bool((factors[:, rows == columns] > 0).all()):
+                return ""
+            return "has a diagonal that is not positive"
+
+        return {"factors": TensorSpec(("K", len(rows)), "float16", rule=positive)}
 
     def load(self, means: torch.Tensor, spread: dict[str, torch.Tensor]) -> None:
         """Set the components from means (K, C) and the output of `spread_tensors`."""

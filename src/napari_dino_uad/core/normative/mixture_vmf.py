@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from numpy.typing import ArrayLike, NDArray
 
 from napari_dino_uad.core.normative.mixture_components import Components, Prior, Statistics
+from napari_dino_uad.core.tensor_schema import TensorSpec
 
 __all__ = ["VonMisesFisher", "concentration_from_length", "log_bessel", "mean_length"]
 
@@ -172,6 +173,10 @@ class VonMisesFisher(Components):
     def spread_tensors(self) -> dict[str, torch.Tensor]:
         """Return the concentrations."""
         return {"concentrations": self.concentrations}
+
+    def described(self, dimensions: int, ridge: float) -> dict[str, TensorSpec]:
+        """Return what the file must hold of `spread_tensors`, of K components."""
+        return {"concentrations": TensorSpec(("K",), above=0, most=min(1.001 / ridge, 1e12))}
 
     def load(self, means: torch.Tensor, spread: dict[str, torch.Tensor]) -> None:
         """Set the components from means (K, C) and the output of `spread_tensors`."""
