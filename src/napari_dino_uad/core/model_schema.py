@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, get_type_hints
 
 from pydantic import (
@@ -79,17 +78,21 @@ class Whole(_Strict):
         return self._made
 
 
-@cache
+_schemas: dict[tuple[type[Any], ...], type[Whole]] = {}
+
+
 def whole(*parts: type[Any]) -> type[Whole]:
     """Return the schema of dataclasses whose fields stand side by side in a file."""
+    if parts in _schemas:
+        return _schemas[parts]
     fields: dict[str, Any] = {}
     for part in parts:
         hints = get_type_hints(part, include_extras=True)
         fields |= {one.name: (hints[one.name], ...) for one in dataclasses.fields(part)}
     schema: Any = create_model(parts[0].__name__, __base__=Whole, **fields)
     schema.parts = parts
-    found: type[Whole] = schema
-    return found
+    _schemas[parts] = schema
+    return _schemas[parts]
 
 
 class ViewHeader(_Strict):
@@ -262,7 +265,7 @@ def checksum(header: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> 
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()
         digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+        digest.update(memoryview(tensor.reshape(-1).view(torch.uint8).numpy()))
     return f"sha256:{digest.hexdigest()}"
 
 

@@ -23,13 +23,16 @@ _BYTES = {
 }  # fmt: skip
 
 
-def read_tensors(path: Path) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
+def read_tensors(path: Path, owned: bool = True) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
     """Read a safetensors file.
 
     Parameters
     ----------
     path : Path
         A regular file.
+    owned : bool
+        Whether the tensors are copied to memory of their own. Mapped ones change with the file,
+        and where they begin in it changes the last digit of what is computed with them.
 
     Returns
     -------
@@ -53,10 +56,12 @@ def read_tensors(path: Path) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
         raise ValueError("its metadata are not texts by name")
     try:
         with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
+            found = {name: file.get_tensor(name) for name in file.keys()}
+            if owned:
+                found = {name: tensor.clone() for name, tensor in found.items()}
     except (SafetensorError, RuntimeError) as error:
         raise ValueError("its header does not describe its tensors") from error
-    return metadata, tensors
+    return metadata, found
 
 
 def _read_header(path: Path) -> dict[str, Any]:

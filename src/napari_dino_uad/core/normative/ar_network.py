@@ -327,15 +327,21 @@ class ARNetwork(nn.Module):
         position: int,
     ) -> dict[str, TensorSpec]:
         """Return what a file must hold of the network; parameters as of the class."""
-        widths = [channels, *[hidden] * (len(kernels) - 1), outputs]
+        widths: list[int | str] = [channels, *[hidden] * (len(kernels) - 1), outputs]
         specs: dict[str, TensorSpec] = {}
         for index, kernel in enumerate(kernels):
             taps = int(live_taps(mode, kernel, index == 0, hole).sum())
-            shape = (taps, widths[index], widths[index + 1])
-            for name, size in (("weight", shape), ("bias", shape[2:])):
-                specs[f"layers.{index}.{name}"] = TensorSpec(
-                    size, least=-_LARGEST_WEIGHT, most=_LARGEST_WEIGHT
+            inputs, outs = widths[index : index + 2]
+            shapes: dict[str, tuple[int | str, ...]] = {
+                "weight": (taps, inputs, outs),
+                "bias": (outs,),
+            }
+            specs |= {
+                f"layers.{index}.{name}": TensorSpec(
+                    shape, least=-_LARGEST_WEIGHT, most=_LARGEST_WEIGHT
                 )
+                for name, shape in shapes.items()
+            }
         if position:
             specs["place"] = TensorSpec(
                 (2 + 4 * position, hidden), least=-_LARGEST_WEIGHT, most=_LARGEST_WEIGHT
