@@ -193,7 +193,8 @@ def header_mutations(content: Content) -> Iterator[Mutation]:
         own = _parent(content.header, where)[key]
         changed = copy.deepcopy(content.header)
         del _parent(changed, where)[key]
-        yield Mutation(f"{name} deleted", Content(changed, content.tensors))
+        # Layers without a dilation of their own take the last one.
+        yield Mutation(f"{name} deleted", Content(changed, content.tensors), "dilations." in name)
         for other in _OTHERS:
             if type(other) is type(own) and other == own:
                 continue

@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from importlib import import_module
 from math import log2
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
 from napari_dino_uad.core.backbone_table import BACKBONES, BackboneSpec
 from napari_dino_uad.core.errors import InputError
+from napari_dino_uad.core.tensor_file import read_tensors
 
 if TYPE_CHECKING:
     import torch
@@ -60,8 +60,6 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
         If the file is missing, damaged or holds anything but tensors.
     """
     import torch
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
 
     if not path.is_file():
         raise InputError(f"There is no file of weights at {path}.")
@@ -69,14 +67,13 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
         start = file.read(9)
     try:
         if start[8:] == b"{":
-            return load_file(path)
+            # Each tensor is copied into the network anyway.
+            return read_tensors(path, owned=False)[1]
         # Mapped, so that weights of gigabytes are in memory once.
         content = torch.load(
             path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
         )
-    except (
-        SafetensorError, UnpicklingError, RuntimeError, EOFError, KeyError, ValueError, OSError
-    ) as error:  # fmt: skip
+    except Exception as error:  # a damaged pickle fails in whatever it was about to build
         code = re.search(r"GLOBAL (\S+)", str(error))
         if code is not None:
             raise InputError(
@@ -93,11 +90,14 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
             content = content[wrapper]
     if not isinstance(content, dict) or not content:
         raise InputError(f"{path.name} holds no tensors by name; {_EXPECTED}.")
-    state = {name: value for name, value in content.items() if isinstance(value, torch.Tensor)}
-    if len(state) < len(content):
-        other = next(name for name in content if name not in state)
-        raise InputError(f"{path.name} holds {other!r}, which is no tensor; {_EXPECTED}.")
-    return state
+    for name, value in content.items():
+        if not isinstance(value, torch.Tensor):
+            raise InputError(f"{path.name} holds {name!r}, which is no tensor; {_EXPECTED}.")
+        if not isinstance(name, str):
+            raise InputError(
+                f"{path.name} holds a tensor named {name!r}, which is no text; {_EXPECTED}."
+            )
+    return dict(content)
 
 
 def load_network(spec: BackboneSpec, state: Mapping[str, torch.Tensor], source: str) -> Any:
@@ -122,8 +122,13 @@ def load_network(spec: BackboneSpec, state: Mapping[str, torch.Tensor], source: 
     InputError
         If they are of another network; the message says of which, as far as can be told.
     """
-    import torch
-
+    for name, value in state.items():
+        wrong_kind = _wrong_kind(name, value)
+        if wrong_kind:
+            raise InputError(
+                f"{source} holds the tensor {name[:80]} {wrong_kind}, expected floating-point "
+                f"numbers; {_EXPECTED}."
+            )
     found = _signature(state)
     if found is None or found != _signature_of(spec):
         raise InputError(
@@ -132,13 +137,23 @@ def load_network(spec: BackboneSpec, state: Mapping[str, torch.Tensor], source: 
         )
     network = _allocate(spec)
     expected = network.state_dict()
-    converted = _to_timm(spec, network, dict(state))
-    wrong = [
-        name
-        for name, value in expected.items()
-        if not name.endswith("num_batches_tracked")
-        and (name not in converted or converted[name].shape != value.shape)
-    ]
+    # Batches that training saw change nothing.
+    needed = {name: v for name, v in expected.items() if not name.endswith("num_batches_tracked")}
+    wrong = _misfits(network, state)
+    converted = dict(state)
+    if not wrong:
+        try:
+            converted = _to_timm(spec, network, dict(state))
+        except Exception as error:  # timm's renaming takes for granted that all fits
+            raise InputError(
+                f"{source} looks like the weights of {spec.name}, but its tensors do not fit that "
+                f"network; {_EXPECTED}."
+            ) from error
+        wrong = [
+            name
+            for name, value in needed.items()
+            if name not in converted or converted[name].shape != value.shape
+        ]
     # A classifier and stages behind the last one read are of no use here.
     spare = [] if spec.family == "cnn" else [name for name in converted if name not in expected]
     if wrong or spare:
@@ -146,14 +161,68 @@ def load_network(spec: BackboneSpec, state: Mapping[str, torch.Tensor], source: 
             f"{source} looks like the weights of {spec.name}, but {len(wrong) + len(spare)} of "
             f"its tensors do not fit, such as {(wrong + spare)[0]}; {_EXPECTED}."
         )
-    network.load_state_dict({name: converted.get(name, value) for name, value in expected.items()})
+    network.load_state_dict(expected | {name: converted[name] for name in needed})
     if spec.family == "dinov3":
         # The official weights bring the periods of the rotary position embedding along, rounded
         # to bfloat16; timm's leave them out.
         count = len(network.rope.periods)
         periods = 100.0 ** (torch.arange(count) / count)
         network.rope.periods.copy_(state.get("rope_embed.periods", periods.bfloat16()))
+    _check_values(network, source)
     return network
+
+
+def _wrong_kind(name: str, value: torch.Tensor) -> str:
+    """Say what keeps a tensor from being weights, whatever its shape; empty where nothing does."""
+    import torch
+
+    if value.layout != torch.strided or value.is_quantized or value.device.type != "cpu":
+        return "in a form without plain numbers (sparse, quantised or empty)"
+    if not value.is_floating_point() and not name.endswith(("num_batches_tracked", "bias_mask")):
+        return f"of {str(value.dtype).removeprefix('torch.')}"
+    return ""
+
+
+def _misfits(network: Any, state: Mapping[str, torch.Tensor]) -> list[str]:
+    """List the tensors whose shape the conversion to timm's names would hide.
+
+    timm resamples a position embedding of another grid, and a mask of one number fits any bias.
+    """
+    wrong = []
+    if "pos_embed" in state and getattr(network, "pos_embed", None) is not None:
+        _, tokens, width = network.pos_embed.shape
+        # Official files with registers have a place for the class token that timm's do not.
+        fitting = {(1, tokens + extra, width) for extra in (0, int(network.no_embed_class))}
+        if tuple(state["pos_embed"].shape) not in fitting:
+            wrong.append("pos_embed")
+    for name, value in state.items():
+        bias = name.removesuffix("_mask")
+        if name.endswith("qkv.bias_mask") and (
+            bias not in state or state[bias].shape != value.shape
+        ):
+            wrong.append(name)
+    if "rope_embed.periods" in state and hasattr(network, "rope"):
+        if state["rope_embed.periods"].shape != network.rope.periods.shape:
+            wrong.append("rope_embed.periods")
+    return wrong
+
+
+def _check_values(network: Any, source: str) -> None:
+    """Refuse weights that give embeddings that are not numbers."""
+    import torch
+
+    tensors = [*network.named_parameters(), *network.named_buffers()]
+    for name, value in tensors:
+        # A sum is a tenth of the work; it overflows only where numbers are huge.
+        if not torch.isfinite(value.sum()) and not bool(torch.isfinite(value).all()):
+            raise InputError(
+                f"{source} holds numbers in {name} that are not finite; get the file again."
+            )
+        lowest = 0.0 if name.endswith("running_var") else -torch.inf
+        if name.endswith("rope.periods"):
+            lowest = torch.finfo(value.dtype).tiny
+        if lowest > -torch.inf and float(value.min()) < lowest:
+            raise InputError(f"{source} holds numbers in {name} below 0; get the file again.")
 
 
 def _allocate(spec: BackboneSpec) -> Any:
@@ -200,7 +269,8 @@ def _signature(state: Mapping[str, torch.Tensor]) -> tuple[Any, ...] | None:
     """Tell networks apart by a few shapes, under official names and timm's alike."""
 
     def shape(*names: str) -> tuple[int, ...]:
-        return next((tuple(state[name].shape) for name in names if name in state), (0, 0, 0, 0))
+        found = next((tuple(state[name].shape) for name in names if name in state), ())
+        return found if len(found) > 1 else (*found, 0, 0)
 
     def count(pattern: str) -> int:
         return sum(re.fullmatch(pattern, name) is not None for name in state)

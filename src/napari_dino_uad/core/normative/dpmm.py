@@ -293,6 +293,10 @@ class DPMM(NormativeModel):
         """Return what `tensors` must hold, of K components in D dimensions."""
         settings, fitted = saved
 
+        if settings.pca > channels:
+            raise InputError(
+                f"The embeddings have {channels} channels, but {settings.pca} principal components."
+            )
         dimensions = (settings.pca or channels) + (2 if settings.position else 0)
         specs = {
             **Mixture.described(settings, dimensions),

@@ -15,6 +15,9 @@ Score = Literal["cosine", "euclidean", "mahalanobis", "likelihood"]
 COVARIANCES: tuple[Covariance, ...] = get_args(Covariance)
 SCORES: tuple[Score, ...] = get_args(Score)
 
+# Far above the norm of any embedding: only the position would count.
+_LARGEST_POSITION = 1000.0
+
 # lambda of the paper, added to the diagonal of every covariance.
 _RIDGES: dict[Covariance, float] = {"diag": 1e-6, "spherical": 1e-6, "vmf": 1e-6, "full": 1e-3}
 
@@ -119,6 +122,10 @@ class DPMMConfig:
         _at_least("pca", self.pca, 0)
         _at_least("prior_patches", self.prior_patches, 0)
         _at_least("position", self.position, 0)
+        if self.position > _LARGEST_POSITION:
+            raise InputError(
+                f"The setting position must be {_LARGEST_POSITION:g} at most, got {self.position}."
+            )
         _at_least("least_gain", self.least_gain, 0)
         if self.patience is not None:
             _at_least("patience", self.patience, 1)
