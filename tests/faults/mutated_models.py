@@ -218,7 +218,15 @@ def header_mutations(content: Content) -> Iterator[Mutation]:
 
 
 # Tensors whose number of rows stands nowhere else in the file.
-_FREE = ("bank", "prototypes.0", "prototypes.1", "history", "train_history", "position", "scan_rates")
+_FREE = (
+    "bank",
+    "prototypes.0",
+    "prototypes.1",
+    "history",
+    "train_history",
+    "position",
+    "scan_rates",
+)
 
 
 def tensor_mutations(content: Content) -> Iterator[Mutation]:
@@ -275,7 +283,11 @@ def tensor_mutations(content: Content) -> Iterator[Mutation]:
     for name, own in content.tensors.items():
         if name.endswith(("deviations", "factors", "concentrations", "bank", "0", "projection")):
             yield Mutation(f"{name} of zeros", with_(**{name: torch.zeros_like(own)}))
-            yield Mutation(f"{name} tenfold", with_(**{name: 10 * own}), "dev" in name or "fac" in name or "conc" in name)
+            yield Mutation(
+                f"{name} tenfold",
+                with_(**{name: 10 * own}),
+                "dev" in name or "fac" in name or "conc" in name,
+            )
 
 
 # Judging -------------------------------------------------------------------------------------

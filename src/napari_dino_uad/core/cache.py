@@ -32,6 +32,7 @@ from numpy.typing import NDArray
 from xxhash import xxh3_128
 
 from napari_dino_uad.core.errors import InputError
+from napari_dino_uad.core.strict_json import read_json
 
 __all__ = [
     "DEFAULT_LIMIT_GB",
@@ -438,7 +439,7 @@ def open_cache(choice: FeatureCache | bool = True) -> FeatureCache | None:
 def _is_sound(folder: Path, described: dict[str, Any], size: int) -> bool:
     """Say whether an entry is what its name says, its slices aside."""
     try:
-        stored = json.loads((folder / "entry.json").read_text(encoding="utf-8"))
+        stored = read_json(folder / "entry.json")
         return (
             stored == described
             and (folder / "features.f16").stat().st_size == size

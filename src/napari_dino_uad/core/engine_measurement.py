@@ -23,6 +23,7 @@ from napari_dino_uad.core.errors import InputError
 from napari_dino_uad.core.pipeline import in_background
 from napari_dino_uad.core.progress import Inner, Progress
 from napari_dino_uad.core.slices import IntensityScale, PreparedScan, Preprocessing
+from napari_dino_uad.core.strict_json import read_json
 
 if TYPE_CHECKING:
     import torch
@@ -56,6 +57,9 @@ _VERSION = 2
 
 _FOLDER = "engines"
 
+# Rounding takes a cosine a little beyond 1.
+_MOST_COSINE = 1.001
+
 
 @dataclass(frozen=True)
 class Measured:
@@ -78,6 +82,14 @@ class Measured:
     cosine: float | None = None
     seconds: float | None = None
     failure: str = ""
+
+    def __post_init__(self) -> None:
+        if self.cosine is not None and not -_MOST_COSINE <= self.cosine <= _MOST_COSINE:
+            raise InputError(f"A cosine lies in [-1, 1], got {self.cosine}.")
+        if self.seconds is not None and not 0 < self.seconds < np.inf:
+            raise InputError(f"An engine takes more than 0 seconds, got {self.seconds}.")
+        if self.seconds is not None and not self.faithful:
+            raise InputError(f"{self.engine} was timed without the right embeddings.")
 
     @property
     def faithful(self) -> bool:
@@ -248,9 +260,8 @@ def recall(where: dict[str, Any]) -> list[Measured] | None:
     if home is None:
         return _known.get(_name(where))
     try:
-        content = json.loads((home / _FOLDER / f"{_name(where)}.json").read_text(encoding="utf-8"))
-        measured = [Measured(**one) for one in content.pop("measured")]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        content, measured = _read(home / _FOLDER / f"{_name(where)}.json")
+    except (OSError, ValueError):
         return None
     return measured if content == where else None
 
@@ -259,10 +270,40 @@ def remembered() -> list[tuple[dict[str, Any], list[Measured]]]:
     """Return all measurements on disk with their circumstances, oldest first."""
     found = []
     for path in sorted(_files(), key=lambda file: file.stat().st_mtime):
-        with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
-            content = json.loads(path.read_text(encoding="utf-8"))
-            found.append((content, [Measured(**one) for one in content.pop("measured")]))
+        with suppress(OSError, ValueError):
+            found.append(_read(path))
     return found
+
+
+def _read(path: Path) -> tuple[dict[str, Any], list[Measured]]:
+    """Read circumstances and measurements from a file, and see that they belong together.
+
+    Raises
+    ------
+    OSError, ValueError
+        If it cannot be read, or holds anything but what `remember` writes.
+    """
+    from pydantic import BaseModel
+
+    class Remembered(BaseModel, strict=True, extra="forbid", allow_inf_nan=False):
+        version: int
+        processor: str
+        cores: int | None
+        graphics: str | None = None
+        backbone: str
+        layers: list[int]
+        weights: str
+        input_size: int
+        engines: list[str]
+        libraries: dict[str, str | None]
+        measured: list[Measured]
+
+    content = read_json(path)
+    stored = Remembered.model_validate_json(json.dumps(content))
+    if not stored.engines or [one.engine for one in stored.measured] != stored.engines:
+        raise ValueError("the engines that were measured are not those that were there")
+    del content["measured"]
+    return content, stored.measured
 
 
 def forget() -> int:
