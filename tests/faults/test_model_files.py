@@ -6,8 +6,6 @@ import json
 
 import pytest
 import torch
-from safetensors.torch import save
-
 from mutated_models import (
     HEADER,
     KINDS,
@@ -18,6 +16,8 @@ from mutated_models import (
     tensor_mutations,
     tiny_model,
 )
+from safetensors.torch import save
+
 from napari_dino_uad import load_model, save_model
 from napari_dino_uad.core.errors import InputError
 from napari_dino_uad.core.model_file import FORMAT_VERSION
