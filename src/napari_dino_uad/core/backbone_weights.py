@@ -122,6 +122,8 @@ def load_network(spec: BackboneSpec, state: Mapping[str, torch.Tensor], source: 
     InputError
         If they are of another network; the message says of which, as far as can be told.
     """
+    import torch
+
     for name, value in state.items():
         wrong_kind = _wrong_kind(name, value)
         if wrong_kind:
