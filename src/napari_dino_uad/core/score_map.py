@@ -71,7 +71,7 @@ class MapSettings:
         for name, value in (("smoothing", self.smoothing_mm), ("detail radius", self.detail_mm)):
             if not 0 <= value <= _LARGEST_MM:
                 raise InputError(
-                    f"The {name} must be 0 to {_LARGEST_MM:g} mm, got {value}; choose one in this range."
+                    f"The {name} must be 0 to {_LARGEST_MM:g} mm, got {value}; change it."
                 )
         if self.symmetry is not None:
             _check_symmetry(self.symmetry)
