@@ -9,7 +9,13 @@ from typing import Annotated, Any
 import typer
 
 from napari_dino_uad.cli.fit import load_on
-from napari_dino_uad.cli.options import Device, Engine, Weights, parse_settings
+from napari_dino_uad.cli.options import (
+    Device,
+    Engine,
+    MaskGeometryOption,
+    Weights,
+    parse_settings,
+)
 from napari_dino_uad.cli.terminal import output, progress_bars, writable_folder
 from napari_dino_uad.core.errors import InputError
 from napari_dino_uad.core.normative.methods import METHODS, find_method
@@ -76,13 +82,16 @@ def _command(name: str) -> Callable[..., None]:
         engine: Engine = "auto",
         readme: Readme = None,
         overwrite: Overwrite = False,
+        mask_geometry: MaskGeometryOption = "check",
     ) -> None:
         from napari_dino_uad.core.atomic import write_text
         from napari_dino_uad.core.bench_splits import lgg_split, oct_split
         from napari_dino_uad.core.bench_table import bench_table, read_section, replace_section
+        from napari_dino_uad.core.grids import check_mask_geometry
 
         asked = _methods(methods, settings or [])
-        split = {"lgg": lgg_split, "oct": oct_split}[name](data)
+        make_split = {"lgg": lgg_split, "oct": oct_split}[name]
+        split = make_split(data, check_mask_geometry(mask_geometry))
         numbers = _seeds(seeds)
         if readme is not None:
             # Fail now rather than after an hour.

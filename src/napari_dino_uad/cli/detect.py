@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from napari_dino_uad.core.findings import Finding
     from napari_dino_uad.core.model import FittedModel
     from napari_dino_uad.core.progress import Progress
+    from napari_dino_uad.core.scan_sorting import SortedFiles
     from napari_dino_uad.core.volume import Volume
 
 __all__ = ["register"]
@@ -95,7 +96,8 @@ def _detect(
 
     if min_size is not None and not (math.isfinite(min_size) and min_size >= 0):
         raise InputError(f"A minimum size is 0 or more, but {min_size} came.")
-    found = dict.fromkeys(path_of(case).resolve() for case in find_cases(scans, pattern))
+    chosen = find_cases(scans, pattern, leave_out=_tell_left_out)
+    found = dict.fromkeys(path_of(case).resolve() for case in chosen)
     names = unique_case_names(list(found))
     cases = dict(zip(names, found, strict=True))
     _refuse_own_results(cases, out)
@@ -130,6 +132,11 @@ def _detect(
         note(f"Error: {path}: {reason}")
     note(f"{len(bad)} of {len(cases)} scans have no result.")
     raise typer.Exit(BAD_INPUT)
+
+
+def _tell_left_out(files: SortedFiles) -> None:
+    """Name the masks and results among the scans, in which nothing is sought."""
+    note(f"Note: {files.found}; nothing is sought there.")
 
 
 def _unfinished(
@@ -221,11 +228,13 @@ def _detect_one(
 ) -> tuple[AnomalyMap, dict[str, float]]:
     """Detect in a scan; return the map, with its scores made, and the seconds it took."""
     from napari_dino_uad.core.detect import detect
+    from napari_dino_uad.core.labels import refuse_labels
     from napari_dino_uad.core.progress import drain
     from napari_dino_uad.core.volume import read_volume
 
     clock = time.perf_counter()
     volume = read_volume(path)
+    refuse_labels(volume)
     reading = time.perf_counter() - clock
     anomaly = drain(detect(volume, model, backbone=backbone, cache=cache), shown)
     clock = time.perf_counter()

@@ -11,6 +11,7 @@ from napari_dino_uad.cli.fit import load_on
 from napari_dino_uad.cli.options import (
     Device,
     Engine,
+    MaskGeometryOption,
     MaskPattern,
     Model,
     NoCache,
@@ -38,6 +39,7 @@ def _evaluate(
     ],
     mask_pattern: MaskPattern = None,
     pattern: Pattern = None,
+    mask_geometry: MaskGeometryOption = "check",
     weights: Weights = None,
     device: Device = "auto",
     engine: Engine = "auto",
@@ -48,8 +50,15 @@ def _evaluate(
     A folder in one of the layouts of the BMAD benchmark needs no patterns.
     """
     from napari_dino_uad.core.cohort import find_cases
+    from napari_dino_uad.core.grids import check_mask_geometry
 
-    cases = find_cases(scans, pattern, mask_pattern, require_masks=True)
+    cases = find_cases(
+        scans,
+        pattern,
+        mask_pattern,
+        require_masks=True,
+        mask_geometry=check_mask_geometry(mask_geometry),
+    )
     if not model.is_file():
         raise InputError(f"There is no model file at {model}.")
 

@@ -12,6 +12,7 @@ from typer.core import TyperCommand
 from napari_dino_uad.cli.options import (
     Device,
     Engine,
+    MaskGeometryOption,
     MaskPattern,
     NoCache,
     Pattern,
@@ -138,6 +139,7 @@ def _fit(
     ] = None,
     pattern: Pattern = None,
     mask_pattern: MaskPattern = None,
+    mask_geometry: MaskGeometryOption = "check",
     input_size: Annotated[
         int | None,
         typer.Option(metavar="PIXELS", help="Shorter edge of the backbone's input."),
@@ -204,6 +206,7 @@ def _fit(
     """
     from napari_dino_uad.core.backbones import backbone_spec
     from napari_dino_uad.core.cohort import find_cases
+    from napari_dino_uad.core.grids import check_mask_geometry
     from napari_dino_uad.core.slices import PLANES, Preprocessing
 
     started = time.perf_counter()
@@ -217,8 +220,9 @@ def _fit(
     context = Context(neighbourhood=neighbourhood)
     maps = MapSettings(smoothing_mm, detail_mm, parse_symmetry(symmetry), not no_centring)
     writable_file(out, ".safetensors")
-    cases = find_cases(scans, pattern, mask_pattern)
-    held_out = find_cases(valid, pattern, mask_pattern) if valid else None
+    matching = check_mask_geometry(mask_geometry)
+    cases = find_cases(scans, pattern, mask_pattern, mask_geometry=matching)
+    held_out = find_cases(valid, pattern, mask_pattern, mask_geometry=matching) if valid else None
     _refuse_shared(cases, held_out or [])
     if mask_pattern is not None:
         _tell_without_mask([*cases, *(held_out or [])])

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Device",
     "Engine",
+    "MaskGeometryOption",
     "MaskPattern",
     "Model",
     "NoCache",
@@ -57,6 +58,15 @@ MaskPattern = Annotated[
         metavar="PATTERN",
         help="File names of lesion masks, such as '*_lesion.nii.gz' beside the scans, or "
         "'../masks/*.png' relative to the scan's folder.",
+    ),
+]
+MaskGeometryOption = Annotated[
+    str,
+    typer.Option(
+        "--mask-geometry",
+        metavar="check|ignore",
+        help="Whether a mask must lie where its scan lies. ignore takes its voxels in the order "
+        "of its file as those of the scan's own file, for masks saved without geometry.",
     ),
 ]
 Weights = Annotated[

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from napari_dino_uad.core.cohort import Case, find_cases
 from napari_dino_uad.core.errors import InputError
+from napari_dino_uad.core.grids import MaskGeometry
 from napari_dino_uad.core.volume import read_volume
 
 __all__ = ["Split", "lgg_split", "oct_split"]
@@ -49,17 +50,21 @@ class Split:
                         with path.open("rb") as file:
                             found = hashlib.file_digest(file, "sha256").hexdigest()
                         whole.update(f"{path.name} {found}\n".encode())
+                if case.mask_geometry != "check":
+                    whole.update(f"mask geometry {case.mask_geometry}\n".encode())
             whole.update(b"--\n")
         return whole.hexdigest()
 
 
-def lgg_split(data: Path) -> Split:
+def lgg_split(data: Path, mask_geometry: MaskGeometry = "check") -> Split:
     """Split FLAIR head scans of glioma patients by folder.
 
     Parameters
     ----------
     data : Path
         Contains `train`, `valid` and `test` with `*_flair.nii.gz` and `*_lesion.nii.gz`.
+    mask_geometry : {"check", "ignore"}
+        As in `Case`.
 
     Raises
     ------
@@ -73,7 +78,13 @@ def lgg_split(data: Path) -> Split:
                 f"{data} has no folder {part}; expected train, valid and test with "
                 "*_flair.nii.gz and *_lesion.nii.gz."
             )
-        found = find_cases([data / part], "*_flair.nii.gz", "*_lesion.nii.gz", require_masks=True)
+        found = find_cases(
+            [data / part],
+            "*_flair.nii.gz",
+            "*_lesion.nii.gz",
+            require_masks=True,
+            mask_geometry=mask_geometry,
+        )
         parts[part] = tuple(found)
     about = (
         f"FLAIR of glioma patients: the tumour-free slices of {len(parts['train'])} to fit on and "
@@ -82,7 +93,7 @@ def lgg_split(data: Path) -> Split:
     return Split("lgg", about, **parts)
 
 
-def oct_split(data: Path) -> Split:
+def oct_split(data: Path, mask_geometry: MaskGeometry = "check") -> Split:
     """Split retinal B-scans with fluid masks by patient.
 
     Only B-scans with an empty mask are used for fitting and calibration: a missing mask means that
@@ -92,6 +103,8 @@ def oct_split(data: Path) -> Split:
     ----------
     data : Path
         Contains `img/img_N.png` and `fluid/img_N.png`; 11 consecutive numbers are one patient.
+    mask_geometry : {"check", "ignore"}
+        As in `Case`.
 
     Raises
     ------
@@ -100,7 +113,9 @@ def oct_split(data: Path) -> Split:
     """
     if not (data / "img").is_dir():
         raise InputError(f"{data} has no folder img; expected img and fluid with img_*.png.")
-    cases = find_cases([data / "img"], "img_*.png", "../fluid/img_*.png")
+    cases = find_cases(
+        [data / "img"], "img_*.png", "../fluid/img_*.png", mask_geometry=mask_geometry
+    )
     test = _of_patients(cases, _OCT_TEST)
     without = [case.name for case in test if case.mask is None]
     if without:

@@ -12,7 +12,7 @@ import numpy as np
 
 from napari_dino_uad.core.atomic import write_csv, write_json
 from napari_dino_uad.core.cache import FeatureCache
-from napari_dino_uad.core.cohort import Case, tissue_slices
+from napari_dino_uad.core.cohort import Case, read_cases, tissue_slices
 from napari_dino_uad.core.detect import detect
 from napari_dino_uad.core.engine_choice import choose_engine
 from napari_dino_uad.core.errors import InputError
@@ -84,7 +84,7 @@ def evaluate(
     Raises
     ------
     InputError
-        If a case has no mask or no slice holds tissue.
+        If a case has no mask, a mask lies elsewhere, or no slice holds tissue.
     """
     if not cases:
         raise InputError("At least one scan with a mask is needed to evaluate, but none came.")
@@ -97,13 +97,14 @@ def evaluate(
     truths, scores = [], []
     seconds = {"reading": 0.0, "backbone": 0.0, "model": 0.0}
     slices = scored = 0
-    for number, case in enumerate(cases):
+    reading = read_cases(cases)
+    for case in cases:
         clock = time.perf_counter()
-        volume = case.read()
-        mask = case.read_mask(volume)
+        number, volume, mask, note = next(reading)
         if mask is None:
             raise InputError(f"{case.name} has no mask; evaluation needs one for every scan.")
         seconds["reading"] += time.perf_counter() - clock
+        yield Progress("Evaluating", number, len(cases), case.name, note=note)
         detecting = Inner(detect(volume, model, backbone=backbone, batch=batch, cache=cache))
         for inner in detecting:
             yield Progress("Evaluating", number, len(cases), case.name, note=inner.note)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from napari_dino_uad.core.backbones import DEFAULT_BACKBONE, Backbone, load_backbone
 from napari_dino_uad.core.cache import FeatureCache, content_digest, open_cache
 from napari_dino_uad.core.calibration import Calibration
-from napari_dino_uad.core.cohort import Case, healthy_slices, tissue_slices
+from napari_dino_uad.core.cohort import Case, healthy_slices, read_cases, tissue_slices
 from napari_dino_uad.core.detect import detect
 from napari_dino_uad.core.engine_choice import choose_engine
 from napari_dino_uad.core.errors import InputError
@@ -34,7 +34,6 @@ from napari_dino_uad.core.slices import Plane, PreparedScan, Preprocessing, prep
 
 if TYPE_CHECKING:
     from napari_dino_uad.core.normative.base import NormativeModel
-    from napari_dino_uad.core.volume import Volume
 
 __all__ = ["fit"]
 
@@ -102,7 +101,7 @@ def fit(
     Raises
     ------
     InputError
-        If there are too few scans or no healthy slice.
+        If there are too few scans, no healthy slice, a scan holds labels, or a mask lies elsewhere.
     """
     from napari_dino_uad.core.prototypes import fit_prototypes
 
@@ -126,6 +125,7 @@ def fit(
     context = context or Context()
     views: list[View] = []
     counts: dict[str, int] = {}
+    said: list[str] = []
     for plane in planes or (preprocessing.plane,):
         one = dataclasses.replace(preprocessing, plane=plane)
         train_set, valid_set = (FeatureSet(context, backbone.spec.levels) for _ in range(2))
@@ -134,7 +134,7 @@ def fit(
             (cases, train_set, f"Reading healthy scans{kind}"),
             (held_out, valid_set, f"Reading validation scans{kind}"),
         ):
-            yield from _collect(part, features, backbone, one, batch, step, store)
+            yield from _collect(part, features, backbone, one, batch, step, store, said)
         normative = new_normative(method, seed, settings or {})
         yield from normative.fit(train_set, valid_set)
         scaling = Inner(_measure_scale(normative, train_set, valid_set, maps, plane))
@@ -198,23 +198,14 @@ def _split(
     )
 
 
-def _read(
-    cases: Sequence[Case],
-) -> Iterator[tuple[int, Volume, NDArray[np.bool_] | None]]:
-    """Read scans and their masks: number, volume, mask."""
-    for number, case in enumerate(cases):
-        volume = case.read()
-        yield number, volume, case.read_mask(volume)
-
-
 def _healthy_scans(
-    cases: Sequence[Case], preprocessing: Preprocessing
-) -> Iterator[tuple[int, PreparedScan, NDArray[np.int64], str]]:
-    """Read and prepare scans: number, scan, healthy slices, digest of the content."""
-    for number, volume, mask in _read(cases):
+    cases: Sequence[Case], preprocessing: Preprocessing, said: list[str]
+) -> Iterator[tuple[int, PreparedScan, NDArray[np.int64], str, str]]:
+    """Read and prepare scans: number, scan, healthy slices, digest of the content, note."""
+    for number, volume, mask, note in read_cases(cases, said):
         scan = prepare(volume, preprocessing)
         indices = healthy_slices(scan, mask, preprocessing.plane)
-        yield number, scan, indices, content_digest(volume.array, volume.spacing_mm)
+        yield number, scan, indices, content_digest(volume.array, volume.spacing_mm), note
 
 
 def _collect(
@@ -225,17 +216,18 @@ def _collect(
     batch: int,
     step: str,
     cache: FeatureCache | None,
+    said: list[str],
 ) -> Generator[Progress, None, None]:
     """Add the healthy slices of some cases to a feature set."""
     waiting = Progress(step, 0, len(cases), cases[0].name if cases else "")
     yield waiting
-    for item in prefetch(_healthy_scans(cases, preprocessing), patience_s=PATIENCE_S):
+    for item in prefetch(_healthy_scans(cases, preprocessing, said), patience_s=PATIENCE_S):
         if item is None:
             yield waiting
             continue
-        number, scan, indices, digest = item
+        number, scan, indices, digest, note = item
         waiting = Progress(step, number, len(cases), cases[number].name)
-        yield waiting
+        yield dataclasses.replace(waiting, note=note)
         if not len(indices):
             continue
         grid = scan.grid(backbone.spec.stride, backbone.spec.multiple)
@@ -313,11 +305,11 @@ def _healthy_scores(
     scores: list[NDArray[np.float32]] = []
     distances: list[NDArray[np.float32]] = []
     waiting = Progress("Calibrating", 0, len(cases))
-    for item in prefetch(_read(cases), patience_s=PATIENCE_S):
+    for item in prefetch(read_cases(cases), patience_s=PATIENCE_S):
         if item is None:
             yield waiting
             continue
-        number, volume, mask = item
+        number, volume, mask, _ = item
         waiting = Progress("Calibrating", number, len(cases), cases[number].name)
         detecting = Inner(detect(volume, model, backbone=backbone, batch=batch, cache=cache))
         for _ in detecting:

@@ -22,7 +22,15 @@ from napari_dino_uad.core.integrity import clean_values
 if TYPE_CHECKING:
     import SimpleITK as sitk
 
-__all__ = ["FileGrid", "Volume", "to_file_grid", "volume_from_array", "volume_from_image"]
+__all__ = [
+    "FileGrid",
+    "Volume",
+    "from_file_order",
+    "to_file_grid",
+    "to_file_order",
+    "volume_from_array",
+    "volume_from_image",
+]
 
 # Where array axes 0, 1, 2 of a single slice point, as (world axis S, P or L; sign), by the world
 # axis it is cut across: rows run front to back or head to feet, columns right to left or front
@@ -319,6 +327,17 @@ def volume_from_array(
     )
 
 
+def from_file_order(array: NDArray[Any], grid: FileGrid) -> NDArray[Any]:
+    """View an array (z, y, x) in the order of a file on the canonical axes of that file."""
+    return _turn(array, grid.axes, grid.flips)
+
+
+def to_file_order(array: NDArray[Any], grid: FileGrid) -> NDArray[Any]:
+    """View an array on canonical axes in the order of its file, (z, y, x)."""
+    # Flips undo themselves on the canonical axes, before these are put back in order.
+    return _turn(array, (0, 1, 2), grid.flips).transpose(np.argsort(grid.axes))
+
+
 def to_file_grid(array: NDArray[Any], like: Volume) -> sitk.Image:
     """Bring an array from canonical axes back to the grid of the file, voxel for voxel.
 
@@ -350,8 +369,7 @@ def to_file_grid(array: NDArray[Any], like: Volume) -> sitk.Image:
     if array.dtype in (np.bool_, np.float16):
         array = array.astype(np.uint8 if array.dtype == np.bool_ else np.float32)
     grid = like.grid
-    # Flips undo themselves on the canonical axes, before these are put back in order.
-    stored = _turn(array, (0, 1, 2), grid.flips).transpose(np.argsort(grid.axes))
+    stored = to_file_order(array, grid)
     stored = np.ascontiguousarray(stored, dtype=stored.dtype.newbyteorder("="))
     if grid.dimension == 2:
         image = sitk.GetImageFromArray(stored[0])
