@@ -65,11 +65,16 @@ def volume_layer(volume: Volume) -> tuple[NDArray[Any], dict[str, Any], str]:
 def labels_layer(
     volume: Volume, labels: NDArray[Any], name: str
 ) -> tuple[NDArray[Any], dict[str, Any], str]:
-    """Return the layer data of labels (S, P, L) on the grid of a scan, as uint8.
+    """Return the layer data of labels (S, P, L) on the grid of a scan, in few bits.
 
     napari redraws edited labels of eight bits fifty times as fast as those of 32.
     """
-    data, keywords = _placed(volume, labels.astype(np.uint8))
+    lowest, highest = int(labels.min(initial=0)), int(labels.max(initial=0))
+    kinds = (np.uint8, np.uint16, np.int32)
+    kind = next(
+        one for one in kinds if np.iinfo(one).min <= lowest and highest <= np.iinfo(one).max
+    )
+    data, keywords = _placed(volume, labels.astype(kind))
     keywords |= {"name": name, "metadata": {METADATA: {"volume": volume}}}
     return data, keywords, "labels"
 

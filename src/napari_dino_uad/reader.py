@@ -19,7 +19,7 @@ LayerData = tuple[NDArray[Any], dict[str, Any], str]
 
 
 def get_reader(path: str | list[str]) -> Callable[[Any], list[LayerData]] | None:
-    """Return a function that reads a path, or None where it is no scan.
+    """Return a function that reads a path, or None where it is no scan or label map.
 
     Parameters
     ----------
@@ -29,8 +29,8 @@ def get_reader(path: str | list[str]) -> Callable[[Any], list[LayerData]] | None
     Returns
     -------
     callable or None
-        Takes the path and returns layer data; raises `InputError` with one sentence where the
-        file is damaged.
+        Takes the path and returns layer data, of a labels layer where the file holds labels;
+        raises `InputError` with one sentence where the file is damaged.
     """
     from napari_dino_uad.core.dicom import is_dicom
     from napari_dino_uad.core.formats import IMAGE_SUFFIXES, VOLUME_SUFFIXES
@@ -56,11 +56,13 @@ def _is_scan_folder(folder: Path) -> bool:
 
 
 def _read(path: str | list[str]) -> list[LayerData]:
-    from napari_dino_uad.layer_data import volume_layer
+    from napari_dino_uad.core.labels import is_label_volume
+    from napari_dino_uad.layer_data import labels_layer, volume_layer
 
-    return [
-        volume_layer(_volume([Path(one) for one in ([path] if isinstance(path, str) else path)]))
-    ]
+    volume = _volume([Path(one) for one in ([path] if isinstance(path, str) else path)])
+    if is_label_volume(volume):
+        return [labels_layer(volume, volume.array, volume.name)]
+    return [volume_layer(volume)]
 
 
 def _volume(paths: list[Path]) -> Volume:

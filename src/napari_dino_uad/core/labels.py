@@ -20,6 +20,7 @@ from napari_dino_uad.core.geometry import Volume
 __all__ = [
     "check_mask_values",
     "holds_labels",
+    "is_label_volume",
     "is_named_mask",
     "mask_word",
     "name_words",
@@ -146,6 +147,14 @@ def _equal_share(array: NDArray[Any], background: Any) -> float:
     return float(np.mean(shares)) if shares else 0.0
 
 
+def is_label_volume(volume: Volume) -> bool:
+    """Say whether a volume holds labels, by its name and its voxels."""
+    named = (
+        mask_word(volume.name) is not None if volume.path is None else is_named_mask(volume.path)
+    )
+    return holds_labels(volume.array, named)
+
+
 def refuse_labels(volume: Volume) -> None:
     """Refuse a mask that was given as a scan.
 
@@ -154,13 +163,10 @@ def refuse_labels(volume: Volume) -> None:
     InputError
         If the volume holds labels.
     """
-    named = (
-        mask_word(volume.name) is not None if volume.path is None else is_named_mask(volume.path)
-    )
-    if holds_labels(volume.array, named):
+    if is_label_volume(volume):
         raise InputError(
             f"{volume.path or volume.name} holds labels, not a scan; leave it out, or give "
-            "--pattern for the names of the scans."
+            "a pattern of the scans alone (--pattern)."
         )
 
 

@@ -69,13 +69,13 @@ class LabelsAmongScansError(InputError):
         elif files.patterns:
             scan, mask = files.patterns
             advice = (
-                f"give --pattern '{scan}' for the scans alone, and --mask-pattern '{mask}' where "
-                "these are masks of lesions"
+                f"give the pattern '{scan}' of the scans alone (--pattern), and the mask pattern "
+                f"'{mask}' (--mask-pattern) where these are masks of lesions"
             )
         else:
             advice = (
-                "give --pattern for the names of the scans, and --mask-pattern where these are "
-                "masks of lesions"
+                "give a pattern of the scans alone (--pattern), and a mask pattern "
+                "(--mask-pattern) where these are masks of lesions"
             )
         super().__init__(f"{files.found}; {advice}.")
 

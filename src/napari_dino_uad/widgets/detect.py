@@ -37,7 +37,7 @@ from napari_dino_uad.widgets.controls import (
 )
 from napari_dino_uad.widgets.heat import HeatView
 from napari_dino_uad.widgets.layers import (
-    is_ours,
+    is_scan_layer,
     layer_size_unit,
     slice_index,
     volume_reader,
@@ -131,11 +131,7 @@ class DetectWidget(DockWidget):
 
     def _build(self) -> None:
         self.scan = ComboBox(
-            choices=lambda _: [
-                layer
-                for layer in self._viewer.layers
-                if isinstance(layer, Image) and not is_ours(layer)
-            ],
+            choices=lambda _: [layer for layer in self._viewer.layers if is_scan_layer(layer)],
         )
         self.scan.native.setToolTip("The image to look at: any open 2D or 3D grey image.")
         self.model = ComboBox(choices=lambda _: list(session().models))

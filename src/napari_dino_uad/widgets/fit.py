@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pyqtgraph as pg
 from magicgui.widgets import ComboBox
-from napari.layers import Image, Labels
+from napari.layers import Image
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import (
     QCheckBox,
@@ -33,7 +33,8 @@ from napari_dino_uad.core.progress import Progress
 from napari_dino_uad.core.results import RESEARCH_USE
 from napari_dino_uad.core.score_map import MapSettings
 from napari_dino_uad.widgets.controls import DockWidget, RunControl, rule, small_label
-from napari_dino_uad.widgets.layers import is_ours, volume_reader
+from napari_dino_uad.widgets.layer_masks import LayerScan, find_mask, layer_cases, mask_reader
+from napari_dino_uad.widgets.layers import is_scan_layer, volume_reader
 from napari_dino_uad.widgets.session import session, weights_setting
 from napari_dino_uad.widgets.settings import recall, remember
 from napari_dino_uad.widgets.settings_form import SettingsForm
@@ -51,6 +52,14 @@ _BLUE = (110, 160, 220)
 _ALL_PLANES = "all three"
 _WINDOW_AUTO = "auto (MR)"
 _FILES = "Scans (*.nii *.nii.gz *.nrrd *.nhdr *.mha *.mhd *.dcm *.png *.tif *.tiff)"
+
+
+class _Found(NamedTuple):
+    """The cases that the list stands for, a note, and patterns that would pair what is there."""
+
+    cases: list[Case]
+    note: str
+    patterns: tuple[str, str] | None
 
 
 class FitWidget(DockWidget):
@@ -113,6 +122,14 @@ class FitWidget(DockWidget):
             "Lesion masks beside the scans, or ../masks/*.png in another folder; * is the name of "
             "the case. Slices with lesions, and those within 2 of them, are left out."
         )
+        self.mask_geometry = ComboBox(
+            choices=[("must be the scan's", "check"), ("ignored, file order", "ignore")]
+        )
+        self.mask_geometry.native.setMinimumWidth(60)
+        self.mask_geometry.native.setToolTip(
+            "Whether a mask must lie where its scan lies. Ignored, its voxels are taken in the "
+            "order of its file as those of the scan's own file: for masks saved without geometry."
+        )
         self.held_out = QLineEdit()
         self.held_out.setPlaceholderText("a fifth of the scans")
         self.held_out.setToolTip(
@@ -126,6 +143,9 @@ class FitWidget(DockWidget):
         held.addWidget(self.held_out)
         held.addWidget(choose)
         self._found = small_label("No scans yet.")
+        self._pair = QPushButton("Pair scans with masks")
+        self._pair.hide()
+        self._patterns: tuple[str, str] | None = None
 
         self.backbone = ComboBox(choices=_backbone_choices())
         self.backbone.native.setToolTip("The network that describes each patch of a slice.")
@@ -248,6 +268,7 @@ class FitWidget(DockWidget):
         scans.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
         scans.addRow("Pattern", self.pattern)
         scans.addRow("Mask pattern", self.mask_pattern)
+        scans.addRow("Mask geometry", self.mask_geometry.native)
         scans.addRow("Held out", held)
         model = QFormLayout()
         model.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
@@ -260,6 +281,7 @@ class FitWidget(DockWidget):
         self.content.addLayout(row)
         self.content.addLayout(scans)
         self.content.addWidget(self._found)
+        self.content.addWidget(self._pair)
         self.content.addWidget(rule())
         self.content.addLayout(model)
         for widget in (self._backbone_text, self._fold, self.run, self._result, self._plot):
@@ -280,6 +302,8 @@ class FitWidget(DockWidget):
         self._typing.timeout.connect(self._look)
         for edit in (self.pattern, self.mask_pattern):
             edit.textChanged.connect(self._typing.start)
+        self.mask_geometry.changed.connect(self._look)
+        self._pair.clicked.connect(self._fill_in_patterns)
         self.backbone.changed.connect(self._on_backbone)
         self.weights.textChanged.connect(self._on_weights)
         self.weights.editingFinished.connect(self._keep_weights)
@@ -321,13 +345,7 @@ class FitWidget(DockWidget):
             self.add([Path(name)])
 
     def _add_layers(self) -> None:
-        self.add(
-            [
-                layer
-                for layer in self._viewer.layers
-                if isinstance(layer, Image) and not is_ours(layer)
-            ]
-        )
+        self.add([layer for layer in self._viewer.layers if is_scan_layer(layer)])
 
     def _remove(self) -> None:
         for item in self.paths.selectedItems():
@@ -339,20 +357,20 @@ class FitWidget(DockWidget):
         if name:
             self.held_out.setText(name)
 
-    def _entries(self) -> tuple[list[Path], list[tuple[Any, Any]]]:
-        """Split the list into paths, and (reader, mask) pairs of layers."""
+    def _entries(self) -> tuple[list[Path], list[LayerScan]]:
+        """Split the list into paths, and readers of layers with their masks."""
         texts = [self.paths.item(row).text() for row in range(self.paths.count())]
         layers = []
         for text in texts:
             name = text.removeprefix("layer: ")
             if text.startswith("layer: ") and name in self._viewer.layers:
-                mask_name = f"{name} mask"
-                mask = self._viewer.layers[mask_name] if mask_name in self._viewer.layers else None
-                data = np.asarray(mask.data) if isinstance(mask, Labels) else None
-                layers.append((volume_reader(self._viewer.layers[name]), data))
+                scan = self._viewer.layers[name]
+                mask = find_mask(self._viewer.layers, scan)
+                bring = None if mask is None else mask_reader(mask, scan)
+                layers.append((volume_reader(scan), bring))
         return [Path(text) for text in texts if not text.startswith("layer: ")], layers
 
-    def _look(self) -> None:
+    def _look(self, *_: Any) -> None:
         """Find the cases the list stands for, in the background: folders may be far away."""
         try:
             paths, layers = self._entries()
@@ -360,29 +378,55 @@ class FitWidget(DockWidget):
             self._on_not_found(str(error))
             return
         pattern, mask_pattern = _text(self.pattern), _text(self.mask_pattern)
+        geometry = self.mask_geometry.value
 
-        def pipeline() -> Generator[Progress, None, list[Case]]:
-            from napari_dino_uad.core.cohort import Case, find_cases
+        def pipeline() -> Generator[Progress, None, _Found]:
+            from napari_dino_uad.core.cohort import find_cases
+            from napari_dino_uad.core.scan_sorting import LabelsAmongScansError
 
             yield Progress("Looking", 0, 1)
-            cases = [Case(read(), mask) for read, mask in layers]
-            return cases + (find_cases(paths, pattern, mask_pattern) if paths else [])
+            cases, note = layer_cases(layers, geometry)
+            try:
+                if paths:
+                    cases += find_cases(paths, pattern, mask_pattern, mask_geometry=geometry)
+            except LabelsAmongScansError as error:
+                # Refused, with a button for what would pair them.
+                return _Found([], str(error), error.files.patterns)
+            return _Found(cases, note, None)
 
         self.looking.start(pipeline)
         self._update_state()
 
-    def _on_found(self, cases: list[Case]) -> None:
-        self.cases = cases
-        masked = sum(case.mask is not None for case in cases)
-        noun = "scan" if len(cases) == 1 else "scans"
-        text = f"{len(cases)} {noun}" + (f", {masked} with a lesion mask" if masked else "")
-        self._found.setText(text + "." if cases else "No scans yet.")
+    def _on_found(self, found: _Found) -> None:
+        self.cases = found.cases
+        self._offer(found.patterns)
+        if found.cases:
+            masked = sum(case.mask is not None for case in found.cases)
+            noun = "scan" if len(found.cases) == 1 else "scans"
+            text = f"{len(found.cases)} {noun}" + (f", {masked} with a lesion mask" * bool(masked))
+            self._found.setText(f"{text}. {found.note}".strip())
+        else:
+            self._found.setText(found.note or "No scans yet.")
         self._update_state()
 
     def _on_not_found(self, text: str) -> None:
         self.cases = []
+        self._offer(None)
         self._found.setText(text)
         self._update_state()
+
+    def _offer(self, patterns: tuple[str, str] | None) -> None:
+        """Offer to fill in patterns that pair scans with masks, or stop offering it."""
+        self._patterns = patterns
+        if patterns is not None:
+            self._pair.setToolTip(f"Fill in {patterns[0]} and {patterns[1]} as the patterns.")
+        self._pair.setVisible(patterns is not None)
+
+    def _fill_in_patterns(self) -> None:
+        if self._patterns is not None:
+            scan, mask = self._patterns
+            self.pattern.setText(scan)
+            self.mask_pattern.setText(mask)
 
     # Backbone, method, settings -----------------------------------------------------------
 
@@ -460,17 +504,21 @@ class FitWidget(DockWidget):
 
         try:
             settings = self._form.changed()
+            # Read again, with what was painted on the masks since.
+            _, layers = self._entries()
             spec = backbone_spec(self.backbone.value, _text(self.layers))
         except ValueError as error:
             self.run.complain(str(error))
             return
-        cases, method, seed = list(self.cases), self.method.value, self.seed.value()
+        files = [case for case in self.cases if isinstance(case.scan, Path)]
+        method, seed = self.method.value, self.seed.value()
         smoothing, detail = self.smoothing.value(), self.detail.value()
         symmetry = self.symmetry.value
         centring, neighbours = self.centring.isChecked(), self.neighbours.isChecked()
         weights = Path(self.weights.text()) if _text(self.weights) else None
         held_out = _text(self.held_out)
         pattern, mask_pattern = _text(self.pattern), _text(self.mask_pattern)
+        geometry = self.mask_geometry.value
         plane, size, window = self.plane.value, self.input_size.value(), self.window_level.value
         self._result.setText("")
         self._plot.hide()
@@ -481,11 +529,17 @@ class FitWidget(DockWidget):
             from napari_dino_uad.core.score_map import MapSettings
             from napari_dino_uad.core.slices import CT_WINDOWS, PLANES, Preprocessing
 
+            cases, note = layer_cases(layers, geometry)
+            cases += files
+            if note:
+                yield Progress("Reading layers", 0, 1, note=note)
             yield from session().fetch(spec.key, weights)
             yield Progress("Loading the backbone", 0, 1, spec.key)
             loaded = session().backbone(spec.key, weights)
             backbone = yield from session().place(loaded, size)
-            valid = find_cases([held_out], pattern, mask_pattern) if held_out else None
+            valid = None
+            if held_out:
+                valid = find_cases([held_out], pattern, mask_pattern, mask_geometry=geometry)
             return (
                 yield from fit(
                     cases,

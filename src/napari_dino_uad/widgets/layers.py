@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = [
     "cut_colormap",
     "is_ours",
+    "is_scan_layer",
     "layer_geometry",
     "layer_size_unit",
     "put_layer",
@@ -36,6 +37,15 @@ _LOWEST_ALPHA, _HIGHEST_ALPHA = 0.35, 0.8
 def is_ours(layer: Layer) -> bool:
     """Say whether a layer is a result of the plugin, and so no scan to look at."""
     return layer.metadata.get(METADATA, {}).get("role") in ("anomaly", "findings")
+
+
+def is_scan_layer(layer: Layer) -> bool:
+    """Say whether a layer may be offered as a scan: a grey 2D or 3D image that is no result."""
+    from napari.layers import Image
+
+    return (
+        isinstance(layer, Image) and not layer.rgb and layer.ndim in (2, 3) and not is_ours(layer)
+    )
 
 
 def volume_reader(layer: Image) -> Callable[[], Volume]:
