@@ -230,9 +230,11 @@ def _is_default(volume: Volume, other: Volume) -> bool:
     """Say whether a header says nothing of the patient: a tool filled it in, or part of it."""
     if not volume.spacing_known or not np.any(volume.grid.origin):
         return True
+    ours, theirs = volume.grid, other.grid
     # SimpleITK writes the identity, nibabel the one of NIfTI's own axes.
-    plain = np.array_equal(np.abs(np.reshape(volume.grid.direction, (3, 3))), np.eye(3))
-    return plain and bool(np.allclose(volume.grid.origin, other.grid.origin, atol=1e-3))
+    plain = np.array_equal(np.abs(np.reshape(ours.direction, (3, 3))), np.eye(3))
+    turned = not np.allclose(ours.direction, theirs.direction, atol=1e-3)
+    return plain and turned and bool(np.allclose(ours.origin, theirs.origin, atol=1e-3))
 
 
 def _differences(mask: Volume, scan: Volume) -> str:

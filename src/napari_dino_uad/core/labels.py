@@ -98,11 +98,15 @@ def holds_labels(array: NDArray[Any], named: bool = False) -> bool:
     values, counts = _distinct(array)
     if not _may_be(values, named):
         return False
-    if len(values) <= _FEW or _is_black_and_white(values):
-        if named:
-            return True
-        return len(values) > 1 and _equal_share(array, values[counts.argmax()]) >= _EQUAL_FEW
-    return _equal_share(array, values[counts.argmax()]) >= _EQUAL_MANY
+    background = values[counts.argmax()]
+    if len(values) > _FEW and not _is_black_and_white(values):
+        return _equal_share(array, background) >= _EQUAL_MANY
+    if named:
+        return True
+    if len(values) > _FEW:
+        # Whites of a smoothed edge are one value.
+        array, background = array >= _WHITE, background >= _WHITE
+    return len(values) > 1 and _equal_share(array, background) >= _EQUAL_FEW
 
 
 def _whole(array: NDArray[Any]) -> bool:
