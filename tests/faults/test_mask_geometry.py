@@ -119,7 +119,7 @@ def test_ignored_geometry_takes_the_order_of_the_file(tmp_path, direction):
     [
         {"origin": (-75, 126, -72)},
         {"origin": (-90, 126, -69)},
-        {"direction": OBLIQUE},
+        {"direction": OBLIQUE, "origin": (-80, 120, -70)},
         {"spacing": (1, 1.5, 4)},
     ],
 )

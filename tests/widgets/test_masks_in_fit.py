@@ -89,7 +89,7 @@ def test_a_typed_pattern_takes_the_scans_alone(qtbot, window, cohort, monkeypatc
 
 
 def test_the_geometry_of_masks_can_be_ignored(qtbot, window, cohort, monkeypatch):
-    viewer, widget = window
+    _, widget = window
     add_folder(qtbot, widget, cohort, monkeypatch)
     press(qtbot, widget._pair)
     qtbot.waitUntil(lambda: len(widget.cases) == 10, timeout=LONG_MS)
@@ -140,7 +140,7 @@ def test_a_labels_layer_elsewhere_is_refused(qtbot, window, healthy):
     viewer, widget = window
     data, keywords, _ = volume_layer(healthy[0].volume)
     scan = viewer.add_image(data, **keywords)
-    place = np.array(scan.translate) + [0, 0, 15]
+    place = np.add(scan.translate, (0, 0, 15))
     viewer.add_labels(np.zeros(data.shape, np.uint8), name=f"{scan.name} mask",
                       scale=scan.scale, translate=place)  # fmt: skip
     press(qtbot, widget._buttons["layers"])
