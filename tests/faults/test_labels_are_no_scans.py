@@ -122,9 +122,10 @@ def test_a_glob_of_a_shell_and_a_wide_pattern_are_refused_too(tmp_path):
             find_cases(*arguments)
 
 
-def test_an_earlier_result_beside_its_scan_is_no_scan(tmp_path):
+@pytest.mark.parametrize("folder", ["", "results"])
+def test_an_earlier_result_of_a_scan_is_no_scan(tmp_path, folder):
     write(tmp_path / "p_flair.nii.gz", smooth().astype(np.uint8))
-    write(tmp_path / "p_flair_anomaly.nii.gz", smooth(1).astype(np.float32))
+    write(tmp_path / folder / "p_flair_anomaly.nii.gz", smooth(1).astype(np.float32))
     with pytest.raises(
         LabelsAmongScansError, match=r"p_flair_anomaly.nii.gz holds labels or a res"
     ):

@@ -110,7 +110,7 @@ def test_ignored_geometry_takes_the_order_of_the_file(tmp_path, direction):
     write(tmp_path / "lost.nii.gz", lesion(), np.eye(3), origin=(0, 0, 0))
     assert np.array_equal(match(scan, tmp_path / "lost.nii.gz", "ignore")[0], expected)
     write(tmp_path / "cut.nii.gz", lesion()[1:], np.eye(3), origin=(0, 0, 0))
-    with pytest.raises(InputError, match="expected the scan's 20 x 16 x 12 voxels, got 20 x 16 x"):
+    with pytest.raises(InputError, match="expected the scan's shape 20 x 16 x 12, got 20 x 16 x"):
         match(scan, tmp_path / "cut.nii.gz", "ignore")
 
 
@@ -138,7 +138,7 @@ def test_half_a_voxel_off_is_refused(tmp_path):
 
 def test_a_part_of_the_scan_is_refused(tmp_path):
     scan, mask = pair(tmp_path, mask=lesion()[:-1])
-    with pytest.raises(InputError, match="20 x 16 x 11 voxels instead of 20 x 16 x 12 voxels"):
+    with pytest.raises(InputError, match="the shape 20 x 16 x 11 instead of 20 x 16 x 12"):
         match(scan, mask)
 
 
@@ -187,7 +187,7 @@ def test_pictures_are_compared_by_size(tmp_path):
         sitk.WriteImage(sitk.GetImageFromArray(values), str(tmp_path / f"{name}.png"))
     array, note = match(tmp_path / "s.png", tmp_path / "m.png")
     assert (array.shape, note) == ((1, 20, 30), "")
-    with pytest.raises(InputError, match="30 x 20 x 1 voxels, got 20 x 30 x 1 voxels"):
+    with pytest.raises(InputError, match="the scan's shape 30 x 20 x 1, got 20 x 30 x 1"):
         match(tmp_path / "s.png", tmp_path / "n.png")
 
 

@@ -205,8 +205,8 @@ def _without_geometry(mask: Volume, scan: Volume) -> NDArray[np.float32]:
 
 def _other_size(mask: Volume, scan: Volume) -> InputError:
     return InputError(
-        f"{_name(mask)} does not fit {_name(scan)}: expected the scan's {_voxels(scan)}, got "
-        f"{_voxels(mask)}; choose the mask of this scan."
+        f"{_name(mask)} does not fit {_name(scan)}: expected the scan's shape {_shape(scan)}, "
+        f"got {_shape(mask)}; choose the mask of this scan."
     )
 
 
@@ -245,7 +245,7 @@ def _differences(mask: Volume, scan: Volume) -> str:
     ours, theirs = mask.grid, scan.grid
     parts = []
     if tuple(ours.size) != tuple(theirs.size):
-        parts.append(f"{_voxels(mask)} instead of {_voxels(scan)}")
+        parts.append(f"the shape {_shape(mask)} instead of {_shape(scan)}")
     if not np.allclose(ours.spacing, theirs.spacing, rtol=_SAME_SPACING):
         parts.append(f"voxels of {_mm(ours.spacing)} instead of {_mm(theirs.spacing)}")
     if not np.allclose(ours.origin, theirs.origin, atol=1e-2):
@@ -273,8 +273,8 @@ def _name(volume: Volume) -> str:
     return volume.path.name if volume.path is not None else volume.name
 
 
-def _voxels(volume: Volume) -> str:
-    return f"{' x '.join(map(str, volume.grid.size))} voxels"
+def _shape(volume: Volume) -> str:
+    return " x ".join(map(str, volume.grid.size))
 
 
 def _mm(values: Sequence[float]) -> str:

@@ -137,7 +137,7 @@ def _stem_of_mask(path: Path) -> tuple[str, ...]:
 
 
 def _partners(files: Sequence[Path]) -> set[Path]:
-    """Return the files with a mask's name that begins like the name of a file beside them."""
+    """Return the files with a mask's name that begins like that of a file beside or above them."""
     stems: dict[Path, set[tuple[str, ...]]] = defaultdict(set)
     for path in files:
         if mask_word(case_name(path)) is None:
@@ -148,7 +148,7 @@ def _partners(files: Sequence[Path]) -> set[Path]:
         for path in files
         if mask_word(case_name(path)) is not None
         and _stem_of_mask(path)
-        and _stem_of_mask(path) in stems[path.parent]
+        and any(_stem_of_mask(path) in stems[place] for place in (path.parent, path.parent.parent))
     }
 
 
