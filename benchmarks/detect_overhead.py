@@ -30,7 +30,7 @@ from napari_dino_uad.core.backbone_weights import create_network
 from napari_dino_uad.core.backbones import Backbone, backbone_spec
 from napari_dino_uad.core.findings import find_findings
 from napari_dino_uad.core.model import FittedModel
-from napari_dino_uad.core.results import write_results, writing_map
+from napari_dino_uad.core.results import writing_results
 from napari_dino_uad.core.slices import Preprocessing, prepare
 from napari_dino_uad.core.volume import Volume, volume_from_array, write_volume
 
@@ -71,11 +71,11 @@ def whole(scan: Path, model: FittedModel, backbone: Backbone, out: Path) -> None
     volume = read_volume(scan)
     anomaly = drain(detect(volume, model, backbone=backbone))
     threshold = model.calibration.threshold(0.01)
-    with writing_map(out, anomaly):
+    with writing_results(out, anomaly) as finish:
         labels, findings = find_findings(
             anomaly.scores, volume, threshold, model.calibration, foreground=anomaly.foreground
         )
-    write_results(out, anomaly, labels, findings, 0.01, map_written=True)
+        finish(labels, findings, 0.01)
 
 
 def in_thread(call: Callable[[], object]) -> None:

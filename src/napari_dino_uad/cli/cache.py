@@ -28,7 +28,9 @@ def _info() -> None:
         return
     usage = cache.usage()
     typer.echo(f"folder    {cache.folder} (change it with {FOLDER_VARIABLE})")
-    typer.echo(f"scans     {usage.entries}, {usage.complete} of them complete")
+    typer.echo(
+        f"scans     {usage.entries}, {usage.complete} of them complete, {usage.in_use} in use"
+    )
     typer.echo(
         f"size      {usage.size_bytes / 1e9:.2f} of {usage.limit_bytes / 1e9:g} GB "
         f"(change the limit with {LIMIT_VARIABLE})"
@@ -52,3 +54,7 @@ def _clear() -> None:
         )
     free = cache.clear() + ConvertedNetworks(cache.folder.parent).clear()
     typer.echo(f"{free / 1e9:.2f} GB freed in {cache.folder.parent}.")
+    kept = cache.usage().in_use
+    if kept:
+        scans = "scan is" if kept == 1 else "scans are"
+        typer.echo(f"The embeddings of {kept} {scans} in use by another run and were kept.")

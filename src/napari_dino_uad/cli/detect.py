@@ -23,6 +23,7 @@ from napari_dino_uad.cli.options import (
 )
 from napari_dino_uad.cli.resume import (
     Request,
+    check_places,
     is_finished,
     unique_case_names,
 )
@@ -111,7 +112,7 @@ def _detect(
     writable_folder(out)
     request = Request.of(model, fpr, min_size)
     bad: dict[Path, str] = {}
-    todo = dict(cases) if overwrite else _unfinished(cases, out, request, bad)
+    todo = _unfinished(cases, out, request, bad, overwrite)
     skipped = len(cases) - len(todo) - len(bad)
     if skipped:
         note(f"{skipped} of {len(cases)} cases are done already; --overwrite makes them again.")
@@ -140,12 +141,14 @@ def _tell_left_out(files: SortedFiles) -> None:
 
 
 def _unfinished(
-    cases: dict[str, Path], out: Path, request: Request, bad: dict[Path, str]
+    cases: dict[str, Path], out: Path, request: Request, bad: dict[Path, str], overwrite: bool
 ) -> dict[str, Path]:
+    """Choose the cases to do; those that cannot be done go into `bad`."""
     todo = {}
     for name, scan in cases.items():
         try:
-            if not is_finished(out, name, scan, request):
+            check_places(out, name)
+            if overwrite or not is_finished(out, name, scan, request):
                 todo[name] = scan
         except InputError as error:
             bad[scan] = sentence(error)
@@ -164,7 +167,7 @@ def _detect_all(
 ) -> None:
     """Detect in every scan and print a table; what cannot be used goes into `bad`."""
     from napari_dino_uad.core.domain_shift import measure_shift
-    from napari_dino_uad.core.results import ResultPaths, write_results, writing_map
+    from napari_dino_uad.core.results import writing_results
 
     columns = ("findings", "size", "largest", "peak score", "p", "seconds")
     table = new_table("case ", *columns)
@@ -177,28 +180,25 @@ def _detect_all(
             except _OF_ONE_SCAN as error:
                 bad[path] = sentence(error)
                 continue
-            # A full disk, on the other hand, would meet every case to come. The report promises
-            # that the files beside it belong together, so an old one goes first.
-            ResultPaths.of(out, name).report.unlink(missing_ok=True)
+            # A full disk, on the other hand, would meet every case to come.
             clock = time.perf_counter()
-            with writing_map(out, anomaly, name):
+            with writing_results(out, anomaly, name) as finish:
                 try:
                     labels, findings = _find(anomaly, model, request)
                 except _OF_ONE_SCAN as error:
                     bad[path] = sentence(error)
                     continue
                 seconds["findings"] = time.perf_counter() - clock
-            extra = {
-                **request.entries(path),
-                "model_file": str(model_path.resolve()),
-                "backbone_sha256": model.backbone_sha256,
-                "engine": backbone.engine.spec.description,
-                "fitted_with": model.versions,
-                "versions": {library: version(library) for library in model.versions},
-                "seconds": {step: round(value, 3) for step, value in seconds.items()},
-            }
-            rate = request.false_positive_rate
-            write_results(out, anomaly, labels, findings, rate, name, extra, map_written=True)
+                extra = {
+                    **request.entries(path),
+                    "model_file": str(model_path.resolve()),
+                    "backbone_sha256": model.backbone_sha256,
+                    "engine": backbone.engine.spec.description,
+                    "fitted_with": model.versions,
+                    "versions": {library: version(library) for library in model.versions},
+                    "seconds": {step: round(value, 3) for step, value in seconds.items()},
+                }
+                finish(labels, findings, request.false_positive_rate, extra)
             shift = measure_shift(anomaly.level, model.levels)
             if shift.unlike:
                 note(f"Warning: {name}: {shift.warning}")

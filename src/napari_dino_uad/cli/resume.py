@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from napari_dino_uad.core.atomic import blocked
 from napari_dino_uad.core.errors import InputError
+from napari_dino_uad.core.records import are_as_recorded, read_object, read_sealed
 
-__all__ = ["Request", "is_finished", "unique_case_names"]
+__all__ = ["Request", "check_places", "is_finished", "unique_case_names"]
 
 
 @dataclass(frozen=True)
@@ -66,21 +67,40 @@ def is_finished(folder: Path, case: str, scan: Path, request: Request) -> bool:
     from napari_dino_uad.core.results import ResultPaths
 
     *others, report = ResultPaths.of(folder, case)
-    if not report.is_file():
-        return False
     wanted = request.entries(scan)
-    try:
-        found = json.loads(report.read_text(encoding="utf-8"))
-        found = {name: found[name] for name in wanted}
-    except (ValueError, KeyError, TypeError):
-        # Not a report of this command: it promises nothing of what lies there.
-        return False
-    if found["scan"] != wanted["scan"]:
+    claimed = read_object(report) or {}
+    told = claimed.get("scan")
+    # Only a report of this command says what the request was.
+    if isinstance(told, str) and "scan_fingerprint" in claimed and told != wanted["scan"]:
         raise InputError(
-            f"{report} is the result of another scan, {found['scan']}; choose another folder for "
-            "the results, or give --overwrite."
+            f"{report} is the result of another scan, {_printable(told)}; choose another folder "
+            "for the results, or give --overwrite."
         )
-    return found == wanted and all(path.is_file() for path in others)
+    found = read_sealed(report)
+    if found is None or any(found.get(name) != value for name, value in wanted.items()):
+        return False
+    return are_as_recorded(folder, found.get("files"), [path.name for path in others])
+
+
+def _printable(text: str) -> str:
+    """Return a text that every terminal takes, whatever it was read from."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def check_places(folder: Path, case: str) -> None:
+    """See that nothing is in the way of a case's results, before long work begins.
+
+    Raises
+    ------
+    InputError
+        If a folder has the name of a result.
+    """
+    from napari_dino_uad.core.results import ResultPaths
+
+    for path in ResultPaths.of(folder, case):
+        problem = blocked(path)
+        if problem is not None:
+            raise problem
 
 
 def unique_case_names(scans: Sequence[Path]) -> list[str]:

@@ -199,9 +199,13 @@ def writable_folder(folder: Path) -> Path:
     """
     import tempfile
 
+    from napari_dino_uad.core.temporary import sweep
+
     if folder.exists() and not folder.is_dir():
         raise InputError(f"Expected a folder for the results, got the file {folder}; name another.")
     folder.mkdir(parents=True, exist_ok=True)
+    # What killed runs left there, whether this one writes anything or not.
+    sweep(folder)
     with tempfile.TemporaryFile(dir=folder):
         pass
     return folder

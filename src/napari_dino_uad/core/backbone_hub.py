@@ -6,14 +6,18 @@ import errno
 import hashlib
 import re
 import shutil
+import time
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
+from napari_dino_uad.core.atomic import replace_file
 from napari_dino_uad.core.backbone_table import DEFAULT_BACKBONE, BackboneSpec
 from napari_dino_uad.core.errors import InputError
-from napari_dino_uad.core.pipeline import in_background
+from napari_dino_uad.core.pipeline import PATIENCE_S, in_background
 from napari_dino_uad.core.progress import Inner, Progress
 
 __all__ = [
@@ -122,24 +126,48 @@ def download_weights(spec: BackboneSpec, folder: Path) -> Generator[Progress, No
     # An interrupted download resumes from here.
     partial = folder / f".{spec.name}.partial"
     partial.mkdir(parents=True, exist_ok=True)
-    cached = cached_weights(spec)
+    lock = FileLock(partial.with_suffix(".lock"), timeout=0, thread_local=False)
+    while not _taken(lock):
+        yield Progress(f"Waiting for another download of {spec.name}", 0, 0)
+        time.sleep(PATIENCE_S)
     try:
-        if cached is None:
-            path = yield from _download(spec, partial)
-        else:
-            yield Progress(f"Copying {spec.name}", 0, 1, str(cached))
-            path = Path(shutil.copyfile(cached, partial / _FILE))
-        if not _is_whole(path):
-            raise InputError(
-                f"Expected a complete .safetensors file, got {path}; remove it and try again."
-            )
-        path.replace(final)
-        shutil.rmtree(partial)
+        # Another process may have downloaded it meanwhile.
+        if not _is_whole(final):
+            yield from _download_or_copy(spec, partial, final)
     finally:
         # Remove the folder if it is empty: then there is nothing to resume.
         with suppress(OSError):
             partial.rmdir()
+        lock.release(force=True)
+        with suppress(OSError):
+            Path(lock.lock_file).unlink()
     return final
+
+
+def _download_or_copy(spec: BackboneSpec, partial: Path, final: Path) -> Generator[Progress, None, None]:
+    """Download weights, or copy them from the hub's cache, and move them to their final name."""
+    partial.mkdir(exist_ok=True)
+    cached = cached_weights(spec)
+    if cached is None:
+        path = yield from _download(spec, partial)
+    else:
+        yield Progress(f"Copying {spec.name}", 0, 1, str(cached))
+        path = Path(shutil.copyfile(cached, partial / _FILE))
+    if not _is_whole(path):
+        raise InputError(
+            f"Expected a complete .safetensors file, got {path}; remove it and try again."
+        )
+    replace_file(path, final)
+    shutil.rmtree(partial)
+
+
+def _taken(lock: FileLock) -> bool:
+    """Take a lock if it is free."""
+    try:
+        lock.acquire()
+    except Timeout:
+        return False
+    return True
 
 
 def file_sha256(path: Path) -> str:

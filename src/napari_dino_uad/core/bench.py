@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_dino_uad import __version__
-from napari_dino_uad.core.atomic import write_json
 from napari_dino_uad.core.cache import FeatureCache, content_digest, open_cache
 from napari_dino_uad.core.cohort import healthy_slices
 from napari_dino_uad.core.errors import InputError
@@ -29,6 +28,12 @@ from napari_dino_uad.core.fit import fit
 from napari_dino_uad.core.model_file import load_model, save_model
 from napari_dino_uad.core.normative.methods import find_method
 from napari_dino_uad.core.progress import Inner, Progress
+from napari_dino_uad.core.records import (
+    are_as_recorded,
+    read_sealed,
+    record_files,
+    write_sealed,
+)
 from napari_dino_uad.core.slices import Preprocessing, prepare
 
 if TYPE_CHECKING:
@@ -141,6 +146,10 @@ def bench(
                 step = f"{request['method']}, seed {request['seed']}: {progress.step}"
                 yield dataclasses.replace(progress, step=step)
             run = running.value
+        else:
+            # Those of a run that was killed between its last two steps.
+            for leftover in _leftovers(path):
+                leftover.unlink(missing_ok=True)
         runs.append(run)
     return {
         "split": split.name,
@@ -185,12 +194,9 @@ def _source_digest() -> str:
 
 
 def _read(path: Path, request: dict[str, Any]) -> dict[str, Any] | None:
-    """Read a result of an earlier benchmark; None if it is missing or of another request."""
-    try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return found if found["request"] == request else None
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
-        return None
+    """Read a result of an earlier benchmark; None if it is damaged or of another request."""
+    found = read_sealed(path)
+    return found if found is not None and found.get("request") == request else None
 
 
 def _embed(
@@ -224,7 +230,7 @@ def _embed(
         computed += len(missing)
     yield Progress("Embedding", len(cases), len(cases))
     if computed:
-        write_json(path, {"request": request, "slices": computed, "seconds": seconds})
+        write_sealed(path, {"request": request, "slices": computed, "seconds": seconds})
 
 
 def _run(
@@ -233,9 +239,9 @@ def _run(
     """Fit, save, evaluate the saved model, and write the run."""
     import torch
 
-    model_path, fit_path = path.with_suffix(".safetensors"), path.with_suffix(".fit.json")
-    fitted = _read(fit_path, request) if model_path.exists() else None
-    if fitted is None:
+    model_path, fit_path = _leftovers(path)
+    fitted = _read(fit_path, request)
+    if fitted is None or not are_as_recorded(path.parent, fitted["files"], [model_path.name]):
         started = time.perf_counter()
         fitting = Inner(
             fit(
@@ -253,8 +259,9 @@ def _run(
         yield from fitting
         seconds = time.perf_counter() - started
         save_model(fitting.value, model_path)
-        fitted = {"request": request, "seconds": seconds}
-        write_json(fit_path, fitted)
+        files = record_files([model_path])
+        fitted = {"request": request, "seconds": seconds, "files": files}
+        write_sealed(fit_path, fitted)
     # Evaluate what a user gets: a model that has been saved and loaded.
     model = load_model(model_path)
     evaluating = Inner(
@@ -288,10 +295,15 @@ def _run(
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
     }
     # Remove the model last: a run stopped before this is evaluated again, but not fitted again.
-    write_json(path, run)
-    fit_path.unlink()
-    model_path.unlink()
+    write_sealed(path, run)
+    for leftover in _leftovers(path):
+        leftover.unlink(missing_ok=True)
     return run
+
+
+def _leftovers(path: Path) -> tuple[Path, Path]:
+    """Return where a run keeps its model, and what it was fitted from, until it is evaluated."""
+    return path.with_suffix(".safetensors"), path.with_suffix(".fit.json")
 
 
 def _label(method: str, config: dict[str, Any]) -> str:

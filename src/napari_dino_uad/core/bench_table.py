@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from napari_dino_uad.core.atomic import write_csv, write_json, write_text
+from napari_dino_uad.core.atomic import csv_text, json_text, write_texts
 from napari_dino_uad.core.errors import InputError
 
 __all__ = ["bench_table", "read_section", "replace_section", "write_bench"]
@@ -59,10 +59,10 @@ def write_bench(result: dict[str, Any], folder: Path) -> list[Path]:
         `NAME.json` with everything, `NAME.csv` with one row per run, `NAME.md` with the table.
     """
     paths = [folder / f"{result['split']}.{ending}" for ending in ("json", "csv", "md")]
-    write_json(paths[0], result)
     rows = _rows(result["runs"])
-    write_csv(paths[1], list(rows[0]), rows)
-    write_text(paths[2], bench_table(result) + "\n")
+    texts = (json_text(result), csv_text(list(rows[0]), rows), bench_table(result) + "\n")
+    names = [path.name for path in paths]
+    write_texts(folder, dict(zip(names, texts, strict=True)), last=names[0])
     return paths
 
 

@@ -11,7 +11,8 @@ after the content of all three. It is a folder:
   tissue are not asked for.
 
 A slice counts only if its checksum holds. So whatever a killed process, a full disk or another
-hand left behind is computed again, and two processes may fill one entry together.
+hand left behind is computed again, and two processes may fill one entry together. An entry that
+a living process uses is neither evicted nor cleared by any other (`cache_users`).
 """
 
 from __future__ import annotations
@@ -20,7 +21,6 @@ import hashlib
 import json
 import os
 import shutil
-import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -31,8 +31,12 @@ import numpy as np
 from numpy.typing import NDArray
 from xxhash import xxh3_128
 
+from napari_dino_uad.core.atomic import staged
+from napari_dino_uad.core.cache_entry import CHECKSUM_BYTES, CacheEntry
+from napari_dino_uad.core.cache_users import in_use, sweep_users
 from napari_dino_uad.core.errors import InputError
-from napari_dino_uad.core.strict_json import read_json
+from napari_dino_uad.core.records import read_object
+from napari_dino_uad.core.temporary import sweep
 
 __all__ = [
     "DEFAULT_LIMIT_GB",
@@ -56,13 +60,7 @@ LIMIT_VARIABLE = "NAPARI_DINO_UAD_CACHE_GB"
 # another layout on disk; older entries are then never asked for and age away.
 _FEATURE_VERSION = 5
 
-# Of XXH3 with 128 bits.
-_CHECKSUM_BYTES = 16
-_MISSING = bytes(_CHECKSUM_BYTES)
 _LOCK_TIMEOUT_S = 60.0
-
-# What this process holds open is not evicted: a fit may be reading it for hours.
-_in_use: weakref.WeakSet[CacheEntry] = weakref.WeakSet()
 
 
 def content_digest(array: NDArray[Any], spacing_mm: Sequence[float]) -> str:
@@ -114,131 +112,6 @@ class CacheKey:
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:40]
 
 
-class CacheEntry:
-    """The embeddings of one scan, as far as they are known.
-
-    Made by `FeatureCache.entry`.
-
-    Attributes
-    ----------
-    folder : Path
-        Where it lies.
-    shape : tuple of int
-        (slices, V).
-    """
-
-    def __init__(self, cache: FeatureCache, folder: Path, shape: tuple[int, int]) -> None:
-        self._cache = cache
-        self.folder = folder
-        self.shape = shape
-        self._slice_bytes = 2 * shape[1]
-        _in_use.add(self)
-
-    def known(self) -> NDArray[np.bool_]:
-        """Say which slices claim to be there, (slices,) of bool; `read` tells whether they are."""
-        stored = np.frombuffer((self.folder / "checksums.bin").read_bytes(), dtype=np.uint8)
-        return np.asarray(stored.reshape(-1, _CHECKSUM_BYTES).any(axis=1))
-
-    @property
-    def complete(self) -> bool:
-        """Whether all slices that someone asked for were written; later ones may be missing."""
-        return (self.folder / "complete").exists()
-
-    def read(self, indices: Sequence[int]) -> NDArray[np.float16] | None:
-        """Read slices and check them.
-
-        Parameters
-        ----------
-        indices : sequence of int
-            Slice numbers.
-
-        Returns
-        -------
-        ndarray of float16, (B, V), or None
-            None if a slice is missing or does not have its checksum.
-        """
-        out = np.empty((len(indices), self.shape[1]), dtype=np.float16)
-        try:
-            # Read, not mapped: what is mapped counts as memory of the process.
-            with (
-                (self.folder / "features.f16").open("rb") as features,
-                (self.folder / "checksums.bin").open("rb") as checksums,
-            ):
-                for place, index in enumerate(indices):
-                    checksums.seek(index * _CHECKSUM_BYTES)
-                    expected = checksums.read(_CHECKSUM_BYTES)
-                    if expected in (_MISSING, b""):
-                        return None
-                    features.seek(index * self._slice_bytes)
-                    view = memoryview(out[place]).cast("B")
-                    if features.readinto(view) != self._slice_bytes:
-                        return None
-                    if self._checksum(index, view) != expected:
-                        return None
-        except FileNotFoundError:
-            return None
-        return out
-
-    def write(self, indices: Sequence[int], features: NDArray[np.float16]) -> None:
-        """Keep slices that were computed.
-
-        Parameters
-        ----------
-        indices : sequence of int
-            Slice numbers.
-        features : ndarray of float16, (B, V)
-            Their maps.
-
-        Raises
-        ------
-        InputError
-            If the disk is full or the folder cannot be written to.
-        """
-        features = np.ascontiguousarray(features, dtype=np.float16)
-        views = [memoryview(part).cast("B") for part in features]
-        sums = [self._checksum(*pair) for pair in zip(indices, views, strict=True)]
-        with self._cache.locked():
-            try:
-                with (
-                    (self.folder / "features.f16").open("r+b") as file,
-                    (self.folder / "checksums.bin").open("r+b") as table,
-                ):
-                    for index, view in zip(indices, views, strict=True):
-                        file.seek(index * self._slice_bytes)
-                        file.write(view)
-                    file.flush()
-                    for index, checksum in zip(indices, sums, strict=True):
-                        table.seek(index * _CHECKSUM_BYTES)
-                        table.write(checksum)
-            except FileNotFoundError:
-                # Another process cleared the cache; whoever asks next starts the entry anew.
-                return
-
-    def finish(self) -> None:
-        """Say that every slice that was asked for is there."""
-        if self.complete:
-            return
-        with self._cache.locked():
-            # Another process may have cleared the cache.
-            if self.folder.is_dir():
-                (self.folder / "complete").touch()
-
-    def array(self) -> NDArray[np.float16]:
-        """Map the content into memory, (slices, V).
-
-        What `read` has not confirmed must not be used.
-        """
-        return np.memmap(self.folder / "features.f16", np.float16, "r", shape=self.shape)
-
-    def _checksum(self, index: int, view: memoryview) -> bytes:
-        # The entry's name and the slice's number are in it, so that no slice passes for another.
-        # Against damage, which is all that is feared here, it is as good as SHA-256 and takes a
-        # tenth of its time; whoever means harm could write a new checksum as well.
-        digest = xxh3_128(f"{self.folder.name} {index} ".encode())
-        digest.update(view)
-        return digest.digest()
-
-
 @dataclass(frozen=True)
 class CacheUsage:
     """How full the cache is.
@@ -247,12 +120,16 @@ class CacheUsage:
     ----------
     entries, complete : int
         Scans in it, and those of which every slice that was asked for is there.
+    in_use : int
+        Scans whose embeddings a living process holds, this one included; they are neither
+        evicted nor cleared.
     size_bytes, limit_bytes : int
         What it takes and may take on disk.
     """
 
     entries: int
     complete: int
+    in_use: int
     size_bytes: int
     limit_bytes: int
 
@@ -341,20 +218,21 @@ class FeatureCache:
         return CacheUsage(
             entries=len(entries),
             complete=sum((entry / "complete").exists() for entry in entries),
+            in_use=sum(map(in_use, entries)),
             size_bytes=sum(_size(entry) for entry in entries),
             limit_bytes=self.limit_bytes,
         )
 
     def clear(self) -> int:
-        """Remove every entry and return how many bytes came free."""
+        """Remove every entry that is not in use and return how many bytes came free."""
         if not self.folder.is_dir():
             return 0
         before = self.usage().size_bytes
         with self.locked():
-            # Temporary folders of killed processes go too; the lock is held, so none is in use.
             for folder in self.folder.iterdir():
-                if folder.is_dir() and _is_ours(folder):
+                if folder.is_dir() and _is_ours(folder) and not in_use(folder):
                     _remove(folder)
+            self._sweep()
         return before - self.usage().size_bytes
 
     def _entries(self) -> list[Path]:
@@ -363,28 +241,32 @@ class FeatureCache:
         return [path for path in self.folder.iterdir() if (path / "entry.json").is_file()]
 
     def _begin(self, folder: Path, described: dict[str, Any], size: int) -> None:
-        partial = folder.with_name(f"{folder.name}.partial")
-        _remove(partial)
-        partial.mkdir()
-        for name, length in (
-            ("features.f16", size),
-            ("checksums.bin", described["shape"][0] * _CHECKSUM_BYTES),
-        ):
-            with (partial / name).open("wb") as file:
-                file.truncate(length)
-        (partial / "entry.json").write_text(json.dumps(described, indent=1), encoding="utf-8")
-        partial.replace(folder)
+        with staged(self.folder) as partial:
+            new = partial / folder.name
+            new.mkdir()
+            for name, length in (
+                ("features.f16", size),
+                ("checksums.bin", described["shape"][0] * CHECKSUM_BYTES),
+            ):
+                with (new / name).open("wb") as file:
+                    file.truncate(length)
+            (new / "entry.json").write_text(json.dumps(described, indent=1), encoding="utf-8")
+
+    def _sweep(self) -> None:
+        """Remove what killed processes left behind."""
+        sweep(self.folder)
+        sweep_users(self.folder)
 
     def _evict(self, needed: int) -> None:
         """Remove the entries not used for longest until there is room for a new one."""
-        in_use = {entry.folder for entry in _in_use}
+        self._sweep()
         entries = self._entries()
         sizes = {entry: _size(entry) for entry in entries}
         excess = sum(sizes.values()) + needed - self.limit_bytes
         for entry in sorted(entries, key=_last_use):
             if excess <= 0:
                 break
-            if entry not in in_use and _remove(entry):
+            if not in_use(entry) and _remove(entry):
                 excess -= sizes[entry]
 
 
@@ -439,19 +321,17 @@ def open_cache(choice: FeatureCache | bool = True) -> FeatureCache | None:
 def _is_sound(folder: Path, described: dict[str, Any], size: int) -> bool:
     """Say whether an entry is what its name says, its slices aside."""
     try:
-        stored = read_json(folder / "entry.json")
         return (
-            stored == described
+            read_object(folder / "entry.json") == described
             and (folder / "features.f16").stat().st_size == size
-            and (folder / "checksums.bin").stat().st_size == described["shape"][0] * _CHECKSUM_BYTES
+            and (folder / "checksums.bin").stat().st_size == described["shape"][0] * CHECKSUM_BYTES
         )
-    except (OSError, ValueError):
+    except OSError:
         return False
 
 
 def _is_ours(folder: Path) -> bool:
-    name = folder.name.removesuffix(".partial")
-    return len(name) == 40 and set(name) <= set("0123456789abcdef")
+    return len(folder.name) == 40 and set(folder.name) <= set("0123456789abcdef")
 
 
 def _last_use(folder: Path) -> float:

@@ -22,8 +22,8 @@ from napari_dino_uad.core.engines import Engine, EngineSpec
 from napari_dino_uad.core.errors import InputError
 from napari_dino_uad.core.pipeline import in_background
 from napari_dino_uad.core.progress import Inner, Progress
+from napari_dino_uad.core.records import read_sealed, write_sealed
 from napari_dino_uad.core.slices import IntensityScale, PreparedScan, Preprocessing
-from napari_dino_uad.core.strict_json import read_json
 
 if TYPE_CHECKING:
     import torch
@@ -247,11 +247,8 @@ def remember(where: dict[str, Any], measured: list[Measured]) -> None:
         return
     path = home / _FOLDER / f"{_name(where)}.json"
     content = {**where, "measured": [asdict(one) for one in measured]}
-    partial = path.with_suffix(f".{os.getpid()}.partial")
-    with suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-        partial.replace(path)
+    with suppress(InputError):
+        write_sealed(path, content)
 
 
 def recall(where: dict[str, Any]) -> list[Measured] | None:
@@ -259,30 +256,26 @@ def recall(where: dict[str, Any]) -> list[Measured] | None:
     home = cache_home()
     if home is None:
         return _known.get(_name(where))
-    try:
-        content, measured = _read(home / _FOLDER / f"{_name(where)}.json")
-    except (OSError, ValueError):
-        return None
-    return measured if content == where else None
+    found = _read(home / _FOLDER / f"{_name(where)}.json")
+    return found[1] if found is not None and found[0] == where else None
 
 
 def remembered() -> list[tuple[dict[str, Any], list[Measured]]]:
     """Return all measurements on disk with their circumstances, oldest first."""
-    found = []
-    for path in sorted(_files(), key=lambda file: file.stat().st_mtime):
-        with suppress(OSError, ValueError):
-            found.append(_read(path))
-    return found
+    found = [_read(path) for path in sorted(_files(), key=lambda file: file.stat().st_mtime)]
+    return [one for one in found if one is not None]
 
 
-def _read(path: Path) -> tuple[dict[str, Any], list[Measured]]:
-    """Read circumstances and measurements from a file, and see that they belong together.
+def forget() -> int:
+    """Remove all measurements from disk and return their number."""
+    files = _files()
+    for path in files:
+        path.unlink(missing_ok=True)
+    return len(files)
 
-    Raises
-    ------
-    OSError, ValueError
-        If it cannot be read, or holds anything but what `remember` writes.
-    """
+
+def _read(path: Path) -> tuple[dict[str, Any], list[Measured]] | None:
+    """Read circumstances and measurements; None if the file is missing, damaged or was edited."""
     from pydantic import BaseModel
 
     class Remembered(BaseModel, strict=True, extra="forbid", allow_inf_nan=False):
@@ -298,20 +291,17 @@ def _read(path: Path) -> tuple[dict[str, Any], list[Measured]]:
         libraries: dict[str, str | None]
         measured: list[Measured]
 
-    content = read_json(path)
-    stored = Remembered.model_validate_json(json.dumps(content))
+    content = read_sealed(path)
+    if content is None:
+        return None
+    try:
+        stored = Remembered.model_validate_json(json.dumps(content))
+    except ValueError:
+        return None
     if not stored.engines or [one.engine for one in stored.measured] != stored.engines:
-        raise ValueError("the engines that were measured are not those that were there")
+        return None
     del content["measured"]
     return content, stored.measured
-
-
-def forget() -> int:
-    """Remove all measurements from disk and return their number."""
-    files = _files()
-    for path in files:
-        path.unlink(missing_ok=True)
-    return len(files)
 
 
 def _files() -> list[Path]:

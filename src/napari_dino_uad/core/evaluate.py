@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_dino_uad.core.atomic import write_csv, write_json
+from napari_dino_uad.core.atomic import csv_text, json_text, write_texts
 from napari_dino_uad.core.cache import FeatureCache
 from napari_dino_uad.core.cohort import Case, read_cases, tissue_slices
 from napari_dino_uad.core.detect import detect
@@ -181,6 +181,18 @@ def _flat(metrics: dict[str, Any]) -> dict[str, Any]:
 
 
 def write_evaluation(evaluation: Evaluation, folder: Path) -> None:
-    """Write `metrics.json` and `cases.csv` into a folder, under temporary names first."""
-    write_json(folder / "metrics.json", evaluation.metrics)
-    write_csv(folder / "cases.csv", list(evaluation.cases[0]), evaluation.cases)
+    """Write `metrics.json` and `cases.csv` into a folder, both or neither.
+
+    Raises
+    ------
+    InputError
+        If they cannot be written.
+    """
+    write_texts(
+        folder,
+        {
+            "metrics.json": json_text(evaluation.metrics),
+            "cases.csv": csv_text(list(evaluation.cases[0]), evaluation.cases),
+        },
+        last="metrics.json",
+    )

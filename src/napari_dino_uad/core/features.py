@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_dino_uad.core.cache import CacheEntry, CacheKey, FeatureCache
+from napari_dino_uad.core.errors import InputError
 from napari_dino_uad.core.layer_maps import LayerLayout
 from napari_dino_uad.core.pipeline import PATIENCE_S, prefetch, sharing_cores
 
@@ -220,20 +221,18 @@ class JoinedSlices:
 
     Attributes
     ----------
-    maps : ndarray of float16, (slices, V)
-        Maps of all slices; of a cache entry, mapped into memory.
+    maps : ndarray of float16, (slices, V), or CacheEntry
+        Maps of all slices, in memory or on disk. Holding an entry prevents its eviction and
+        clearing; what is read from it is checked every time.
     indices : ndarray of int64
         Which slices to use.
     layout : LayerLayout
         Layout of the maps.
-    entry : CacheEntry, optional
-        The cache entry of the maps; holding it prevents its eviction.
     """
 
-    maps: NDArray[np.float16]
+    maps: NDArray[np.float16] | CacheEntry
     indices: NDArray[np.int64]
     layout: LayerLayout
-    entry: CacheEntry | None = None
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -244,10 +243,26 @@ class JoinedSlices:
         return len(self.indices), sum(self.layout.channels), *self.layout.grid
 
     def __getitem__(self, part: slice) -> NDArray[np.float32]:
+        """Return the embeddings of some slices, (B, C, h, w).
+
+        Raises
+        ------
+        InputError
+            If they are no longer what was kept on disk.
+        """
         import torch
 
-        maps = torch.from_numpy(np.asarray(self.maps[self.indices[part]]))
-        return np.asarray(self.layout.join(maps).numpy())
+        indices = self.indices[part]
+        if isinstance(self.maps, CacheEntry):
+            maps = self.maps.read(indices.tolist())
+            if maps is None:
+                raise InputError(
+                    f"The embeddings in {self.maps.folder} were removed or damaged while they were "
+                    "being used; run this again, and check the disk if that does not help."
+                )
+        else:
+            maps = self.maps[indices]
+        return np.asarray(self.layout.join(torch.from_numpy(maps)).numpy())
 
 
 def collect_features(
@@ -288,7 +303,7 @@ def collect_features(
         yield
     if entry is None:
         return JoinedSlices(kept, np.arange(len(indices)), layout)
-    return JoinedSlices(entry.array(), indices, layout, entry)
+    return JoinedSlices(entry, indices, layout)
 
 
 @dataclass

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_dino_uad.core.atomic import write_csv
+from napari_dino_uad.core.atomic import csv_text
 from napari_dino_uad.core.crop import tight_box
 from napari_dino_uad.core.errors import InputError
 
@@ -208,7 +208,7 @@ def find_findings(
 
 
 def write_findings_csv(path: Path, findings: Sequence[Finding]) -> None:
-    """Write findings as CSV, atomically.
+    """Write findings as CSV straight to a file, inside a folder of `staged`.
 
     Parameters
     ----------
@@ -237,4 +237,4 @@ def write_findings_csv(path: Path, findings: Sequence[Finding]) -> None:
                 for name in names
             }
         )
-    write_csv(path, names, rows)
+    path.write_text(csv_text(names, rows), encoding="utf-8")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import tempfile
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from napari_dino_uad.core.atomic import staged, writing
 from napari_dino_uad.core.errors import InputError
 from napari_dino_uad.core.formats import WRITABLE_SUFFIXES
 from napari_dino_uad.core.integrity import check_length, damaged
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = [
     "as_grey",
     "read_image",
+    "save_image",
     "write_image",
 ]
 
@@ -29,6 +32,9 @@ __all__ = [
 _COMPRESSING = 4
 
 _CHUNK = 1 << 20
+
+# A disk with less room left is full, whatever the size of an image.
+_FULL_BYTES = 1_000_000
 
 
 def read_image(path: Path) -> sitk.Image:
@@ -103,7 +109,7 @@ def as_grey(image: sitk.Image, name: str) -> sitk.Image:
 
 
 def write_image(path: Path, image: sitk.Image) -> None:
-    """Write an image under a temporary name, then rename it.
+    """Write an image, whole or not at all; the two files of an .mhd together.
 
     Parameters
     ----------
@@ -117,35 +123,51 @@ def write_image(path: Path, image: sitk.Image) -> None:
     InputError
         If the ending is wrong or the file cannot be written.
     """
+    name = _written_name(path)
+    with writing(path), staged(path.parent, last=path.name) as partial:
+        save_image(partial / name, image)
+        (partial / name).replace(partial / path.name)
+
+
+def save_image(path: Path, image: sitk.Image) -> None:
+    """Write an image straight to its place, inside a folder of `staged`.
+
+    Parameters
+    ----------
+    path : Path
+        With its ending in small letters, which SimpleITK asks for.
+    image : SimpleITK.Image
+        The image.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be written.
+    """
     import SimpleITK as sitk
 
+    plain = path.with_suffix("") if path.name.endswith(".nii.gz") else path
+    try:
+        compressed = plain.suffix not in (".nii", ".mhd")
+        sitk.WriteImage(image, str(plain), useCompression=compressed)
+    except RuntimeError as error:
+        # SimpleITK does not say why; what is left on the disk does.
+        full = shutil.disk_usage(path.parent).free < _FULL_BYTES
+        number = errno.ENOSPC if full else errno.EIO
+        raise OSError(number, os.strerror(number)) from error
+    if plain != path:
+        _compress(plain, path)
+        plain.unlink()
+
+
+def _written_name(path: Path) -> str:
+    """Return a file's name with its ending in small letters, as SimpleITK writes it."""
     suffix = next((end for end in WRITABLE_SUFFIXES if path.name.lower().endswith(end)), None)
     if suffix is None:
         raise InputError(
             f"{path.name} has an unknown ending; expected one of {', '.join(WRITABLE_SUFFIXES)}."
         )
-    # Its own folder keeps both files of an .mhd together; SimpleITK writes endings in small
-    # letters only.
-    name = path.name[: -len(suffix)] + suffix
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".partial-", dir=path.parent) as folder:
-            target = Path(folder) / name
-            if suffix == ".nii.gz":
-                plain = target.with_suffix("")
-                sitk.WriteImage(image, str(plain))
-                _compress(plain, target)
-                plain.unlink()
-            else:
-                sitk.WriteImage(image, str(target), useCompression=suffix not in (".nii", ".mhd"))
-            for extra in Path(folder).iterdir():
-                if extra != target:
-                    extra.replace(path.parent / extra.name)
-            target.replace(path)
-    except (RuntimeError, OSError) as error:
-        raise InputError(
-            f"{path} cannot be written; check that the folder is writable and the disk not full."
-        ) from error
+    return path.name[: -len(suffix)] + suffix
 
 
 def _compress(plain: Path, packed: Path) -> None:

@@ -7,12 +7,16 @@ its checksum held and its header and tensors are those of a model, before anythi
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
+import os
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from napari_dino_uad.core.atomic import staged, writing
 from napari_dino_uad.core.calibration import Calibration
 from napari_dino_uad.core.errors import InputError
 from napari_dino_uad.core.model import FittedModel, View
@@ -37,7 +41,7 @@ _CALIBRATIONS = ("calibration", "levels")
 
 
 def save_model(model: FittedModel, path: Path | str) -> None:
-    """Write a model to a `.safetensors` file, under a temporary name first.
+    """Write a model to a `.safetensors` file, whole or not at all.
 
     Parameters
     ----------
@@ -49,11 +53,10 @@ def save_model(model: FittedModel, path: Path | str) -> None:
     Raises
     ------
     InputError
-        If the name does not end in `.safetensors`, or a number of the model is not one that
-        `load_model` takes.
+        If the name does not end in `.safetensors`, a number of the model is not one that
+        `load_model` takes, or the file cannot be written.
     """
     import torch
-    from safetensors.torch import save_file
 
     path = Path(path)
     if path.suffix != ".safetensors":
@@ -95,13 +98,27 @@ def save_model(model: FittedModel, path: Path | str) -> None:
             f"The model cannot be saved, since it would not load again: {_clause(error)}; fit it "
             "with other settings or scans."
         ) from error
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.partial.safetensors")
+    with writing(path), staged(path.parent) as partial:
+        _save_tensors(partial / path.name, tensors, {_HEADER: json.dumps(header)})
+
+
+def _save_tensors(path: Path, tensors: dict[str, Any], metadata: dict[str, str]) -> None:
+    """Write a file of tensors.
+
+    Raises
+    ------
+    OSError
+        If the disk is full or broken. The library raises an error of its own for this.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
     try:
-        save_file(tensors, temporary, metadata={_HEADER: json.dumps(header)})
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        save_file(tensors, path, metadata=metadata)
+    except SafetensorError as error:
+        found = re.search(r"os error (\d+)", str(error))
+        number = int(found[1]) if found else errno.EIO
+        raise OSError(number, os.strerror(number)) from error
 
 
 def load_model(path: Path | str) -> FittedModel:

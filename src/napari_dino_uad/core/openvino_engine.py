@@ -22,8 +22,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_dino_uad.core.atomic import staged
 from napari_dino_uad.core.cache import cache_home
 from napari_dino_uad.core.engines import Engine, EngineSpec, Precision, is_out_of_memory
+from napari_dino_uad.core.temporary import sweep
 
 if TYPE_CHECKING:
     import torch
@@ -322,13 +324,11 @@ class ConvertedNetworks:
         save : callable
             Writes the network's structure to the given file, and its weights beside it.
         """
-        partial = self.folder / f"{name}.{os.getpid()}.partial"
         try:
-            partial.mkdir(parents=True)
-            save(partial / _STRUCTURE)
-            partial.rename(self.folder / name)
+            with staged(self.folder) as partial:
+                (partial / name).mkdir()
+                save(partial / name / _STRUCTURE)
         except (OSError, RuntimeError):
-            _remove(partial)
             return
         entries = sorted(self._entries(), key=lambda entry: entry.stat().st_mtime)
         excess = self.size_bytes() - self.limit_bytes
@@ -351,12 +351,15 @@ class ConvertedNetworks:
         before = self.size_bytes()
         for entry in self._entries():
             _remove(entry)
+        if self.folder.is_dir():
+            sweep(self.folder)
         return before - self.size_bytes()
 
     def _entries(self) -> list[Path]:
         if not self.folder.is_dir():
             return []
-        return [entry for entry in self.folder.iterdir() if entry.is_dir()]
+        # The others are being written, or are left of a killed run.
+        return [entry for entry in self.folder.iterdir() if entry.is_dir() and entry.name[0] != "."]
 
 
 def _size(folder: Path) -> int:

@@ -5,13 +5,15 @@ Threads suffice: reading a file, numpy, torch and hashing all release the GIL.
 
 from __future__ import annotations
 
+import atexit
 import queue
 import threading
+import weakref
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 if TYPE_CHECKING:
     from threadpoolctl import ThreadpoolController
@@ -28,6 +30,10 @@ PATIENCE_S = 0.1
 _FAREWELL_S = 0.1
 
 
+# The wait for a thread at the end of the process is longer: killed inside torch, a thread takes
+# the process down with it (SIGABRT).
+_LAST_WAIT_S = 30.0
+
 # A stage that waited longer than this is not the bottleneck.
 _WAITED_S = 0.001
 
@@ -42,6 +48,8 @@ class _End:
 class _Producer(Generic[T]):
     """A thread that iterates over items, at most a fixed number ahead."""
 
+    running: ClassVar[weakref.WeakSet[_Producer[Any]]] = weakref.WeakSet()
+
     def __init__(self, items: Iterable[T], ahead: int) -> None:
         self._items = items
         self._slots = threading.Semaphore(ahead)
@@ -49,6 +57,7 @@ class _Producer(Generic[T]):
         self.ready: queue.SimpleQueue[T | _End] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="prefetch", daemon=True)
         self._thread.start()
+        _Producer.running.add(self)
 
     def _run(self) -> None:
         iterator = iter(self._items)
@@ -75,10 +84,19 @@ class _Producer(Generic[T]):
     def taken(self) -> None:
         self._slots.release()
 
-    def stop(self) -> None:
+    def stop(self, patience_s: float = _FAREWELL_S) -> None:
         self._stopped.set()
         self._slots.release()
-        self._thread.join(_FAREWELL_S)
+        self._thread.join(patience_s)
+
+
+@atexit.register
+def _stop_all() -> None:
+    """End the threads before Python does: one that ended by an error leaves others at work."""
+    producers = list(_Producer.running)
+    for patience_s in (0.0, _LAST_WAIT_S):
+        for producer in producers:
+            producer.stop(patience_s)
 
 
 def prefetch(

@@ -7,20 +7,22 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_dino_uad.core.atomic import write_json
+from napari_dino_uad.core.atomic import json_text, staged, writing
 from napari_dino_uad.core.domain_shift import measure_shift
 from napari_dino_uad.core.findings import Finding, size_unit, write_findings_csv
-from napari_dino_uad.core.volume import write_volume
+from napari_dino_uad.core.geometry import to_file_grid
+from napari_dino_uad.core.image_files import save_image
+from napari_dino_uad.core.records import record_files, sealed
 
 if TYPE_CHECKING:
     from napari_dino_uad.core.detect import AnomalyMap
 
-__all__ = ["RESEARCH_USE", "ResultPaths", "write_results", "writing_map"]
+__all__ = ["RESEARCH_USE", "ResultPaths", "write_results", "writing_results"]
 
 #: Stands in every report.
 RESEARCH_USE = "Research use only. Not a medical device."
@@ -36,30 +38,72 @@ class ResultPaths(NamedTuple):
 
     @classmethod
     def of(cls, folder: Path, name: str) -> ResultPaths:
-        """Name them; the report is written last, so the others are whole where it is."""
+        """Name them; the report is there only if the others are, and holds their checksums."""
         endings = ("_anomaly.nii.gz", "_findings.nii.gz", "_findings.csv", ".json")
         return cls(*(folder / f"{name}{ending}" for ending in endings))
 
 
+class Finish(Protocol):
+    """Writes the findings and the report of a case whose map is being written."""
+
+    def __call__(
+        self,
+        labels: NDArray[np.uint8],
+        findings: Sequence[Finding],
+        false_positive_rate: float,
+        extra: dict[str, Any] | None = None,
+    ) -> None:
+        """Take what `write_results` takes."""
+
+
 @contextmanager
-def writing_map(folder: Path, anomaly: AnomalyMap, name: str | None = None) -> Iterator[None]:
-    """Write an anomaly map in a thread, while its findings are being sought.
+def writing_results(folder: Path, anomaly: AnomalyMap, name: str | None = None) -> Iterator[Finish]:
+    """Write the results of a case, its map in a thread while its findings are being sought.
 
     Parameters
     ----------
     folder, anomaly, name
-        As in `write_results`, which is told `map_written` afterwards.
+        As in `write_results`.
+
+    Yields
+    ------
+    callable
+        To be called with the findings, as in `write_results`. All files appear together at the
+        end; if it was not called none does, and older results stay.
 
     Raises
     ------
     InputError
-        At the end, if the file cannot be written.
+        If a file cannot be written.
     """
-    path = ResultPaths.of(folder, name or anomaly.volume.name).anomaly
-    with ThreadPoolExecutor(1) as pool:
-        writing = pool.submit(write_volume, path, anomaly.scores, anomaly.volume)
-        yield
-        writing.result()
+    name = name or anomaly.volume.name
+    paths = ResultPaths.of(folder, name)
+    finished = False
+    with writing(paths.anomaly), staged(folder, last=paths.report.name) as partial:
+        places = ResultPaths.of(partial, name)
+        with ThreadPoolExecutor(1) as pool:
+            image = to_file_grid(anomaly.scores, anomaly.volume)
+            map_written = pool.submit(save_image, places.anomaly, image)
+
+            def finish(
+                labels: NDArray[np.uint8],
+                findings: Sequence[Finding],
+                false_positive_rate: float,
+                extra: dict[str, Any] | None = None,
+            ) -> None:
+                nonlocal finished
+                save_image(places.findings, to_file_grid(labels, anomaly.volume))
+                write_findings_csv(places.table, findings)
+                map_written.result()
+                report = _report(name, anomaly, findings, false_positive_rate) | (extra or {})
+                report["files"] = record_files(places[:-1])
+                places.report.write_text(json_text(sealed(report)), encoding="utf-8")
+                finished = True
+
+            yield finish
+        if not finished:
+            for place in places:
+                place.unlink(missing_ok=True)
 
 
 def write_results(
@@ -70,9 +114,8 @@ def write_results(
     false_positive_rate: float,
     name: str | None = None,
     extra: dict[str, Any] | None = None,
-    map_written: bool = False,
 ) -> list[Path]:
-    """Write an anomaly map and its findings.
+    """Write an anomaly map and its findings, all files or none.
 
     Parameters
     ----------
@@ -90,30 +133,30 @@ def write_results(
         Name of the case; the scan's own if not given.
     extra : dict, optional
         Further entries for the JSON file.
-    map_written : bool
-        Whether `writing_map` has written the map.
 
     Returns
     -------
     list of Path
-        `NAME_anomaly.nii.gz`, `NAME_findings.nii.gz`, `NAME_findings.csv` and, written last,
-        `NAME.json`.
+        `NAME_anomaly.nii.gz`, `NAME_findings.nii.gz`, `NAME_findings.csv` and `NAME.json`, which
+        records size and checksum of the others.
 
     Raises
     ------
     InputError
         If a file cannot be written.
     """
-    name = name or anomaly.volume.name
-    paths = ResultPaths.of(folder, name)
-    folder.mkdir(parents=True, exist_ok=True)
-    if not map_written:
-        write_volume(paths.anomaly, anomaly.scores, anomaly.volume)
-    write_volume(paths.findings, labels, anomaly.volume)
-    write_findings_csv(paths.table, findings)
+    with writing_results(folder, anomaly, name) as finish:
+        finish(labels, findings, false_positive_rate, extra)
+    return list(ResultPaths.of(folder, name or anomaly.volume.name))
+
+
+def _report(
+    name: str, anomaly: AnomalyMap, findings: Sequence[Finding], false_positive_rate: float
+) -> dict[str, Any]:
+    """Return what the JSON file of a case says."""
     model = anomaly.model
     shift = measure_shift(anomaly.level, model.levels)
-    report = {
+    return {
         "case": name,
         "scan": None if anomaly.volume.path is None else str(anomaly.volume.path),
         "notice": RESEARCH_USE,
@@ -127,7 +170,4 @@ def write_results(
         "domain_shift": {"median_rate": shift.median_rate, "warning": shift.warning},
         "findings": [dataclasses.asdict(finding) for finding in findings],
         "seconds": anomaly.seconds,
-        **(extra or {}),
     }
-    write_json(paths.report, report)
-    return list(paths)
