@@ -56,5 +56,5 @@ def _clear() -> None:
     typer.echo(f"{free / 1e9:.2f} GB freed in {cache.folder.parent}.")
     kept = cache.usage().in_use
     if kept:
-        scans = "scan is" if kept == 1 else "scans are"
-        typer.echo(f"The embeddings of {kept} {scans} in use by another run and were kept.")
+        scans, whose = ("scan is", "its") if kept == 1 else ("scans are", "their")
+        typer.echo(f"{kept} {scans} in use by another run; {whose} embeddings were kept.")

@@ -151,13 +151,26 @@ def save_image(path: Path, image: sitk.Image) -> None:
         compressed = plain.suffix not in (".nii", ".mhd")
         sitk.WriteImage(image, str(plain), useCompression=compressed)
     except RuntimeError as error:
-        # SimpleITK does not say why; what is left on the disk does.
-        full = shutil.disk_usage(path.parent).free < _FULL_BYTES
-        number = errno.ENOSPC if full else errno.EIO
-        raise OSError(number, os.strerror(number)) from error
+        raise _failure(path.parent) from error
+    # Of a .nii cut off by a full disk SimpleITK says nothing.
+    if plain.suffix == ".nii" and plain.stat().st_size < _voxel_bytes(image):
+        raise _failure(path.parent)
     if plain != path:
         _compress(plain, path)
         plain.unlink()
+
+
+def _failure(folder: Path) -> OSError:
+    """Return why a file could not be written: SimpleITK does not say it, the disk's room does."""
+    full = shutil.disk_usage(folder).free < _FULL_BYTES
+    number = errno.ENOSPC if full else errno.EIO
+    return OSError(number, os.strerror(number))
+
+
+def _voxel_bytes(image: sitk.Image) -> int:
+    """Return what the voxels of an image take uncompressed, its header aside."""
+    numbers = image.GetNumberOfPixels() * image.GetNumberOfComponentsPerPixel()
+    return int(numbers * image.GetSizeOfPixelComponent())
 
 
 def _written_name(path: Path) -> str:
