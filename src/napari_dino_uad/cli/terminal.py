@@ -193,21 +193,21 @@ def writable_folder(folder: Path) -> Path:
     Raises
     ------
     InputError
-        If the path is a file.
-    OSError
-        If the folder cannot be created or written to.
+        If the path is a file, or the folder cannot be created or written to.
     """
     import tempfile
 
+    from napari_dino_uad.core.atomic import writing
     from napari_dino_uad.core.temporary import sweep
 
     if folder.exists() and not folder.is_dir():
         raise InputError(f"Expected a folder for the results, got the file {folder}; name another.")
-    folder.mkdir(parents=True, exist_ok=True)
-    # What killed runs left there, whether this one writes anything or not.
-    sweep(folder)
-    with tempfile.TemporaryFile(dir=folder):
-        pass
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        # Leftovers of killed runs go, whether this run writes anything or not.
+        sweep(folder)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
     return folder
 
 
@@ -217,9 +217,8 @@ def writable_file(path: Path, suffix: str) -> Path:
     Raises
     ------
     InputError
-        If the file has another suffix or the path is a folder.
-    OSError
-        If its folder cannot be created or written to.
+        If the file has another suffix, the path is a folder, or its folder cannot be created or
+        written to.
     """
     if path.suffix != suffix:
         raise InputError(f"The file must end in {suffix}, got {path.name}; rename it.")

@@ -249,7 +249,7 @@ def _read_images(files: list[Path], folder: Path, allow_constant: bool) -> Volum
 
 
 def write_volume(path: Path | str, array: NDArray[Any], like: Volume) -> None:
-    """Write an array on the grid of a scan's file, under a temporary name first.
+    """Write an array on the grid of a scan's file, whole or not at all.
 
     Parameters
     ----------
