@@ -144,7 +144,9 @@ def download_weights(spec: BackboneSpec, folder: Path) -> Generator[Progress, No
     return final
 
 
-def _download_or_copy(spec: BackboneSpec, partial: Path, final: Path) -> Generator[Progress, None, None]:
+def _download_or_copy(
+    spec: BackboneSpec, partial: Path, final: Path
+) -> Generator[Progress, None, None]:
     """Download weights, or copy them from the hub's cache, and move them to their final name."""
     partial.mkdir(exist_ok=True)
     cached = cached_weights(spec)

@@ -12,7 +12,14 @@ from xxhash import xxh3_128
 from napari_dino_uad.core.atomic import write_json
 from napari_dino_uad.core.strict_json import read_json
 
-__all__ = ["are_as_recorded", "read_object", "read_sealed", "record_files", "sealed", "write_sealed"]
+__all__ = [
+    "are_as_recorded",
+    "read_object",
+    "read_sealed",
+    "record_files",
+    "sealed",
+    "write_sealed",
+]
 
 # Of our own files the largest have some megabytes.
 _LARGEST_BYTES = 64_000_000
