@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from napari_dino_uad.core.errors import InputError
 from napari_dino_uad.core.integrity import clean_values
+from napari_dino_uad.core.limits import check_grid, check_one_volume
 
 if TYPE_CHECKING:
     import SimpleITK as sitk
@@ -168,12 +169,9 @@ def volume_from_image(
     import SimpleITK as sitk
 
     dimension = image.GetDimension()
+    check_one_volume(name, image.GetSize())
+    check_grid(name, image.GetSpacing()[:3], image.GetOrigin()[:3], known=spacing_known)
     if dimension == 4:
-        if image.GetSize()[3] != 1:
-            raise InputError(
-                f"{name} has four dimensions ({image.GetSize()[3]} volumes), but one volume is "
-                "expected; save the one to look at to its own file."
-            )
         image = image[:, :, :, 0]
     elif dimension == 2:
         image = sitk.JoinSeries(image)

@@ -15,8 +15,15 @@ import numpy as np
 
 from napari_dino_uad.core.atomic import staged, writing
 from napari_dino_uad.core.errors import InputError
-from napari_dino_uad.core.formats import WRITABLE_SUFFIXES
-from napari_dino_uad.core.integrity import check_length, damaged
+from napari_dino_uad.core.formats import IMAGE_SUFFIXES, WRITABLE_SUFFIXES
+from napari_dino_uad.core.image_format import image_format, regular_file, unreadable
+from napari_dino_uad.core.integrity import damaged, wrong_length
+from napari_dino_uad.core.limits import check_grid, check_one_volume
+from napari_dino_uad.core.metaimage_header import read_metaimage_header
+from napari_dino_uad.core.nifti_header import check_nifti_length, read_nifti_header
+from napari_dino_uad.core.nrrd_header import read_nrrd_header
+from napari_dino_uad.core.png_file import check_png
+from napari_dino_uad.core.tiff_file import check_tiff
 
 if TYPE_CHECKING:
     import SimpleITK as sitk
@@ -50,33 +57,47 @@ def read_image(path: Path) -> sitk.Image:
     InputError
         If it is no image, empty, truncated, damaged, or in colour.
     """
-    import SimpleITK as sitk
-
-    if path.stat().st_size == 0:
-        raise InputError(f"{path.name} is empty; copy or export the file again.")
-    reader = sitk.ImageFileReader()
-    if path.suffix.lower() in (".mha", ".mhd"):
-        # Of this format alone SimpleITK knows the ending in small letters only.
-        reader.SetImageIO("MetaImageIO")
+    decoder = image_format(regular_file(path))
     try:
-        with _unpacked(path) as plain:
-            check_length(plain, path.name)
-            reader.SetFileName(str(plain))
-            image = reader.Execute()
+        if decoder == "MetaImageIO":
+            image = read_metaimage_header(path).read()
+        elif decoder == "NrrdImageIO":
+            image = read_nrrd_header(path).read()
+        else:
+            image = _decoded(path, decoder)
     except RuntimeError as error:
         if "orthonormal" in str(error):
             raise InputError(
                 f"{path.name} has axes that are not at right angles, as its header says; resample "
                 "it to a regular grid first."
             ) from error
-        beside = (
-            ", with its data file beside it" if path.suffix.lower() in (".mhd", ".nhdr") else ""
-        )
+        raise unreadable(path) from error
+    except OSError as error:
         raise InputError(
-            f"{path.name} cannot be read as an image; expected NIfTI, NRRD, MHA, DICOM, PNG or "
-            f"TIFF, whole and undamaged{beside}."
+            f"{path.name} cannot be read ({error.strerror}); check the file and the disk."
         ) from error
     return as_grey(image, path.name)
+
+
+def _decoded(path: Path, decoder: str) -> sitk.Image:
+    """Let SimpleITK decode a file that was checked."""
+    import SimpleITK as sitk
+
+    reader = sitk.ImageFileReader()
+    reader.SetImageIO(decoder)
+    with _unpacked(path, decoder) as plain:
+        if decoder == "PNGImageIO":
+            check_png(plain, path.name)
+        elif decoder == "TIFFImageIO":
+            check_tiff(plain, path.name)
+        elif decoder == "NiftiImageIO":
+            check_nifti_length(plain, path.name)
+        reader.SetFileName(str(plain))
+        reader.ReadImageInformation()
+        check_one_volume(path.name, reader.GetSize())
+        known = path.suffix.lower() not in IMAGE_SUFFIXES
+        check_grid(path.name, reader.GetSpacing()[:3], reader.GetOrigin()[:3], known=known)
+        return reader.Execute()
 
 
 def as_grey(image: sitk.Image, name: str) -> sitk.Image:
@@ -200,7 +221,7 @@ def _compress(plain: Path, packed: Path) -> None:
 
 
 @contextmanager
-def _unpacked(path: Path) -> Iterator[Path]:
+def _unpacked(path: Path, decoder: str) -> Iterator[Path]:
     """Give a file that SimpleITK need not decompress.
 
     It does so three times slower than ISA-L, and fills what is missing from a truncated file with
@@ -211,25 +232,39 @@ def _unpacked(path: Path) -> Iterator[Path]:
     InputError
         If a compressed NIfTI file is damaged, or there is no room to unpack it.
     """
-    from isal import igzip, igzip_lib
-
-    name = path.name.lower()
-    if not name.endswith((".nii", ".nii.gz")) or not _is_gzip(path):
+    if decoder != "NiftiImageIO" or (path.suffix.lower() == ".nii" and not _is_gzip(path)):
         yield path
         return
     with tempfile.TemporaryDirectory(prefix="napari-dino-uad-") as folder:
         plain = Path(folder) / "image.nii"
-        try:
-            with plain.open("wb") as target, igzip.open(path, "rb") as source:
-                shutil.copyfileobj(source, target, _CHUNK)
-        except (EOFError, igzip.BadGzipFile, igzip_lib.IsalError) as error:  # type: ignore[misc]  # its stub is no class
-            raise damaged(path.name) from error
-        except OSError as error:
-            raise InputError(
-                f"{path.name} cannot be unpacked in {folder} ({error.strerror}); free some space "
-                "there, or name another folder in the environment variable TMPDIR."
-            ) from error
+        _unpack(path, plain)
         yield plain
+
+
+def _unpack(path: Path, plain: Path) -> None:
+    """Unpack a NIfTI file as far as its header says; only a damaged one is longer."""
+    from isal import igzip, igzip_lib
+
+    try:
+        opened = igzip.open(path, "rb") if _is_gzip(path) else path.open("rb")
+        with plain.open("wb") as target, opened as source:
+            header = read_nifti_header(source, path.name)
+            source.seek(0)
+            expected = header.start + header.body
+            left = expected
+            while left and (chunk := source.read(min(_CHUNK, left))):
+                target.write(chunk)
+                left -= len(chunk)
+            # The checksum is looked at behind the last byte.
+            if left or source.read(1):
+                raise wrong_length(path.name, expected, expected - left if left else expected + 1)
+    except (EOFError, igzip.BadGzipFile, igzip_lib.IsalError) as error:  # type: ignore[misc]  # its stub is no class
+        raise damaged(path.name) from error
+    except OSError as error:
+        raise InputError(
+            f"{path.name} cannot be unpacked in {plain.parent} ({error.strerror}); free some space "
+            "there, or name another folder in the environment variable TMPDIR."
+        ) from error
 
 
 def _is_gzip(path: Path) -> bool:
