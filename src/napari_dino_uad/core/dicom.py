@@ -12,8 +12,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_dino_uad.core.dicom_pixels import check_dicom
 from napari_dino_uad.core.errors import InputError
 from napari_dino_uad.core.formats import DICOM_SUFFIXES, IMAGE_SUFFIXES, VOLUME_SUFFIXES
+from napari_dino_uad.core.image_format import regular_file
+from napari_dino_uad.core.limits import check_reading
 
 if TYPE_CHECKING:
     import SimpleITK as sitk
@@ -320,6 +323,9 @@ def read_series_image(
             f"The DICOM series {series.label} shows places several times (time points or "
             "repetitions), but one volume is expected; export one of them to its own folder."
         )
+    for file in map(Path, series.files):
+        (columns, rows, frames), value_bytes = check_dicom(regular_file(file), file.name)
+        check_reading(series.label, (columns, rows, frames * len(series.files)), 2 * value_bytes)
     try:
         if len(series.files) == 1:
             image = sitk.ReadImage(series.files[0], imageIO="GDCMImageIO")

@@ -45,7 +45,7 @@ def stack_files(folder: Path) -> list[Path]:
         (
             file
             for file in folder.iterdir()
-            if file.suffix.lower() in IMAGE_SUFFIXES and file.name[0] != "."
+            if file.suffix.lower() in IMAGE_SUFFIXES and file.name[0] != "." and file.is_file()
         ),
         key=natural_key,
     )

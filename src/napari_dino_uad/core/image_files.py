@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_dino_uad.core.atomic import staged, writing
+from napari_dino_uad.core.dicom_pixels import check_dicom
 from napari_dino_uad.core.errors import InputError
 from napari_dino_uad.core.formats import IMAGE_SUFFIXES, WRITABLE_SUFFIXES
 from napari_dino_uad.core.image_format import image_format, regular_file, unreadable
@@ -92,6 +93,8 @@ def _decoded(path: Path, decoder: str) -> sitk.Image:
             check_tiff(plain, path.name)
         elif decoder == "NiftiImageIO":
             check_nifti_length(plain, path.name)
+        else:
+            check_dicom(plain, path.name)
         reader.SetFileName(str(plain))
         reader.ReadImageInformation()
         check_one_volume(path.name, reader.GetSize())

@@ -10,7 +10,7 @@ from napari_dino_uad.core.formats import DICOM_SUFFIXES
 from napari_dino_uad.core.png_file import PNG_MAGIC
 from napari_dino_uad.core.tiff_file import TIFF_MAGICS
 
-__all__ = ["image_format", "regular_file", "unreadable"]
+__all__ = ["image_format", "is_folder", "regular_file", "unreadable"]
 
 # Formats by the name of SimpleITK's decoder.
 _BY_SUFFIX = {
@@ -22,6 +22,14 @@ _BY_SUFFIX = {
     ".mhd": "MetaImageIO",
     **dict.fromkeys(DICOM_SUFFIXES, "GDCMImageIO"),
 }
+
+
+def is_folder(path: Path) -> bool:
+    """Say whether a path is a folder; one that cannot be a path is none."""
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):
+        return False
 
 
 def regular_file(path: Path) -> Path:

@@ -18,7 +18,8 @@ _LARGEST = 1e18
 def damaged(name: str) -> InputError:
     """Return the error to raise for a file that is not whole."""
     return InputError(
-        f"{name} is truncated or damaged, but a whole file is expected; copy or download it again."
+        f"{name} cannot be read as an image; expected a whole file, got one that is truncated or "
+        "damaged; copy or download it again."
     )
 
 

@@ -67,11 +67,13 @@ def _physical_memory() -> int:
     if sys.platform == "win32":
         import ctypes
 
+        names = ("total", "free", "a", "b", "c", "d", "e")
+
         class Status(ctypes.Structure):
             _fields_ = [
                 ("length", ctypes.c_ulong),
                 ("load", ctypes.c_ulong),
-                *((name, ctypes.c_ulonglong) for name in ("total", "free", "a", "b", "c", "d", "e")),
+                *((name, ctypes.c_ulonglong) for name in names),
             ]
 
         status = Status(length=ctypes.sizeof(Status))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -83,7 +83,10 @@ def read_metaimage_header(path: Path) -> StoredVoxels:
     (channels,) = numbers(name, "channels", fields.get("ElementNumberOfChannels", "1"), 1, int)
     if not 1 <= channels <= _MOST_CHANNELS:
         raise bad_header(name, f"{channels} channels")
-    for key, usual in (("ElementToIntensityFunctionSlope", 1), ("ElementToIntensityFunctionOffset", 0)):
+    for key, usual in (
+        ("ElementToIntensityFunctionSlope", 1),
+        ("ElementToIntensityFunctionOffset", 0),
+    ):
         if key in fields and numbers(name, key, fields[key], 1) != [usual]:
             raise bad_header(name, f"{key} = {fields[key]}")
     kind = _need(name, fields, "ElementType").upper()
@@ -176,7 +179,9 @@ def _data_files(
 
 def _listed(path: Path, words: list[str], sizes: list[int], end: int) -> tuple[Path, ...]:
     """Read the list of data files that follows the header."""
-    if len(words) > 2 or (len(words) == 2 and words[1] not in (str(len(sizes) - 1), f"{len(sizes) - 1}D")):
+    if len(words) > 2 or (
+        len(words) == 2 and words[1] not in (str(len(sizes) - 1), f"{len(sizes) - 1}D")
+    ):
         raise bad_header(path.name, f"the data files {' '.join(words)!r}")
     with path.open("rb") as file:
         file.seek(end)
@@ -212,9 +217,8 @@ def _new_header(name: str, fields: dict[str, str], sizes: list[int], channels: i
         "ElementType": "MET_UCHAR",
         "ElementDataFile": "LOCAL",
     }
-    assert math.prod(sizes) > 0
     return "".join(f"{key} = {value}\n" for key, value in lines.items())
 
 
-def _plain(values: list[float]) -> str:
+def _plain(values: Sequence[float]) -> str:
     return " ".join(map(repr, values))

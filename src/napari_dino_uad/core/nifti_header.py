@@ -102,7 +102,7 @@ def read_nifti_header(file: BinaryIO, name: str) -> NiftiHeader:
     sizes = _sizes(name, field("8h", 40))
     bits = _bits(name, *field("2h", 70))
     start = _start(name, field("f", 108)[0])
-    _check_scale(name, *field("2f", 112), colour=bits == 24)
+    _check_scale(name, field("2f", 112), colour=bits == 24)
     _check_geometry(name, field, len(sizes))
     check_one_volume(name, sizes)
     check_reading(name, sizes[:4], bits / 8 + 4)
@@ -149,7 +149,8 @@ def _start(name: str, start: float) -> int:
     return int(start)
 
 
-def _check_scale(name: str, slope: float, intercept: float, colour: bool) -> None:
+def _check_scale(name: str, scale: tuple[float, ...], colour: bool) -> None:
+    slope, intercept = scale
     # A slope of 0 or NaN means that values stand as they are.
     scaled = slope != 0 and not math.isnan(slope)
     if scaled and not (math.isfinite(slope) and math.isfinite(intercept)):

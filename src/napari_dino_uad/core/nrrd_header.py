@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -117,7 +118,7 @@ def read_nrrd_header(path: Path) -> StoredVoxels:
     if code is None or encoding is None:
         raise bad_header(name, f"the type {fields['type']!r} encoded as {fields['encoding']!r}")
     channel_axis = _channel_axis(name, fields, count)
-    files = (path,)
+    files: tuple[Path, ...] = (path,)
     if "data file" in fields:
         files = _data_files(path, fields["data file"], sizes, end)
         end = 0
@@ -201,14 +202,16 @@ def _channel_axis(name: str, fields: dict[str, str], count: int) -> int | None:
     return found[0] if found else None
 
 
-def _order(name: str, fields: dict[str, str], code: str, encoding: str) -> str:
+def _order(name: str, fields: dict[str, str], code: str, encoding: str) -> Literal["<", ">", "="]:
     """Return the byte order as numpy writes it."""
-    order = {"little": "<", "big": ">"}.get(fields.get("endian", "").lower())
-    if order is None:
-        if ("endian" in fields or encoding != "text") and code[1] != "1":
-            raise bad_header(name, f"the byte order {fields.get('endian', '')!r}")
-        order = "="
-    return order  # type: ignore[return-value]
+    order = fields.get("endian", "").lower()
+    if order == "little":
+        return "<"
+    if order == "big":
+        return ">"
+    if (order or encoding != "text") and code[1] != "1":
+        raise bad_header(name, f"the byte order {order!r}")
+    return "="
 
 
 def _data_files(path: Path, value: str, sizes: list[int], end: int) -> tuple[Path, ...]:
@@ -266,7 +269,8 @@ def _new_header(
         _check_axes(name, "space directions", fields["space directions"], present, given)
         lines.append(f"space directions: {' '.join(vectors)}")
     if "space origin" in fields:
-        lines.append(f"space origin: {_vectors(name, 'space origin', fields['space origin'], 1)[0]}")
+        (origin,) = _vectors(name, "space origin", fields["space origin"], 1)
+        lines.append(f"space origin: {origin}")
     return "\n".join([*lines, "", ""])
 
 
@@ -281,9 +285,7 @@ def _number(name: str, key: str, word: str) -> str:
     return "nan" if word.lower() == "nan" else repr(numbers(name, key, word, 1)[0])
 
 
-def _check_axes(
-    name: str, key: str, text: str, present: list[bool], given: list[bool]
-) -> None:
+def _check_axes(name: str, key: str, text: str, present: list[bool], given: list[bool]) -> None:
     """Refuse a field that has nothing for an axis in space, which would count as 1 mm."""
     if len(present) != len(given) or not all(
         here for here, needed in zip(present, given, strict=True) if needed
@@ -293,7 +295,7 @@ def _check_axes(
 
 def _vectors(name: str, key: str, text: str, count: int) -> list[str]:
     """Check vectors such as (1,0,0), or none for an axis that does not lie in space."""
-    out = []
+    out: list[str] = []
     rest = text.strip()
     while rest and len(out) <= count:
         found = _VECTOR.match(rest)

@@ -39,7 +39,8 @@ def check_png(path: Path, name: str) -> None:
     from isal import isal_zlib
 
     data = path.read_bytes()
-    start, kinds = len(PNG_MAGIC), []
+    start = len(PNG_MAGIC)
+    kinds: list[bytes] = []
     while start < len(data) and kinds[-1:] != [b"IEND"]:
         if start + 12 > len(data):
             raise damaged(name)

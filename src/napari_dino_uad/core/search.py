@@ -8,6 +8,7 @@ from pathlib import Path
 from napari_dino_uad.core.dicom import is_dicom
 from napari_dino_uad.core.errors import InputError
 from napari_dino_uad.core.formats import DICOM_SUFFIXES, VOLUME_SUFFIXES, stack_files
+from napari_dino_uad.core.image_format import is_folder, regular_file
 
 __all__ = ["find_scans"]
 
@@ -35,10 +36,8 @@ def find_scans(paths: Sequence[Path | str], pattern: str | None = None) -> list[
     """
     out: list[Path] = []
     for path in map(Path, paths):
-        if not path.exists():
-            raise InputError(f"There is no file or folder {path}; check the path.")
-        if path.is_file():
-            out.append(path)
+        if not is_folder(path):
+            out.append(regular_file(path))
         elif pattern is not None:
             out += sorted(file for file in path.rglob(pattern) if file.name[0] != ".")
         else:

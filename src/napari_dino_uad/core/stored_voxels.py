@@ -93,9 +93,7 @@ class StoredVoxels:
     @property
     def size(self) -> tuple[int, ...]:
         """Voxels along x, y, z."""
-        return tuple(
-            size for axis, size in enumerate(self.sizes) if axis != self.channel_axis
-        )
+        return tuple(size for axis, size in enumerate(self.sizes) if axis != self.channel_axis)
 
     @property
     def channels(self) -> int:
@@ -232,9 +230,9 @@ def unpack(body: memoryview, encoding: str, most: int) -> bytes:
             with igzip.IGzipFile(fileobj=io.BytesIO(body)) as stream:
                 return stream.read(most)
         if encoding == "zlib":
-            one = igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_ZLIB)
-            out = one.decompress(body, max_length=most)
-            if len(out) < most and (not one.eof or one.unused_data):
+            single = igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_ZLIB)
+            out = single.decompress(body, max_length=most)
+            if len(out) < most and (not single.eof or single.unused_data):
                 raise EOFError
             return out
     except igzip_lib.IsalError as error:  # type: ignore[misc]  # its stub is no class
@@ -242,11 +240,11 @@ def unpack(body: memoryview, encoding: str, most: int) -> bytes:
     joined = b""
     rest: Any = body
     while rest and len(joined) < most:
-        stream = bz2.BZ2Decompressor()
-        joined += stream.decompress(rest, max_length=most - len(joined))
-        if not stream.eof and len(joined) < most:
+        one = bz2.BZ2Decompressor()
+        joined += one.decompress(rest, max_length=most - len(joined))
+        if not one.eof and len(joined) < most:
             raise EOFError
-        rest = stream.unused_data
+        rest = one.unused_data
     return joined
 
 
@@ -350,7 +348,7 @@ def files_beside(header: Path, names: Sequence[str]) -> tuple[Path, ...]:
         if not regular:
             raise InputError(
                 f"{header.name} cannot be read as an image: it is expected with its data file "
-                f"beside it, but {name[:80]!r} is missing or no regular file; copy the two together."
+                f"beside it, but {name[:80]!r} is missing or no regular file; copy both."
             )
         out.append(file)
     return tuple(out)

@@ -60,9 +60,7 @@ def check_tiff(path: Path, name: str) -> None:
     images = [page for page in pages if not page.get(_SUBFILE, (0,))[0] & 1]
     if not images:
         raise damaged(name)
-    kinds = {
-        tuple(page.get(tag, default) for tag, default in _KIND) for page in images
-    }
+    kinds = {tuple(page.get(tag, default) for tag, default in _KIND) for page in images}
     if len(kinds) > 1:
         raise InputError(
             f"{name} has pages of several sizes or types, but the slices of one scan are "
@@ -95,13 +93,14 @@ class _Pages:
         self._order = "<" if head[:2] == b"II" else ">"
         self._big = head[:4] in (b"II+\0", b"MM\0+")
         self._pointer = "Q" if self._big else "I"
-        self._first = struct.unpack_from(
-            self._order + self._pointer, head, 8 if self._big else 4
-        )[0]
+        self._first = struct.unpack_from(self._order + self._pointer, head, 8 if self._big else 4)[
+            0
+        ]
 
     def read(self) -> list[dict[int, tuple[int, ...]]]:
         """Return the values of the tags that are used, for each page."""
-        place, seen, pages = self._first, set(), []
+        place, pages = self._first, []
+        seen: set[int] = set()
         while place:
             if place in seen or len(seen) == _MOST_PAGES:
                 raise damaged(self._name)

@@ -39,6 +39,7 @@ from napari_dino_uad.core.geometry import (
     volume_from_image,
 )
 from napari_dino_uad.core.image_files import as_grey, read_image, write_image
+from napari_dino_uad.core.image_format import is_folder, regular_file
 from napari_dino_uad.core.search import find_scans
 
 if TYPE_CHECKING:
@@ -91,10 +92,9 @@ def read_volume(
         If there is no scan, it is damaged, in colour, of four dimensions, or without contrast.
     """
     path = Path(path)
-    if path.is_dir():
+    if is_folder(path):
         return _read_folder(path, series, allow_constant)
-    if not path.is_file():
-        raise InputError(f"There is no file or folder {path}; check the path.")
+    regular_file(path)
     if series is not None:
         raise InputError(
             f"A series can be chosen from a folder only, but {path.name} is a file; give the "
@@ -158,8 +158,7 @@ def read_stack(paths: Sequence[Path | str], *, allow_constant: bool = False) -> 
     """
     files = [Path(path) for path in paths]
     for file in files:
-        if not file.is_file():
-            raise InputError(f"There is no file {file}; check the path.")
+        regular_file(file)
     if files and all(is_dicom(file) for file in files):
         found = series_of_files(files)
         return read_series(

@@ -1,0 +1,264 @@
+"""The pixel data of a DICOM file: whether it is as long as the header says.
+
+GDCM fills what is missing with whatever lay in memory. The elements of the file are walked here
+as far as the pixels; their values are left to GDCM.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from napari_dino_uad.core.errors import InputError
+from napari_dino_uad.core.integrity import damaged, wrong_length
+from napari_dino_uad.core.limits import check_reading
+
+__all__ = ["check_dicom"]
+
+_IMPLICIT = "1.2.840.10008.1.2"
+_BIG_ENDIAN = "1.2.840.10008.1.2.2"
+_DEFLATED = "1.2.840.10008.1.2.1.99"
+
+# Explicit types whose length has four bytes.
+_LONG = (b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV")
+
+_UNDEFINED = 0xFFFFFFFF
+_ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
+_SYNTAX, _PIXELS = 0x00020010, 0x7FE00010
+_SAMPLES, _FRAMES, _ROWS, _COLUMNS, _BITS = (
+    0x00280002, 0x00280008, 0x00280010, 0x00280011, 0x00280100,
+)  # fmt: skip
+_USED = (_SYNTAX, _SAMPLES, _FRAMES, _ROWS, _COLUMNS, _BITS)
+
+# Sequences within sequences; real files have a handful.
+_DEEPEST = 32
+_MOST_FRAMES = 1 << 20
+
+# Bytes that one byte of a file that is compressed as a whole may stand for.
+_MOST_DEFLATED = 64
+
+# Compressed pixels of these begin and end with markers of their own.
+_JPEG = "1.2.840.10008.1.2.4."
+_JPEG_2000 = tuple(f"{_JPEG}{number}" for number in (90, 91, 92, 93, 201, 202, 203))
+_MARKED = tuple(f"{_JPEG}{number}" for number in (50, 51, 57, 70, 80, 81))
+
+
+@dataclass
+class _Walk:
+    """A place in the elements of a file."""
+
+    data: memoryview
+    name: str
+    place: int
+    explicit: bool
+    order: str
+    values: dict[int, bytes] = field(default_factory=dict)
+
+    def element(self) -> tuple[int, int]:
+        """Step over one element's head; return its tag and the length of its value."""
+        group, number = self.unpack("HH")
+        tag = group << 16 | number
+        if group == 0xFFFE or not self.explicit:
+            return tag, self.unpack("I")[0]
+        kind = bytes(self.data[self.place : self.place + 2])
+        self.place += 2
+        if not (kind.isalpha() and kind.isupper()):
+            raise damaged(self.name)
+        if kind in _LONG:
+            self.place += 2
+            return tag, self.unpack("I")[0]
+        return tag, self.unpack("H")[0]
+
+    def unpack(self, form: str) -> tuple[int, ...]:
+        end = self.place + struct.calcsize("=" + form)
+        if end > len(self.data):
+            raise damaged(self.name)
+        out = struct.unpack_from(self.order + form, self.data, self.place)
+        self.place = end
+        return out
+
+    def skip(self, length: int) -> None:
+        if self.place + length > len(self.data):
+            raise damaged(self.name)
+        self.place += length
+
+    def skip_sequence(self, depth: int = 0) -> None:
+        """Step over items up to the end of a sequence of undefined length."""
+        if depth > _DEEPEST:
+            raise damaged(self.name)
+        while True:
+            tag, length = self.element()
+            if tag == _SEQUENCE_END:
+                return
+            if tag != _ITEM:
+                raise damaged(self.name)
+            if length != _UNDEFINED:
+                self.skip(length)
+                continue
+            while True:
+                tag, length = self.element()
+                if tag == _ITEM_END:
+                    break
+                if length == _UNDEFINED:
+                    self.skip_sequence(depth + 1)
+                else:
+                    self.skip(length)
+
+
+def check_dicom(path: Path, name: str) -> tuple[tuple[int, int, int], int]:
+    """Refuse a DICOM file whose pixel data are not as many as its header says.
+
+    Parameters
+    ----------
+    path : Path
+        A regular file.
+    name : str
+        What the user calls it.
+
+    Returns
+    -------
+    size : tuple of int
+        (columns, rows, frames).
+    value_bytes : int
+        Of a voxel, all its channels together.
+
+    Raises
+    ------
+    InputError
+        If it is truncated, too long, damaged, or does not fit into memory.
+    """
+    import mmap
+
+    with path.open("rb") as file:
+        if path.stat().st_size < 8:
+            raise damaged(name)
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as whole:
+            data = memoryview(whole)
+            try:
+                return _check(data, name)
+            finally:
+                data.release()
+
+
+def _check(data: memoryview, name: str) -> tuple[tuple[int, int, int], int]:
+    walk = _begin(data, name)
+    length = _walk_to_pixels(walk)
+    syntax = _text(walk.values.get(_SYNTAX, b""))
+    rows, columns, bits = (_number(walk, tag) for tag in (_ROWS, _COLUMNS, _BITS))
+    samples = _number(walk, _SAMPLES, 1)
+    frames_text = _text(walk.values.get(_FRAMES, b"")) or "1"
+    if not frames_text.isdecimal() or not 1 <= int(frames_text) <= _MOST_FRAMES:
+        raise damaged(name)
+    frames = int(frames_text)
+    if min(rows, columns, samples) < 1 or bits not in (1, 8, 12, 16, 32, 64):
+        raise damaged(name)
+    size, value_bytes = (columns, rows, frames), samples * max(1, bits // 8)
+    check_reading(name, size, 2 * value_bytes)
+    if length == _UNDEFINED:
+        if not syntax.startswith("1.2.840.10008.1.2.") or syntax in (_BIG_ENDIAN, _DEFLATED):
+            raise damaged(name)
+        _check_fragments(walk, syntax, frames)
+        return size, value_bytes
+    needed = (rows * columns * samples * frames * bits + 7) // 8
+    # Values have an even length; some writers pad them to four bytes.
+    if not needed <= length <= -(-needed // 4) * 4:
+        raise wrong_length(name, needed, length)
+    if walk.place + length > len(walk.data):
+        raise damaged(name)
+    return size, value_bytes
+
+
+def _begin(data: memoryview, name: str) -> _Walk:
+    """Read the file's own group of elements, which says how the others are written."""
+    if bytes(data[128:132]) != b"DICM":
+        # An old file without it: implicit, or explicit where two letters follow the first tag.
+        explicit = bytes(data[4:6]).isalpha() and bytes(data[4:6]).isupper()
+        return _Walk(data, name, 0, explicit, "<")
+    walk = _Walk(data, name, 132, True, "<")
+    while bytes(walk.data[walk.place : walk.place + 2]) == b"\x02\0":
+        tag, length = walk.element()
+        start = walk.place
+        walk.skip(length)
+        if tag == _SYNTAX:
+            walk.values[tag] = bytes(walk.data[start : walk.place])
+    syntax = _text(walk.values.get(_SYNTAX, b""))
+    walk.explicit = syntax != _IMPLICIT
+    walk.order = ">" if syntax == _BIG_ENDIAN else "<"
+    if syntax == _DEFLATED:
+        walk.data, walk.place = memoryview(_inflated(walk)), 0
+    return walk
+
+
+def _inflated(walk: _Walk) -> bytes:
+    """Unpack the elements of a file that is compressed as a whole."""
+    stream = zlib.decompressobj(-zlib.MAX_WBITS)
+    try:
+        # Nothing says how long they are; scans shrink to a half or a third.
+        out = stream.decompress(walk.data[walk.place :], _MOST_DEFLATED * len(walk.data))
+    except zlib.error as error:
+        raise damaged(walk.name) from error
+    if not stream.eof:
+        raise damaged(walk.name)
+    return out
+
+
+def _walk_to_pixels(walk: _Walk) -> int:
+    """Step over the elements up to the pixel data; return its length."""
+    last = 0
+    while True:
+        if walk.place >= len(walk.data):
+            raise InputError(
+                f"{walk.name} cannot be read as an image: expected DICOM with pixel data, but it "
+                "has none; export the scan again."
+            )
+        tag, length = walk.element()
+        # They are sorted; what is not was damaged.
+        if tag <= last:
+            raise damaged(walk.name)
+        last = tag
+        if tag == _PIXELS:
+            return length
+        if length == _UNDEFINED:
+            walk.skip_sequence()
+            continue
+        start = walk.place
+        walk.skip(length)
+        if tag in _USED:
+            walk.values[tag] = bytes(walk.data[start : walk.place])
+
+
+def _number(walk: _Walk, tag: int, default: int | None = None) -> int:
+    value = walk.values.get(tag, b"")
+    if not value and default is not None:
+        return default
+    if len(value) != 2:
+        raise damaged(walk.name)
+    return int(struct.unpack(walk.order + "H", value)[0])
+
+
+def _text(value: bytes) -> str:
+    return value.decode("latin-1").strip(" \0")
+
+
+def _check_fragments(walk: _Walk, syntax: str, frames: int) -> None:
+    """Follow the pieces of compressed pixels to the end of their sequence."""
+    pieces: list[memoryview] = []
+    while True:
+        tag, length = walk.element()
+        if tag == _SEQUENCE_END:
+            break
+        if tag != _ITEM or length == _UNDEFINED:
+            raise damaged(walk.name)
+        start = walk.place
+        walk.skip(length)
+        pieces.append(walk.data[start : walk.place])
+    # The first piece is a table of places, which may be empty.
+    if len(pieces) - 1 < frames:
+        raise wrong_length(walk.name, frames, max(0, len(pieces) - 1))
+    if syntax in (*_MARKED, *_JPEG_2000) and frames == 1:
+        begin = b"\xff\x4f" if syntax in _JPEG_2000 else b"\xff\xd8"
+        last = bytes(pieces[-1][-4:]).rstrip(b"\0")
+        if bytes(pieces[1][:2]) != begin or last[-2:] != b"\xff\xd9":
+            raise damaged(walk.name)
