@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_dino_uad.core.dicom_pixels import check_dicom
+from napari_dino_uad.core.dicom_pixels import check_dicom, check_dicom_header
 from napari_dino_uad.core.errors import InputError
 from napari_dino_uad.core.formats import DICOM_SUFFIXES, IMAGE_SUFFIXES, VOLUME_SUFFIXES
 from napari_dino_uad.core.image_format import regular_file
@@ -186,8 +186,9 @@ def _header(file: Path) -> _Slice | None:
     reader.SetImageIO("GDCMImageIO")
     reader.SetFileName(str(file))
     try:
+        check_dicom_header(file, file.name)
         reader.ReadImageInformation()
-    except RuntimeError:
+    except (InputError, RuntimeError):
         return None
     tags = {key: _text(reader.GetMetaData(key)) for key in reader.GetMetaDataKeys()}
     origin = np.asarray(reader.GetOrigin(), dtype=np.float64)

@@ -6,8 +6,11 @@ as far as the pixels; their values are left to GDCM.
 
 from __future__ import annotations
 
+import mmap
 import struct
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,7 +18,7 @@ from napari_dino_uad.core.errors import InputError
 from napari_dino_uad.core.integrity import damaged, wrong_length
 from napari_dino_uad.core.limits import check_reading
 
-__all__ = ["check_dicom"]
+__all__ = ["check_dicom", "check_dicom_header"]
 
 _IMPLICIT = "1.2.840.10008.1.2"
 _BIG_ENDIAN = "1.2.840.10008.1.2.2"
@@ -24,13 +27,25 @@ _DEFLATED = "1.2.840.10008.1.2.1.99"
 # Explicit types whose length has four bytes.
 _LONG = (b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV")
 
+# GDCM never comes back from some others.
+_TYPES = (
+    *_LONG, b"AE", b"AS", b"AT", b"CS", b"DA", b"DS", b"DT", b"FD", b"FL", b"IS", b"LO", b"LT",
+    b"PN", b"SH", b"SL", b"SS", b"ST", b"TM", b"UI", b"UL", b"US",
+)  # fmt: skip
+
 _UNDEFINED = 0xFFFFFFFF
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 _SYNTAX, _PIXELS = 0x00020010, 0x7FE00010
-_SAMPLES, _FRAMES, _ROWS, _COLUMNS, _BITS = (
-    0x00280002, 0x00280008, 0x00280010, 0x00280011, 0x00280100,
+_SAMPLES, _COLOURS, _FRAMES, _ROWS, _COLUMNS, _BITS = (
+    0x00280002, 0x00280004, 0x00280008, 0x00280010, 0x00280011, 0x00280100,
 )  # fmt: skip
-_USED = (_SYNTAX, _SAMPLES, _FRAMES, _ROWS, _COLUMNS, _BITS)
+_USED = (_SYNTAX, _SAMPLES, _COLOURS, _FRAMES, _ROWS, _COLUMNS, _BITS)
+
+# What the numbers of a pixel mean; what GDCM does not know it turns from light to dark.
+_KNOWN_COLOURS = (
+    "MONOCHROME1", "MONOCHROME2", "PALETTE COLOR", "RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT",
+    "YBR_RCT", "YBR_PARTIAL_420", "YBR_PARTIAL_422",
+)  # fmt: skip
 
 # Sequences within sequences; real files have a handful.
 _DEEPEST = 32
@@ -64,7 +79,7 @@ class _Walk:
             return tag, self.unpack("I")[0]
         kind = bytes(self.data[self.place : self.place + 2])
         self.place += 2
-        if not (kind.isalpha() and kind.isupper()):
+        if kind not in _TYPES:
             raise damaged(self.name)
         if kind in _LONG:
             self.place += 2
@@ -129,15 +144,38 @@ def check_dicom(path: Path, name: str) -> tuple[tuple[int, int, int], int]:
     InputError
         If it is truncated, too long, damaged, or does not fit into memory.
     """
-    import mmap
+    with _opened(path, name) as data:
+        return _check(data, name)
 
+
+def check_dicom_header(path: Path, name: str) -> None:
+    """Refuse a DICOM file without pixel data, or whose elements cannot be followed up to them.
+
+    Parameters
+    ----------
+    path : Path
+        A regular file.
+    name : str
+        What the user calls it.
+
+    Raises
+    ------
+    InputError
+        If it is that.
+    """
+    with _opened(path, name) as data:
+        _walk_to_pixels(_begin(data, name))
+
+
+@contextmanager
+def _opened(path: Path, name: str) -> Iterator[memoryview]:
     with path.open("rb") as file:
         if path.stat().st_size < 8:
             raise damaged(name)
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as whole:
             data = memoryview(whole)
             try:
-                return _check(data, name)
+                yield data
             finally:
                 data.release()
 
@@ -152,6 +190,9 @@ def _check(data: memoryview, name: str) -> tuple[tuple[int, int, int], int]:
     if not frames_text.isdecimal() or not 1 <= int(frames_text) <= _MOST_FRAMES:
         raise damaged(name)
     frames = int(frames_text)
+    colours = _text(walk.values.get(_COLOURS, b"MONOCHROME2"))
+    if colours not in _KNOWN_COLOURS:
+        raise damaged(name)
     if min(rows, columns, samples) < 1 or bits not in (1, 8, 12, 16, 32, 64):
         raise damaged(name)
     size, value_bytes = (columns, rows, frames), samples * max(1, bits // 8)

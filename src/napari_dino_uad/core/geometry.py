@@ -43,6 +43,10 @@ _SLICE_AXES = {
 }
 
 
+# Cosines of axes that should be at right angles, rounded in headers to two digits.
+_LEAST_RIGHT = 0.02
+
+
 @dataclass(frozen=True)
 class FileGrid:
     """A file's own geometry, and how its array was turned onto canonical axes.
@@ -185,6 +189,11 @@ def volume_from_image(
     if abs(np.linalg.det(directions)) < 1e-6:
         raise InputError(
             f"{name} has axes that do not span space, so its header is damaged; export it again."
+        )
+    if np.abs(directions.T @ directions - np.eye(3)).max() > _LEAST_RIGHT:
+        raise InputError(
+            f"{name} has axes that are not at right angles, as its header says; resample it to a "
+            "regular grid first."
         )
     stored = sitk.GetArrayViewFromImage(image)
     thin = [axis for axis in range(3) if stored.shape[axis] == 1]

@@ -25,6 +25,7 @@ __all__ = [
     "check_one_volume",
     "check_reading",
     "memory_limit",
+    "needed_for_map",
 ]
 
 #: Ten nanometres: finer than any light microscope.
@@ -53,6 +54,16 @@ MEMORY_SHARE = 0.8
 # Bytes of a voxel that reading holds at once beside those of the file: single precision, twice
 # where NaN is replaced.
 _READING_BYTES = 4
+
+# Bytes of an input pixel: some batches of three channels, and what a network makes of one.
+_INPUT_BYTES = 250
+
+# Pixels of the input in a patch, at least, and bytes of a patch in the maps of all slices.
+_PATCH_PIXELS = 64
+_PATCH_BYTES = 16
+
+# Bytes of a voxel beside its own: foreground, scores, findings and what is written of them.
+_MAP_BYTES = 16
 
 _GIB = 1 << 30
 
@@ -108,6 +119,25 @@ def check_memory(needed: float, what: str, advice: str) -> None:
             f"{what} needs {needed / _GIB:.1f} GiB of memory, but at most {limit / _GIB:.1f} GiB "
             f"of this machine's memory are expected; {advice}."
         )
+
+
+def needed_for_map(shape: Sequence[int], input_pixels: float) -> float:
+    """Estimate the memory that input, patches and map of a scan need, in bytes.
+
+    Parameters
+    ----------
+    shape : sequence of int
+        (slices, rows, cols).
+    input_pixels : float
+        Pixels of the network's input for one slice.
+    """
+    slices, rows, cols = shape
+    patches = input_pixels / _PATCH_PIXELS
+    return (
+        _INPUT_BYTES * input_pixels
+        + _PATCH_BYTES * slices * patches
+        + _MAP_BYTES * slices * rows * cols
+    )
 
 
 def check_reading(name: str, size: Sequence[int], value_bytes: float) -> None:

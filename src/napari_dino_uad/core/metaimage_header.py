@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from difflib import get_close_matches
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +46,16 @@ _SAME = (
     ("TransformMatrix", "Rotation", "Orientation"),
     ("Offset", "Position", "Origin"),
 )
+
+_KNOWN = (
+    *(key for same in _SAME for key in same),
+    "AcquisitionDate", "AnatomicalOrientation", "BinaryData", "CenterOfRotation", "Color",
+    "Comment", "CompressedData", "CompressedDataSize", "DimSize", "DistanceUnits",
+    "ElementDataFile", "ElementMax", "ElementMin", "ElementNBits", "ElementNumberOfChannels",
+    "ElementSize", "ElementSpacing", "ElementToIntensityFunctionOffset",
+    "ElementToIntensityFunctionSlope", "ElementType", "HeaderSize", "HeaderSizePerSlice", "ID",
+    "Modality", "NDims", "Name", "ObjectSubType", "ObjectType", "ParentID", "SequenceID",
+)  # fmt: skip
 
 _MOST_CHANNELS = 1024
 
@@ -132,6 +143,9 @@ def _fields(path: Path) -> tuple[dict[str, str], int]:
             key = next((same[0] for same in _SAME if key in same), key)
             if fields.setdefault(key, value) != value:
                 raise bad_header(path.name, f"{key!r} twice")
+            if key not in _KNOWN and "|" not in key and get_close_matches(key, _KNOWN, 1, 0.8):
+                # A damaged key would count as one that is not there.
+                raise bad_header(path.name, f"the key {key!r}")
             if key == "ElementDataFile":
                 return fields, file.tell()
     raise InputError(

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from napari_dino_uad.core.crop import tight_box
 from napari_dino_uad.core.errors import InputError
+from napari_dino_uad.core.limits import check_memory, needed_for_map
 from napari_dino_uad.core.padding import find_padding
 
 if TYPE_CHECKING:
@@ -433,13 +434,14 @@ def _patch_shares(pixels: int, content: int, padded: int, stride: int) -> NDArra
     stride : int
         Input pixels in a patch.
     """
-    import torch
-    import torch.nn.functional as F
-
-    # Resizing, padding and averaging are linear, so applying them to unit vectors gives the matrix.
-    units = torch.eye(pixels)[:, None]
-    resized = F.pad(F.adaptive_avg_pool1d(units, content), (0, padded - content))
-    return np.ascontiguousarray(F.avg_pool1d(resized, stride)[:, 0].T.numpy())
+    # Adaptive pooling, whose windows may overlap, then the mean over each patch. This equals the
+    # result of torch for unit vectors, which take gigabytes for a wide image.
+    shares = np.zeros((padded // stride, pixels), dtype=np.float32)
+    for place in range(min(content, len(shares) * stride)):
+        first, last = place * pixels // content, -(-(place + 1) * pixels // content)
+        shares[place // stride, first:last] += np.float32(1) / np.float32(last - first)
+    shares /= np.float32(stride)
+    return shares
 
 
 @lru_cache(maxsize=32)
@@ -571,13 +573,15 @@ def prepare(volume: Volume, preprocessing: Preprocessing) -> PreparedScan:
     Raises
     ------
     InputError
-        If the volume is a single 2D image and the plane is not axial.
+        If the volume is a single 2D image and the plane is not axial, or the scan needs more
+        memory than the machine has.
     """
     if volume.is_2d and preprocessing.plane != "axial":
         raise InputError(
             f"{volume.name} is a single 2D image, which has no {preprocessing.plane} plane; "
             "use a model of the axial plane."
         )
+    _check_memory(volume, preprocessing)
     slices = to_plane(volume.array, preprocessing.plane)
     scale = IntensityScale.of(volume.array, preprocessing)
     if scale.padding is not None:
@@ -593,6 +597,23 @@ def prepare(volume: Volume, preprocessing: Preprocessing) -> PreparedScan:
         foreground=foreground,
         spacing_mm=_spacing(volume, preprocessing),
         preprocessing=preprocessing,
+    )
+
+
+def _check_memory(volume: Volume, preprocessing: Preprocessing) -> None:
+    """Refuse a scan whose input, patches and map do not fit into memory.
+
+    What makes them large is not the number of voxels, but edges of very different lengths.
+    """
+    shape = to_plane(volume.array, preprocessing.plane).shape
+    spacing = plane_spacing_mm(volume, preprocessing.plane)
+    edges_mm = shape[1] * spacing[1], shape[2] * spacing[2]
+    ratio = max(edges_mm) / min(edges_mm)
+    check_memory(
+        needed_for_map(shape, preprocessing.input_size**2 * ratio),
+        f"Analysing {volume.name}, with {preprocessing.plane} slices of "
+        f"{edges_mm[0]:g} x {edges_mm[1]:g} {'mm' if volume.spacing_known else 'pixels'},",
+        "check its spacing, crop it, or use a model with a smaller input",
     )
 
 
