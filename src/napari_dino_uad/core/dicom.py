@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_dino_uad.core.dicom_pixels import check_dicom, check_dicom_header
+from napari_dino_uad.core.dicom_pixels import check_dicom, holds_pixels
 from napari_dino_uad.core.errors import InputError
 from napari_dino_uad.core.formats import DICOM_SUFFIXES, IMAGE_SUFFIXES, VOLUME_SUFFIXES
 from napari_dino_uad.core.image_format import regular_file
+from napari_dino_uad.core.integrity import damaged
 from napari_dino_uad.core.limits import check_reading
 
 if TYPE_CHECKING:
@@ -109,6 +110,11 @@ def is_dicom(path: Path) -> bool:
     """Say whether a file is DICOM by its ending or, where it has none, by its content."""
     if path.name.lower().endswith(DICOM_SUFFIXES):
         return True
+    return _has_magic(path)
+
+
+def _has_magic(path: Path) -> bool:
+    """Say whether a file begins as DICOM files do."""
     try:
         with path.open("rb") as file:
             return file.read(132)[128:] == b"DICM"
@@ -179,16 +185,32 @@ def series_of_files(files: Sequence[Path]) -> list[Series]:
 
 
 def _header(file: Path) -> _Slice | None:
-    """Read a file's header, or return None where it holds no image."""
+    """Read a file's header, or return None where it holds no image.
+
+    Raises
+    ------
+    InputError
+        If it is DICOM, but damaged.
+    """
     import SimpleITK as sitk
 
     reader = sitk.ImageFileReader()
     reader.SetImageIO("GDCMImageIO")
     reader.SetFileName(str(file))
     try:
-        check_dicom_header(file, file.name)
+        holds = holds_pixels(file, file.name)
+    except InputError:
+        if _has_magic(file):
+            # Left out, a slice would be missing from the scan.
+            raise
+        return None
+    if not holds:
+        return None
+    try:
         reader.ReadImageInformation()
-    except (InputError, RuntimeError):
+    except RuntimeError as error:
+        if _has_magic(file):
+            raise damaged(file.name) from error
         return None
     tags = {key: _text(reader.GetMetaData(key)) for key in reader.GetMetaDataKeys()}
     origin = np.asarray(reader.GetOrigin(), dtype=np.float64)

@@ -18,7 +18,7 @@ from napari_dino_uad.core.errors import InputError
 from napari_dino_uad.core.integrity import damaged, wrong_length
 from napari_dino_uad.core.limits import check_reading
 
-__all__ = ["check_dicom", "check_dicom_header"]
+__all__ = ["check_dicom", "holds_pixels"]
 
 _IMPLICIT = "1.2.840.10008.1.2"
 _BIG_ENDIAN = "1.2.840.10008.1.2.2"
@@ -58,6 +58,10 @@ _MOST_DEFLATED = 64
 _JPEG = "1.2.840.10008.1.2.4."
 _JPEG_2000 = tuple(f"{_JPEG}{number}" for number in (90, 91, 92, 93, 201, 202, 203))
 _MARKED = tuple(f"{_JPEG}{number}" for number in (50, 51, 57, 70, 80, 81))
+
+
+class _NoPixelsError(InputError):
+    """A DICOM file that is no image."""
 
 
 @dataclass
@@ -148,8 +152,8 @@ def check_dicom(path: Path, name: str) -> tuple[tuple[int, int, int], int]:
         return _check(data, name)
 
 
-def check_dicom_header(path: Path, name: str) -> None:
-    """Refuse a DICOM file without pixel data, or whose elements cannot be followed up to them.
+def holds_pixels(path: Path, name: str) -> bool:
+    """Say whether a DICOM file has pixel data; others are reports, plans or directories.
 
     Parameters
     ----------
@@ -161,10 +165,14 @@ def check_dicom_header(path: Path, name: str) -> None:
     Raises
     ------
     InputError
-        If it is that.
+        If its elements are damaged.
     """
     with _opened(path, name) as data:
-        _walk_to_pixels(_begin(data, name))
+        try:
+            _walk_to_pixels(_begin(data, name))
+        except _NoPixelsError:
+            return False
+    return True
 
 
 @contextmanager
@@ -200,15 +208,30 @@ def _check(data: memoryview, name: str) -> tuple[tuple[int, int, int], int]:
     if length == _UNDEFINED:
         if not syntax.startswith("1.2.840.10008.1.2.") or syntax in (_BIG_ENDIAN, _DEFLATED):
             raise damaged(name)
-        _check_fragments(walk, syntax, frames)
+        _check_fragments(walk, syntax, size)
+        _walk_to_end(walk)
         return size, value_bytes
     needed = (rows * columns * samples * frames * bits + 7) // 8
     # Values have an even length; some writers pad them to four bytes.
     if not needed <= length <= -(-needed // 4) * 4:
         raise wrong_length(name, needed, length)
-    if walk.place + length > len(walk.data):
-        raise damaged(name)
+    walk.skip(length)
+    _walk_to_end(walk)
     return size, value_bytes
+
+
+def _walk_to_end(walk: _Walk) -> None:
+    """Step over what follows the pixels: GDCM waits without end for the end of some bytes."""
+    last = _PIXELS
+    while walk.place < len(walk.data):
+        tag, length = walk.element()
+        if tag <= last:
+            raise damaged(walk.name)
+        last = tag
+        if length == _UNDEFINED:
+            walk.skip_sequence()
+        else:
+            walk.skip(length)
 
 
 def _begin(data: memoryview, name: str) -> _Walk:
@@ -250,7 +273,7 @@ def _walk_to_pixels(walk: _Walk) -> int:
     last = 0
     while True:
         if walk.place >= len(walk.data):
-            raise InputError(
+            raise _NoPixelsError(
                 f"{walk.name} cannot be read as an image: expected DICOM with pixel data, but it "
                 "has none; export the scan again."
             )
@@ -283,23 +306,51 @@ def _text(value: bytes) -> str:
     return value.decode("latin-1").strip(" \0")
 
 
-def _check_fragments(walk: _Walk, syntax: str, frames: int) -> None:
+def _check_fragments(walk: _Walk, syntax: str, size: tuple[int, int, int]) -> None:
     """Follow the pieces of compressed pixels to the end of their sequence."""
-    pieces: list[memoryview] = []
+    columns, rows, frames = size
+    pieces: list[tuple[int, int]] = []
     while True:
         tag, length = walk.element()
         if tag == _SEQUENCE_END:
             break
         if tag != _ITEM or length == _UNDEFINED:
             raise damaged(walk.name)
-        start = walk.place
+        pieces.append((walk.place, walk.place + length))
         walk.skip(length)
-        pieces.append(walk.data[start : walk.place])
     # The first piece is a table of places, which may be empty.
     if len(pieces) - 1 < frames:
         raise wrong_length(walk.name, frames, max(0, len(pieces) - 1))
-    if syntax in (*_MARKED, *_JPEG_2000) and frames == 1:
-        begin = b"\xff\x4f" if syntax in _JPEG_2000 else b"\xff\xd8"
-        last = bytes(pieces[-1][-4:]).rstrip(b"\0")
-        if bytes(pieces[1][:2]) != begin or last[-2:] != b"\xff\xd9":
+    if syntax not in (*_MARKED, *_JPEG_2000):
+        return
+    if frames == 1:
+        pieces[1:] = [(pieces[1][0], pieces[-1][1])]
+    if len(pieces) - 1 != frames:
+        return
+    for start, end in pieces[1:]:
+        image = bytes(walk.data[start:end])
+        sized = _size_of_jpeg_2000(image) if syntax in _JPEG_2000 else _size_of_jpeg(image)
+        if sized != (columns, rows) or not image.rstrip(b"\0").endswith(b"\xff\xd9"):
             raise damaged(walk.name)
+
+
+def _size_of_jpeg(image: bytes) -> tuple[int, int] | None:
+    """Read columns and rows from the header of a JPEG or JPEG-LS image."""
+    place = 2
+    while image[:2] == b"\xff\xd8" and place + 9 <= len(image) and image[place] == 0xFF:
+        marker, length = image[place + 1], int.from_bytes(image[place + 2 : place + 4], "big")
+        if marker == 0xF7 or (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)):
+            rows, columns = struct.unpack_from(">HH", image, place + 5)
+            return columns, rows
+        if length < 2 or marker == 0xDA:
+            break
+        place += 2 + length
+    return None
+
+
+def _size_of_jpeg_2000(image: bytes) -> tuple[int, int] | None:
+    """Read columns and rows from the header of a JPEG 2000 codestream."""
+    if image[:4] != b"\xff\x4f\xff\x51" or len(image) < 24:
+        return None
+    right, bottom, left, top = struct.unpack_from(">4I", image, 8)
+    return right - left, bottom - top

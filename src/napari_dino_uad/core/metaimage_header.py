@@ -38,7 +38,7 @@ _TYPES = {
     "MET_DOUBLE": "f8",
 }
 
-_LINE = re.compile(rb"\s*([^=:\s]+)\s*[=:]\s*(.*?)\s*")
+_LINE = re.compile(rb"\s*([A-Za-z0-9_|.-]+(?: [A-Za-z0-9_|.-]+)*)\s*[=:]\s*(.*?)\s*")
 
 # Keys of one meaning; the first is the one that SimpleITK writes.
 _SAME = (
