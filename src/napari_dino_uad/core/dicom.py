@@ -190,7 +190,7 @@ def _header(file: Path) -> _Slice | None:
     Raises
     ------
     InputError
-        If it is DICOM, but damaged.
+        If its header is whole, but its pixels are not.
     """
     import SimpleITK as sitk
 
@@ -198,18 +198,15 @@ def _header(file: Path) -> _Slice | None:
     reader.SetImageIO("GDCMImageIO")
     reader.SetFileName(str(file))
     try:
-        holds = holds_pixels(file, file.name)
+        if not holds_pixels(file, file.name):
+            return None
     except InputError:
-        if _has_magic(file):
-            # Left out, a slice would be missing from the scan.
-            raise
-        return None
-    if not holds:
         return None
     try:
         reader.ReadImageInformation()
     except RuntimeError as error:
         if _has_magic(file):
+            # Left out, a slice would be missing from the scan.
             raise damaged(file.name) from error
         return None
     tags = {key: _text(reader.GetMetaData(key)) for key in reader.GetMetaDataKeys()}

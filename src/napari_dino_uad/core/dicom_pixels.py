@@ -28,10 +28,10 @@ _DEFLATED = "1.2.840.10008.1.2.1.99"
 _LONG = (b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV")
 
 # GDCM never comes back from some others.
-_TYPES = (
+_TYPES = frozenset((
     *_LONG, b"AE", b"AS", b"AT", b"CS", b"DA", b"DS", b"DT", b"FD", b"FL", b"IS", b"LO", b"LT",
     b"PN", b"SH", b"SL", b"SS", b"ST", b"TM", b"UI", b"UL", b"US",
-)  # fmt: skip
+))  # fmt: skip
 
 _UNDEFINED = 0xFFFFFFFF
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
@@ -77,18 +77,19 @@ class _Walk:
 
     def element(self) -> tuple[int, int]:
         """Step over one element's head; return its tag and the length of its value."""
-        group, number = self.unpack("HH")
+        place, data = self.place, self.data
+        if place + 8 > len(data):
+            raise damaged(self.name)
+        group, number, kind, short = struct.unpack_from(self.order + "HH2sH", data, place)
         tag = group << 16 | number
+        self.place = place + 8
         if group == 0xFFFE or not self.explicit:
-            return tag, self.unpack("I")[0]
-        kind = bytes(self.data[self.place : self.place + 2])
-        self.place += 2
+            return tag, struct.unpack_from(self.order + "I", data, place + 4)[0]
         if kind not in _TYPES:
             raise damaged(self.name)
         if kind in _LONG:
-            self.place += 2
             return tag, self.unpack("I")[0]
-        return tag, self.unpack("H")[0]
+        return tag, short
 
     def unpack(self, form: str) -> tuple[int, ...]:
         end = self.place + struct.calcsize("=" + form)

@@ -167,7 +167,7 @@ class StoredVoxels:
             if self.encoding == "raw":
                 if length - start != needed:
                     raise wrong_length(self.name, needed, length - start)
-                return np.frombuffer(whole[start:], dtype=self.dtype)
+                return np.fromfile(file, dtype=self.dtype, count=count, offset=start)
             body = memoryview(whole)[start:]
             try:
                 return self._decoded(body, count)
@@ -226,6 +226,10 @@ def unpack(body: memoryview, encoding: str, most: int) -> bytes:
 
     try:
         if encoding == "gzip":
+            single = igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP)
+            out = single.decompress(body, max_length=most)
+            if len(out) >= most or (single.eof and not single.unused_data):
+                return out
             # It joins the members of a file, and checks each.
             with igzip.IGzipFile(fileobj=io.BytesIO(body)) as stream:
                 return stream.read(most)
