@@ -4,7 +4,6 @@ import bz2
 import gzip
 import os
 import struct
-import subprocess
 import sys
 import zlib
 from pathlib import Path
@@ -310,28 +309,3 @@ def test_a_scan_like_a_thread(spacing, monkeypatch):
         prepare(volume_from_array(array, (1.0, 1.0, 1.0), name="thread"), Preprocessing())
     with pytest.raises(InputError):
         prepare(volume_from_array(array, spacing, name="thread"), Preprocessing())
-
-
-def test_a_bad_scan_in_a_folder(tmp_path, heads, model):
-    from napari_dino_uad.core.model_file import save_model
-
-    scans = tmp_path / "scans"
-    scans.mkdir()
-    good = heads / "ill" / "p_flair.nii.gz"
-    (scans / "b.nii.gz").write_bytes(good.read_bytes())
-    (scans / "a.mhd").write_text(
-        "ObjectType = Image\nNDims = 1000\nDimSize = 4 4 4\nElementType = MET_SHORT\n"
-        "ElementDataFile = x%n.raw 1 24 1\n"
-    )
-    save_model(model, tmp_path / "m.safetensors")
-    command = ["detect", str(scans), "--model", str(tmp_path / "m.safetensors"), "-o"]
-    done = subprocess.run(
-        [sys.executable, "-m", "napari_dino_uad", *command, str(tmp_path / "out")],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 2, done.stderr
-    assert "a.mhd has 1000 dimensions in its header" in done.stderr
-    assert "Traceback" not in done.stderr
-    assert (tmp_path / "out" / "b.json").is_file()
