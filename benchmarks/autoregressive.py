@@ -26,12 +26,12 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import nn
 
-from napari_dino_uad.core.features import FeatureSet
-from napari_dino_uad.core.normative.ar_embedding import Embedding
-from napari_dino_uad.core.normative.ar_errors import ErrorScale
-from napari_dino_uad.core.normative.ar_network import ARNetwork
-from napari_dino_uad.core.normative.autoregressive import Autoregressive, AutoregressiveConfig
-from napari_dino_uad.core.normative.context import Context
+from napari_dino_uad.core.features.context import Context
+from napari_dino_uad.core.features.feature_set import FeatureSet
+from napari_dino_uad.core.normative.autoregressive.embedding import Embedding
+from napari_dino_uad.core.normative.autoregressive.errors import ErrorScale
+from napari_dino_uad.core.normative.autoregressive.model import Autoregressive, AutoregressiveConfig
+from napari_dino_uad.core.normative.autoregressive.network import ARNetwork
 from napari_dino_uad.core.precision import computing_dtype
 
 

@@ -26,13 +26,14 @@ import numpy as np
 import torch
 
 from napari_dino_uad import Case, choose_engine, detect, drain, fit, load_backbone, read_volume
-from napari_dino_uad.core.backbone_weights import create_network
-from napari_dino_uad.core.backbones import Backbone, backbone_spec
-from napari_dino_uad.core.findings import find_findings
+from napari_dino_uad.core.backbones.backbone import Backbone, backbone_spec
+from napari_dino_uad.core.backbones.weights import create_network
+from napari_dino_uad.core.maps.findings import find_findings
 from napari_dino_uad.core.model import FittedModel
 from napari_dino_uad.core.results import writing_results
-from napari_dino_uad.core.slices import Preprocessing, prepare
-from napari_dino_uad.core.volume import Volume, volume_from_array, write_volume
+from napari_dino_uad.core.scans.volume import Volume, volume_from_array, write_volume
+from napari_dino_uad.core.slices.prepared import prepare
+from napari_dino_uad.core.slices.preprocessing import Preprocessing
 
 PATIENCE_S = 30.0
 

@@ -22,11 +22,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from napari_dino_uad.core.features import FeatureSet
-from napari_dino_uad.core.normative.context import Context
-from napari_dino_uad.core.normative.dpmm import DPMM, DPMMConfig
-from napari_dino_uad.core.normative.mixture import Mixture
-from napari_dino_uad.core.normative.mixture_training import Training
+from napari_dino_uad.core.features.context import Context
+from napari_dino_uad.core.features.feature_set import FeatureSet
+from napari_dino_uad.core.normative.mixture.dpmm import DPMM, DPMMConfig
+from napari_dino_uad.core.normative.mixture.mixture import Mixture
+from napari_dino_uad.core.normative.mixture.training import Training
 
 # Patches that the broadcasting implementation processes in one go: 64 x 500 x 384 floats are 49 MB.
 # It is faster with this than with all at once.

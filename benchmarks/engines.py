@@ -18,12 +18,13 @@ from functools import partial
 import torch
 from detect_overhead import best, head, in_thread, place
 
-from napari_dino_uad.core.backbones import Backbone
-from napari_dino_uad.core.engine_choice import available_engines, choose_engine
-from napari_dino_uad.core.engine_measurement import SMALLEST_COSINE
+from napari_dino_uad.core.backbones.backbone import Backbone
+from napari_dino_uad.core.backbones.engines.choice import available_engines, choose_engine
+from napari_dino_uad.core.backbones.engines.measurement import SMALLEST_COSINE
 from napari_dino_uad.core.errors import InputError
 from napari_dino_uad.core.progress import drain
-from napari_dino_uad.core.slices import Preprocessing, prepare
+from napari_dino_uad.core.slices.prepared import prepare
+from napari_dino_uad.core.slices.preprocessing import Preprocessing
 
 _SLICES = 8
 

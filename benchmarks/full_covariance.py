@@ -22,9 +22,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from napari_dino_uad.core.features import FeatureSet
-from napari_dino_uad.core.normative.context import Context
-from napari_dino_uad.core.normative.dpmm import DPMM, DPMMConfig
+from napari_dino_uad.core.features.context import Context
+from napari_dino_uad.core.features.feature_set import FeatureSet
+from napari_dino_uad.core.normative.mixture.dpmm import DPMM, DPMMConfig
 
 # A cancel in the window must be answered within this time.
 _ANSWER_S = 0.2

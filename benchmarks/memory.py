@@ -74,7 +74,7 @@ def main() -> None:
     from detect_overhead import head
 
     from napari_dino_uad import Case, drain, fit, save_model, write_volume
-    from napari_dino_uad.core.slices import Preprocessing
+    from napari_dino_uad.core.slices.preprocessing import Preprocessing
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

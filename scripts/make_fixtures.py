@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 
 from napari_dino_uad import Case, detect, drain, fit, load_backbone, save_model
-from napari_dino_uad.core.cache import FeatureCache
-from napari_dino_uad.core.slices import Preprocessing
-from napari_dino_uad.core.volume import Volume, volume_from_array
+from napari_dino_uad.core.features.cache import FeatureCache
+from napari_dino_uad.core.scans.volume import Volume, volume_from_array
+from napari_dino_uad.core.slices.preprocessing import Preprocessing
 
 FIXTURES = Path(__file__).resolve().parents[1] / "tests" / "fixtures"
 BACKBONE = "efficientnet-lite0@3,4"

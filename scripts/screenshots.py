@@ -11,7 +11,7 @@ from qtpy.QtCore import QEventLoop, QTimer
 from qtpy.QtWidgets import QApplication
 
 from napari_dino_uad import drain, write_volume
-from napari_dino_uad.core.phantom import make_phantom
+from napari_dino_uad.core.scans.phantom import make_phantom
 from napari_dino_uad.demo import fit_phantoms, open_window
 from napari_dino_uad.widgets.fit import FitWidget
 

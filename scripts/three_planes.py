@@ -18,8 +18,8 @@ from scipy.ndimage import gaussian_filter
 
 from napari_dino_uad import Case, choose_engine, detect, drain, fit, load_backbone, read_volume
 from napari_dino_uad.core.metrics import pixel_metrics
-from napari_dino_uad.core.slices import PLANES
-from napari_dino_uad.core.volume import Volume
+from napari_dino_uad.core.scans.volume import Volume
+from napari_dino_uad.core.slices.planes import PLANES
 
 LESIONS = 6
 

@@ -9,7 +9,7 @@ import pytest
 
 from napari_dino_uad import Case, drain, fit, load_backbone, write_volume
 from napari_dino_uad.core.model import FittedModel
-from napari_dino_uad.core.phantom import PHANTOM_BACKBONE, Phantom, make_phantom
+from napari_dino_uad.core.scans.phantom import PHANTOM_BACKBONE, Phantom, make_phantom
 
 _HEALTHY = 4
 

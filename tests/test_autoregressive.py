@@ -11,22 +11,22 @@ import torch
 import torch.nn.functional as F
 
 from napari_dino_uad.core.errors import InputError
-from napari_dino_uad.core.features import FeatureSet
-from napari_dino_uad.core.normative.ar_embedding import Embedding
-from napari_dino_uad.core.normative.ar_errors import (
+from napari_dino_uad.core.features.context import Context
+from napari_dino_uad.core.features.feature_set import FeatureSet
+from napari_dino_uad.core.normative.autoregressive.embedding import Embedding
+from napari_dino_uad.core.normative.autoregressive.errors import (
     ErrorScale,
     cosine_error,
     gaussian_nll,
     position_mean,
 )
-from napari_dino_uad.core.normative.ar_network import (
+from napari_dino_uad.core.normative.autoregressive.model import Autoregressive, AutoregressiveConfig
+from napari_dino_uad.core.normative.autoregressive.network import (
     LiveConv,
     live_taps,
     position_features,
     seen_offsets,
 )
-from napari_dino_uad.core.normative.autoregressive import Autoregressive, AutoregressiveConfig
-from napari_dino_uad.core.normative.context import Context
 
 CHANNELS, EDGE = 12, 10
 SMALL = {
@@ -504,7 +504,7 @@ def test_noise_reaches_the_input_and_never_the_target():
         seen.append((inputs.clone(), targets.clone()))
         return model._networks[0](inputs).square().mean(1)
 
-    from napari_dino_uad.core.normative.ar_training import Training
+    from napari_dino_uad.core.normative.autoregressive.training import Training
 
     training = Training(
         model._networks, losses, model.settings, torch.device("cpu"), torch.zeros(1)
@@ -519,7 +519,7 @@ def test_noise_reaches_the_input_and_never_the_target():
 
 def test_gradient_is_clipped():
     model = untrained(clip=1e-3, noise_probability=0.0)
-    from napari_dino_uad.core.normative.ar_training import Training
+    from napari_dino_uad.core.normative.autoregressive.training import Training
 
     training = Training(
         model._networks, model._losses, model.settings, torch.device("cpu"), torch.zeros(1)

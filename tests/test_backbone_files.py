@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import save_file as save_contiguous
 
 from napari_dino_uad import load_backbone, save_model
-from napari_dino_uad.core.backbone_weights import create_network
-from napari_dino_uad.core.backbones import BACKBONES
+from napari_dino_uad.core.backbones.backbone import BACKBONES
+from napari_dino_uad.core.backbones.weights import create_network
 from napari_dino_uad.core.errors import InputError
 from official_networks import (
     convnext_maps,
@@ -158,7 +158,7 @@ def test_backbones_that_differ_in_little_are_told_apart(official, tmp_path):
 
 
 def test_every_backbone_of_the_table_is_recognised_alone():
-    from napari_dino_uad.core.backbone_weights import _signature_of
+    from napari_dino_uad.core.backbones.weights import _signature_of
 
     signatures = [_signature_of(spec) for spec in BACKBONES.values()]
     assert None not in signatures

@@ -11,12 +11,17 @@ import timm
 import torch
 
 from napari_dino_uad import Case, detect, drain, fit, load_backbone, load_model, save_model
-from napari_dino_uad.core.backbone_hub import repository
-from napari_dino_uad.core.backbone_weights import create_network
-from napari_dino_uad.core.backbones import BACKBONES, DEFAULT_BACKBONE, Backbone, backbone_spec
+from napari_dino_uad.core.backbones.backbone import (
+    BACKBONES,
+    DEFAULT_BACKBONE,
+    Backbone,
+    backbone_spec,
+)
+from napari_dino_uad.core.backbones.hub import repository
+from napari_dino_uad.core.backbones.weights import create_network
 from napari_dino_uad.core.errors import InputError
-from napari_dino_uad.core.features import features_key
-from napari_dino_uad.core.slices import PatchGrid
+from napari_dino_uad.core.features.extract import features_key
+from napari_dino_uad.core.slices.patch_grid import PatchGrid
 
 EMBEDDED_SHA256 = "64f9ecd8db4abb342af1364358f8ae08eafd3270c85ab361a717bd4d50d5141a"
 
@@ -56,7 +61,7 @@ def test_the_table_agrees_with_timm(key):
 
 def test_the_table_needs_neither_torch_nor_timm():
     code = (
-        "import sys, napari_dino_uad.core.backbones as b; "
+        "import sys, napari_dino_uad.core.backbones.backbone as b; "
         "print(b.backbone_spec('dinov2-vits14@6,12').dimension, "
         "sorted({'torch', 'timm', 'numpy', 'huggingface_hub'} & set(sys.modules)))"
     )

@@ -14,12 +14,12 @@ from typer.testing import CliRunner
 
 from napari_dino_uad import load_backbone, write_volume
 from napari_dino_uad.cli import app
-from napari_dino_uad.core import bench as bench_module
-from napari_dino_uad.core.bench import bench
-from napari_dino_uad.core.bench_splits import lgg_split, oct_split
-from napari_dino_uad.core.bench_table import bench_table, read_section, replace_section
-from napari_dino_uad.core.cache import FeatureCache
+from napari_dino_uad.core.bench import run as bench_module
+from napari_dino_uad.core.bench.run import bench
+from napari_dino_uad.core.bench.splits import lgg_split, oct_split
+from napari_dino_uad.core.bench.table import bench_table, read_section, replace_section
 from napari_dino_uad.core.errors import InputError
+from napari_dino_uad.core.features.cache import FeatureCache
 from napari_dino_uad.core.progress import drain
 from scan_files import real_scan
 

@@ -9,15 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from napari_dino_uad.core.cache import (
-    FOLDER_VARIABLE,
+from napari_dino_uad.core.errors import InputError
+from napari_dino_uad.core.features.cache import (
     LIMIT_VARIABLE,
     CacheKey,
     FeatureCache,
     content_digest,
     open_cache,
 )
-from napari_dino_uad.core.errors import InputError
+from napari_dino_uad.core.storage.folders import FOLDER_VARIABLE
 
 SHAPE = (6, 60)
 

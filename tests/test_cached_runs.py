@@ -14,8 +14,8 @@ from typer.testing import CliRunner
 
 from napari_dino_uad import Case, detect, drain, fit, load_model
 from napari_dino_uad.cli import app
-from napari_dino_uad.core.backbones import Backbone
-from napari_dino_uad.core.cache import CacheKey, FeatureCache, open_cache
+from napari_dino_uad.core.backbones.backbone import Backbone
+from napari_dino_uad.core.features.cache import CacheKey, FeatureCache, open_cache
 
 SMALL = {"components": 40, "epochs": 2, "max_patches": 8000}
 

@@ -7,10 +7,11 @@ import pytest
 import SimpleITK as sitk
 
 from napari_dino_uad import Case, drain, evaluate, find_cases
-from napari_dino_uad.core.cohort import healthy_slices, tissue_slices
 from napari_dino_uad.core.errors import InputError
-from napari_dino_uad.core.slices import Preprocessing, prepare
-from napari_dino_uad.core.volume import volume_from_array
+from napari_dino_uad.core.scans.volume import volume_from_array
+from napari_dino_uad.core.slices.healthy import healthy_slices, tissue_slices
+from napari_dino_uad.core.slices.prepared import prepare
+from napari_dino_uad.core.slices.preprocessing import Preprocessing
 
 
 def write(path, values):

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from napari_dino_uad import detect, drain, load_backbone, load_model
-from napari_dino_uad.core.backbones import Backbone
-from napari_dino_uad.core.cache import FeatureCache
+from napari_dino_uad.core.backbones.backbone import Backbone
+from napari_dino_uad.core.features.cache import FeatureCache
 
 FIXTURES = Path(__file__).parent / "fixtures"
 SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "make_fixtures.py"

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from napari_dino_uad.core.crop import tight_box
+from napari_dino_uad.core.slices.crop import tight_box
 
 
 @pytest.mark.parametrize("ndim", [2, 3])

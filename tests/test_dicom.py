@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from napari_dino_uad.core import dicom
 from napari_dino_uad.core.errors import InputError
-from napari_dino_uad.core.volume import (
+from napari_dino_uad.core.scans.dicom import reading as dicom
+from napari_dino_uad.core.scans.volume import (
     find_scans,
     list_series,
     read_series,

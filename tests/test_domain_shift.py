@@ -6,8 +6,8 @@ import pytest
 from napari_dino_uad import detect, drain
 from napari_dino_uad.core.calibration import Calibration
 from napari_dino_uad.core.detect import _telling
-from napari_dino_uad.core.domain_shift import measure_shift
-from napari_dino_uad.core.volume import volume_from_array
+from napari_dino_uad.core.maps.domain_shift import measure_shift
+from napari_dino_uad.core.scans.volume import volume_from_array
 
 RNG = np.random.default_rng(0)
 CALIBRATION = Calibration.from_scans([RNG.normal(size=100_000)])

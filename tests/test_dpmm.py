@@ -14,15 +14,15 @@ from scipy.special import digamma, ive, logsumexp
 from scipy.stats import multivariate_normal, vonmises_fisher
 
 from napari_dino_uad.core.errors import InputError
-from napari_dino_uad.core.features import FeatureSet
-from napari_dino_uad.core.normative.context import Context
-from napari_dino_uad.core.normative.dpmm import DPMM, SCORES, DPMMConfig
-from napari_dino_uad.core.normative.dpmm_settings import COVARIANCES
-from napari_dino_uad.core.normative.mixture import Mixture
-from napari_dino_uad.core.normative.mixture_start import kmeans
-from napari_dino_uad.core.normative.mixture_training import Training
-from napari_dino_uad.core.normative.mixture_vmf import concentration_from_length, log_bessel
-from napari_dino_uad.core.normative.mixture_weights import log_stick_weights, update_concentration
+from napari_dino_uad.core.features.context import Context
+from napari_dino_uad.core.features.feature_set import FeatureSet
+from napari_dino_uad.core.normative.mixture.dpmm import DPMM, SCORES, DPMMConfig
+from napari_dino_uad.core.normative.mixture.mixture import Mixture
+from napari_dino_uad.core.normative.mixture.settings import COVARIANCES
+from napari_dino_uad.core.normative.mixture.start import kmeans
+from napari_dino_uad.core.normative.mixture.training import Training
+from napari_dino_uad.core.normative.mixture.vmf import concentration_from_length, log_bessel
+from napari_dino_uad.core.normative.mixture.weights import log_stick_weights, update_concentration
 from napari_dino_uad.core.progress import Inner, Progress
 
 CHANNELS, EDGE = 6, 12

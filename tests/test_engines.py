@@ -16,16 +16,21 @@ from typer.testing import CliRunner
 
 from napari_dino_uad import detect, drain, load_backbone, read_volume
 from napari_dino_uad.cli import app
-from napari_dino_uad.core import engine_choice
-from napari_dino_uad.core.backbone_weights import create_network
-from napari_dino_uad.core.backbones import Backbone, backbone_spec
-from napari_dino_uad.core.cache import FeatureCache
-from napari_dino_uad.core.engine_choice import available_engines, choose_engine, decide
-from napari_dino_uad.core.engine_measurement import SMALLEST_COSINE, Measured, remembered
-from napari_dino_uad.core.engines import Engine, EngineSpec, TorchEngine
+from napari_dino_uad.core.backbones.backbone import Backbone, backbone_spec
+from napari_dino_uad.core.backbones.engines import choice as engine_choice
+from napari_dino_uad.core.backbones.engines.choice import available_engines, choose_engine, decide
+from napari_dino_uad.core.backbones.engines.measurement import SMALLEST_COSINE, Measured, remembered
+from napari_dino_uad.core.backbones.engines.openvino_engine import (
+    ConvertedNetworks,
+    OpenVinoEngine,
+    _Compiled,
+)
+from napari_dino_uad.core.backbones.engines.torch_engine import Engine, EngineSpec, TorchEngine
+from napari_dino_uad.core.backbones.weights import create_network
 from napari_dino_uad.core.errors import InputError
-from napari_dino_uad.core.openvino_engine import ConvertedNetworks, OpenVinoEngine, _Compiled
-from napari_dino_uad.core.slices import Preprocessing, prepare
+from napari_dino_uad.core.features.cache import FeatureCache
+from napari_dino_uad.core.slices.prepared import prepare
+from napari_dino_uad.core.slices.preprocessing import Preprocessing
 
 openvino = pytest.mark.skipif(
     find_spec("openvino") is None, reason="the extra openvino is not installed"
@@ -220,7 +225,8 @@ def test_where_memory_runs_out_on_the_way_a_batch_is_computed_in_parts(
 def test_openvino_sends_no_telemetry(cache):
     code = (
         "import sys, torch; from napari_dino_uad import load_backbone; "
-        "from napari_dino_uad.core.openvino_engine import OpenVinoEngine, openvino_specs; "
+        "from napari_dino_uad.core.backbones.engines.openvino_engine import OpenVinoEngine; "
+        "from napari_dino_uad.core.backbones.engines.openvino_engine import openvino_specs; "
         "loaded = load_backbone(); engine = OpenVinoEngine(openvino_specs(False)[0], loaded); "
         "loaded.on(engine).embed(torch.zeros(1, 3, 64, 64)); "
         "assert 'openvino.tools.ovc' in sys.modules; "

@@ -9,19 +9,16 @@ import numpy as np
 import pytest
 import torch
 
-from napari_dino_uad.core.backbones import load_backbone
-from napari_dino_uad.core.cache import FeatureCache, content_digest
-from napari_dino_uad.core.features import (
-    cache_entry,
-    collect_features,
-    extract_features,
-    outwards,
-)
-from napari_dino_uad.core.layer_maps import LayerLayout
+from napari_dino_uad.core.backbones.backbone import load_backbone
+from napari_dino_uad.core.backbones.layer_maps import LayerLayout
+from napari_dino_uad.core.features.cache import FeatureCache, content_digest
+from napari_dino_uad.core.features.extract import cache_entry, extract_features, outwards
+from napari_dino_uad.core.features.feature_set import collect_features
 from napari_dino_uad.core.pipeline import in_background, prefetch, sharing_cores
 from napari_dino_uad.core.progress import Inner
-from napari_dino_uad.core.slices import Preprocessing, prepare
-from napari_dino_uad.core.volume import volume_from_array
+from napari_dino_uad.core.scans.volume import volume_from_array
+from napari_dino_uad.core.slices.prepared import prepare
+from napari_dino_uad.core.slices.preprocessing import Preprocessing
 
 
 def test_items_come_in_order_and_no_more_than_allowed_ahead():

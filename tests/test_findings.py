@@ -9,8 +9,8 @@ import pytest
 
 from napari_dino_uad.core.calibration import Calibration
 from napari_dino_uad.core.errors import InputError
-from napari_dino_uad.core.findings import find_findings, write_findings_csv
-from napari_dino_uad.core.volume import volume_from_array
+from napari_dino_uad.core.maps.findings import find_findings, write_findings_csv
+from napari_dino_uad.core.scans.volume import volume_from_array
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 
 from napari_dino_uad import load_backbone
-from napari_dino_uad.core.backbones import backbone_spec
-from napari_dino_uad.core.layer_maps import LayerLayout
+from napari_dino_uad.core.backbones.backbone import backbone_spec
+from napari_dino_uad.core.backbones.layer_maps import LayerLayout
 
 
 @pytest.fixture

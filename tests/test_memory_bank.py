@@ -6,8 +6,8 @@ import torch
 from sklearn.neighbors import NearestNeighbors
 
 from napari_dino_uad.core.errors import InputError
-from napari_dino_uad.core.features import FeatureSet
-from napari_dino_uad.core.normative.context import Context
+from napari_dino_uad.core.features.context import Context
+from napari_dino_uad.core.features.feature_set import FeatureSet
 from napari_dino_uad.core.normative.memory_bank import (
     MemoryBank,
     MemoryBankConfig,

@@ -8,13 +8,13 @@ import torch
 import torch.nn.functional as F
 
 from napari_dino_uad.core.calibration import Calibration
-from napari_dino_uad.core.features import FeatureSet
+from napari_dino_uad.core.features.context import Context
+from napari_dino_uad.core.features.feature_set import FeatureSet
+from napari_dino_uad.core.maps.score_map import MapSettings, ScoreScale
+from napari_dino_uad.core.maps.symmetry import mirror_distance
 from napari_dino_uad.core.model import FittedModel, View
-from napari_dino_uad.core.normative.context import Context
 from napari_dino_uad.core.normative.methods import new_normative
-from napari_dino_uad.core.score_map import MapSettings, ScoreScale
-from napari_dino_uad.core.slices import Preprocessing
-from napari_dino_uad.core.symmetry import mirror_distance
+from napari_dino_uad.core.slices.preprocessing import Preprocessing
 
 SETTINGS = {
     "dpmm": {"components": 8, "epochs": 1},

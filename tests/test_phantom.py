@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from scipy.ndimage import distance_transform_edt, label
 
-from napari_dino_uad.core import phantom as module
 from napari_dino_uad.core.errors import InputError
-from napari_dino_uad.core.phantom import make_phantom
+from napari_dino_uad.core.scans import phantom as module
+from napari_dino_uad.core.scans.phantom import make_phantom
 
 
 def test_a_seed_makes_one_head(healthy):

@@ -22,14 +22,14 @@ from napari_dino_uad import (
 )
 from napari_dino_uad.core.detect import SliceMaps
 from napari_dino_uad.core.errors import InputError
-from napari_dino_uad.core.findings import find_findings
+from napari_dino_uad.core.maps.findings import find_findings
 from napari_dino_uad.core.memory import give_back
 from napari_dino_uad.core.metrics import pixel_metrics
 from napari_dino_uad.core.normative.methods import METHODS
-from napari_dino_uad.core.phantom import PHANTOM_BACKBONE
 from napari_dino_uad.core.progress import Inner
-from napari_dino_uad.core.slices import Preprocessing
-from napari_dino_uad.core.volume import volume_from_array
+from napari_dino_uad.core.scans.phantom import PHANTOM_BACKBONE
+from napari_dino_uad.core.scans.volume import volume_from_array
+from napari_dino_uad.core.slices.preprocessing import Preprocessing
 
 SMALL = {"components": 40, "epochs": 2, "max_patches": 8000}
 

@@ -7,14 +7,9 @@ import pytest
 
 from napari_dino_uad import Case, detect, drain, fit
 from napari_dino_uad.core.errors import InputError
-from napari_dino_uad.core.score_map import (
-    MapSettings,
-    ScoreScale,
-    refine_maps,
-    scan_level,
-)
-from napari_dino_uad.core.smoothing import GrowingMaps
-from napari_dino_uad.core.volume import volume_from_array
+from napari_dino_uad.core.maps.score_map import MapSettings, ScoreScale, refine_maps, scan_level
+from napari_dino_uad.core.maps.smoothing import GrowingMaps
+from napari_dino_uad.core.scans.volume import volume_from_array
 
 RNG = np.random.default_rng(0)
 

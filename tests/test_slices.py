@@ -8,19 +8,18 @@ import torch
 import torch.nn.functional as F
 
 from napari_dino_uad.core.errors import InputError
-from napari_dino_uad.core.slices import (
-    CT_WINDOWS,
+from napari_dino_uad.core.scans.volume import volume_from_array
+from napari_dino_uad.core.slices.intensity import IntensityScale
+from napari_dino_uad.core.slices.patch_grid import PatchGrid
+from napari_dino_uad.core.slices.planes import (
     PLANES,
-    IntensityScale,
-    PatchGrid,
-    Preprocessing,
     from_plane,
     plane_axis,
     plane_spacing_mm,
-    prepare,
     to_plane,
 )
-from napari_dino_uad.core.volume import volume_from_array
+from napari_dino_uad.core.slices.prepared import prepare
+from napari_dino_uad.core.slices.preprocessing import CT_WINDOWS, Preprocessing
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from napari_dino_uad.core.smoothing import GrowingMaps
+from napari_dino_uad.core.maps.smoothing import GrowingMaps
 
 
 def scores(shape=(12, 16, 14), seed=0):

@@ -11,11 +11,11 @@ import torch.nn.functional as F
 
 from napari_dino_uad import Case, detect, drain, fit
 from napari_dino_uad.core.errors import InputError
-from napari_dino_uad.core.features import FeatureSet
-from napari_dino_uad.core.normative.context import Context
+from napari_dino_uad.core.features.context import Context
+from napari_dino_uad.core.features.feature_set import FeatureSet
+from napari_dino_uad.core.maps.score_map import SYMMETRY_WEIGHT, MapSettings
+from napari_dino_uad.core.maps.symmetry import SYMMETRIC_RATIO, measure_symmetry, mirror_distance
 from napari_dino_uad.core.progress import Inner
-from napari_dino_uad.core.score_map import SYMMETRY_WEIGHT, MapSettings
-from napari_dino_uad.core.symmetry import SYMMETRIC_RATIO, measure_symmetry, mirror_distance
 
 SETTINGS = {"components": 40, "epochs": 2, "max_patches": 10_000}
 

@@ -9,8 +9,8 @@ import pytest
 import SimpleITK as sitk
 
 from napari_dino_uad.core.errors import InputError
-from napari_dino_uad.core.geometry import volume_from_image
-from napari_dino_uad.core.volume import (
+from napari_dino_uad.core.scans.geometry import volume_from_image
+from napari_dino_uad.core.scans.volume import (
     case_name,
     find_scans,
     read_stack,
@@ -332,7 +332,7 @@ def test_reading_imports_neither_torch_nor_a_window(tmp_path):
     path = tmp_path / "scan.nii.gz"
     sitk.WriteImage(random_image(), str(path))
     code = (
-        "import sys; from napari_dino_uad.core.volume import read_volume; "
+        "import sys; from napari_dino_uad.core.scans.volume import read_volume; "
         "before = 'SimpleITK' in sys.modules; "
         f"read_volume({str(path)!r}); "
         "heavy = {'torch', 'timm', 'sklearn', 'napari', 'qtpy', 'tqdm'} & set(sys.modules); "

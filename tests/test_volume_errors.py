@@ -7,7 +7,7 @@ import pytest
 import SimpleITK as sitk
 
 from napari_dino_uad.core.errors import InputError
-from napari_dino_uad.core.volume import read_volume
+from napari_dino_uad.core.scans.volume import read_volume
 from scan_files import random_image, write_dicom
 
 

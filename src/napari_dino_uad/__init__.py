@@ -8,31 +8,31 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from napari_dino_uad.core.backbones import load_backbone
-    from napari_dino_uad.core.cohort import Case, find_cases
+    from napari_dino_uad.core.backbones.backbone import load_backbone
+    from napari_dino_uad.core.backbones.engines.choice import choose_engine
     from napari_dino_uad.core.detect import detect
-    from napari_dino_uad.core.engine_choice import choose_engine
     from napari_dino_uad.core.evaluate import evaluate
     from napari_dino_uad.core.fit import fit
     from napari_dino_uad.core.model_file import load_model, save_model
     from napari_dino_uad.core.progress import drain
-    from napari_dino_uad.core.volume import read_volume, write_volume
+    from napari_dino_uad.core.scans.cohort import Case, find_cases
+    from napari_dino_uad.core.scans.volume import read_volume, write_volume
 
 __version__ = "0.1.0"
 
 _HOME = {
-    "Case": "cohort",
-    "choose_engine": "engine_choice",
+    "Case": "scans.cohort",
+    "choose_engine": "backbones.engines.choice",
     "detect": "detect",
     "drain": "progress",
     "evaluate": "evaluate",
-    "find_cases": "cohort",
+    "find_cases": "scans.cohort",
     "fit": "fit",
-    "load_backbone": "backbones",
+    "load_backbone": "backbones.backbone",
     "load_model": "model_file",
-    "read_volume": "volume",
+    "read_volume": "scans.volume",
     "save_model": "model_file",
-    "write_volume": "volume",
+    "write_volume": "scans.volume",
 }
 
 __all__ = [

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from napari.viewer import Viewer
 
     from napari_dino_uad.core.model import FittedModel
-    from napari_dino_uad.core.phantom import Phantom
+    from napari_dino_uad.core.scans.phantom import Phantom
     from napari_dino_uad.widgets.detect import DetectWidget
 
 __all__ = ["fit_phantoms", "open_window", "run"]
@@ -40,10 +40,10 @@ def fit_phantoms() -> Generator[Progress, None, tuple[FittedModel, Phantom]]:
     -------
     tuple of (FittedModel, Phantom)
     """
-    from napari_dino_uad.core.backbones import load_backbone
-    from napari_dino_uad.core.cohort import Case
+    from napari_dino_uad.core.backbones.backbone import load_backbone
     from napari_dino_uad.core.fit import fit
-    from napari_dino_uad.core.phantom import PHANTOM_BACKBONE, make_phantom
+    from napari_dino_uad.core.scans.cohort import Case
+    from napari_dino_uad.core.scans.phantom import PHANTOM_BACKBONE, make_phantom
 
     cases = []
     for number in range(_HEALTHY):

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from napari_dino_uad.core.volume import Volume
+    from napari_dino_uad.core.scans.volume import Volume
 
 __all__ = [
     "AXIS_LABELS",

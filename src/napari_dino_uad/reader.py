@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from napari_dino_uad.core.errors import InputError
 
 if TYPE_CHECKING:
-    from napari_dino_uad.core.volume import Series, Volume
+    from napari_dino_uad.core.scans.volume import Series, Volume
 
 __all__ = ["get_reader"]
 
@@ -32,8 +32,8 @@ def get_reader(path: str | list[str]) -> Callable[[Any], list[LayerData]] | None
         Takes the path and returns layer data, of a labels layer where the file holds labels;
         raises `InputError` with one sentence where the file is damaged.
     """
-    from napari_dino_uad.core.dicom import is_dicom
-    from napari_dino_uad.core.formats import IMAGE_SUFFIXES, VOLUME_SUFFIXES
+    from napari_dino_uad.core.scans.dicom.reading import is_dicom
+    from napari_dino_uad.core.scans.formats import IMAGE_SUFFIXES, VOLUME_SUFFIXES
 
     paths = [Path(one) for one in ([path] if isinstance(path, str) else path)]
     if not paths or not all(one.exists() for one in paths):
@@ -49,14 +49,14 @@ def get_reader(path: str | list[str]) -> Callable[[Any], list[LayerData]] | None
 
 
 def _is_scan_folder(folder: Path) -> bool:
-    from napari_dino_uad.core.dicom import list_series
-    from napari_dino_uad.core.formats import stack_files
+    from napari_dino_uad.core.scans.dicom.reading import list_series
+    from napari_dino_uad.core.scans.formats import stack_files
 
     return bool(stack_files(folder) or list_series(folder))
 
 
 def _read(path: str | list[str]) -> list[LayerData]:
-    from napari_dino_uad.core.labels import is_label_volume
+    from napari_dino_uad.core.scans.labels import is_label_volume
     from napari_dino_uad.layer_data import labels_layer, volume_layer
 
     volume = _volume([Path(one) for one in ([path] if isinstance(path, str) else path)])
@@ -66,7 +66,7 @@ def _read(path: str | list[str]) -> list[LayerData]:
 
 
 def _volume(paths: list[Path]) -> Volume:
-    from napari_dino_uad.core.volume import list_series, read_series, read_stack, read_volume
+    from napari_dino_uad.core.scans.volume import list_series, read_series, read_stack, read_volume
 
     if len(paths) > 1:
         return read_stack(paths)

@@ -6,7 +6,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from napari_dino_uad.core.phantom import make_phantom
+from napari_dino_uad.core.scans.phantom import make_phantom
 from napari_dino_uad.layer_data import labels_layer, volume_layer
 
 __all__ = ["healthy_phantom", "phantom_with_lesions"]

@@ -46,7 +46,7 @@ def write_labels(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
 
 
 def _write(path: str, data: NDArray[Any], attributes: dict[str, Any]) -> list[str]:
-    from napari_dino_uad.core.volume import volume_from_array, write_volume
+    from napari_dino_uad.core.scans.volume import volume_from_array, write_volume
 
     if data.ndim not in (2, 3):
         raise InputError(f"A scan has 2 or 3 dimensions, but this layer has {data.ndim}.")

@@ -16,18 +16,18 @@ from safetensors import safe_open
 from safetensors.torch import save
 
 from napari_dino_uad import load_model
-from napari_dino_uad.core.backbone_table import backbone_spec
+from napari_dino_uad.core.backbones.layer_maps import LayerLayout
+from napari_dino_uad.core.backbones.table import backbone_spec
 from napari_dino_uad.core.calibration import Calibration
 from napari_dino_uad.core.errors import InputError
-from napari_dino_uad.core.features import FeatureSet
-from napari_dino_uad.core.layer_maps import LayerLayout
+from napari_dino_uad.core.features.context import Context
+from napari_dino_uad.core.features.feature_set import FeatureSet
+from napari_dino_uad.core.maps.score_map import MapSettings, ScoreScale
 from napari_dino_uad.core.model import FittedModel, View
 from napari_dino_uad.core.model_schema import checksum
-from napari_dino_uad.core.normative.context import Context
 from napari_dino_uad.core.normative.fusion import Fusion, FusionConfig
 from napari_dino_uad.core.normative.methods import new_normative
-from napari_dino_uad.core.score_map import MapSettings, ScoreScale
-from napari_dino_uad.core.slices import Preprocessing
+from napari_dino_uad.core.slices.preprocessing import Preprocessing
 
 KEY = "efficientnet-lite0@1"
 CHANNELS = 16

@@ -104,7 +104,7 @@ def _child() -> None:
     import resource
 
     from napari_dino_uad.core.errors import InputError
-    from napari_dino_uad.core.volume import read_volume
+    from napari_dino_uad.core.scans.volume import read_volume
 
     resource.setrlimit(resource.RLIMIT_AS, (4 << 30, 4 << 30))
     name, copies = pickle.load(sys.stdin.buffer)

@@ -14,9 +14,9 @@ import pytest
 from typer.testing import CliRunner
 
 from napari_dino_uad.cli import app
-from napari_dino_uad.core.cache import CacheKey, FeatureCache
 from napari_dino_uad.core.errors import InputError
-from napari_dino_uad.core.features import JoinedSlices
+from napari_dino_uad.core.features.cache import CacheKey, FeatureCache
+from napari_dino_uad.core.features.feature_set import JoinedSlices
 
 SHAPE = (6, 60)
 

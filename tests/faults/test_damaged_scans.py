@@ -18,7 +18,7 @@ from mutations import FORMATS, damaged, read_all, sound
 
 from napari_dino_uad.core import limits
 from napari_dino_uad.core.errors import InputError
-from napari_dino_uad.core.volume import find_scans, read_volume
+from napari_dino_uad.core.scans.volume import find_scans, read_volume
 from scan_files import random_image, write_dicom, write_series
 
 _COPIES = 40
@@ -300,8 +300,9 @@ def test_limits_let_large_scans_through(monkeypatch):
 
 @pytest.mark.parametrize("spacing", [(1e-5, 1.0, 1.0), (1.0, 900.0, 0.1)])
 def test_a_scan_like_a_thread(spacing, monkeypatch):
-    from napari_dino_uad.core.slices import Preprocessing, prepare
-    from napari_dino_uad.core.volume import volume_from_array
+    from napari_dino_uad.core.scans.volume import volume_from_array
+    from napari_dino_uad.core.slices.prepared import prepare
+    from napari_dino_uad.core.slices.preprocessing import Preprocessing
 
     monkeypatch.setattr(limits, "_physical_memory", lambda: 8 << 30)
     array = np.arange(2 * 20_000 * 8, dtype=np.float32).reshape(2, 20_000, 8)

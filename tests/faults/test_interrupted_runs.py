@@ -23,11 +23,11 @@ import SimpleITK as sitk
 
 from napari_dino_uad import load_model
 from napari_dino_uad.cli.resume import Request, is_finished
-from napari_dino_uad.core.cache import FeatureCache
 from napari_dino_uad.core.errors import InputError
-from napari_dino_uad.core.phantom import make_phantom
-from napari_dino_uad.core.records import read_json, sealed
-from napari_dino_uad.core.volume import volume_from_array, write_volume
+from napari_dino_uad.core.features.cache import FeatureCache
+from napari_dino_uad.core.scans.phantom import make_phantom
+from napari_dino_uad.core.scans.volume import volume_from_array, write_volume
+from napari_dino_uad.core.storage.records import read_json, sealed
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="starts processes by a fork server")
 

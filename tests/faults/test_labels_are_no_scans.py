@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 from napari_dino_uad import Case, drain, find_cases, fit, read_volume, save_model
 from napari_dino_uad.cli import app
 from napari_dino_uad.core.errors import InputError
-from napari_dino_uad.core.labels import holds_labels
-from napari_dino_uad.core.scan_sorting import LabelsAmongScansError
+from napari_dino_uad.core.scans.labels import holds_labels
+from napari_dino_uad.core.scans.sorting import LabelsAmongScansError
 from napari_dino_uad.reader import get_reader
 from napari_dino_uad.writer import write_labels
 from scan_files import real_scan, rotation

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from napari_dino_uad import Case, drain, evaluate, find_cases, fit, read_volume, save_model
 from napari_dino_uad.cli import app
 from napari_dino_uad.core.errors import InputError
-from napari_dino_uad.core.grids import match_mask
+from napari_dino_uad.core.scans.grids import match_mask
 from scan_files import real_scan, rotation
 
 SIZE, SPACING, ORIGIN = (20, 16, 12), (1.0, 1.5, 3.0), (-90.0, 126.0, -72.0)

@@ -8,10 +8,15 @@ import os
 import numpy as np
 import pytest
 
-from napari_dino_uad.core import engine_measurement
-from napari_dino_uad.core.cache import CacheKey, FeatureCache
-from napari_dino_uad.core.engine_measurement import Measured, recall, remember, remembered
-from napari_dino_uad.core.strict_json import parse_json, read_json
+from napari_dino_uad.core.backbones.engines import measurement as engine_measurement
+from napari_dino_uad.core.backbones.engines.measurement import (
+    Measured,
+    recall,
+    remember,
+    remembered,
+)
+from napari_dino_uad.core.features.cache import CacheKey, FeatureCache
+from napari_dino_uad.core.storage.strict_json import parse_json, read_json
 
 KEY = CacheKey("s" * 32, "backbone", "{}")
 WHERE = {

@@ -8,8 +8,8 @@ import pytest
 import timm
 import torch
 
-from napari_dino_uad.core.backbone_weights import load_network, read_weights
-from napari_dino_uad.core.backbones import BACKBONES
+from napari_dino_uad.core.backbones.backbone import BACKBONES
+from napari_dino_uad.core.backbones.weights import load_network, read_weights
 from napari_dino_uad.core.errors import InputError
 from official_networks import dinov2_state, dinov3_state
 

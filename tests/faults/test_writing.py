@@ -14,13 +14,18 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from napari_dino_uad.core import atomic
-from napari_dino_uad.core.atomic import staged, write_json, write_texts
 from napari_dino_uad.core.errors import InputError
-from napari_dino_uad.core.image_files import write_image
 from napari_dino_uad.core.model_file import save_model
-from napari_dino_uad.core.records import are_as_recorded, read_sealed, record_files, write_sealed
-from napari_dino_uad.core.temporary import sweep, temporary_folder
+from napari_dino_uad.core.scans.files.image_files import write_image
+from napari_dino_uad.core.storage import atomic
+from napari_dino_uad.core.storage.atomic import staged, write_json, write_texts
+from napari_dino_uad.core.storage.records import (
+    are_as_recorded,
+    read_sealed,
+    record_files,
+    write_sealed,
+)
+from napari_dino_uad.core.storage.temporary import sweep, temporary_folder
 
 SUFFIXES = [".nii", ".nii.gz", ".nrrd", ".mha", ".mhd"]
 
@@ -101,8 +106,8 @@ def test_files_reach_the_disk_before_their_names(tmp_path, monkeypatch, kind):
 
 def tensor_writer():
     """Return what writes tensors as `save_model` does, without a model."""
-    from napari_dino_uad.core.atomic import writing
     from napari_dino_uad.core.model_file import _save_tensors
+    from napari_dino_uad.core.storage.atomic import writing
 
     assert save_model.__module__ == _save_tensors.__module__
 

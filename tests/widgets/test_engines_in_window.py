@@ -9,7 +9,7 @@ from importlib.util import find_spec
 
 import pytest
 
-from napari_dino_uad.core.engines import EngineSpec
+from napari_dino_uad.core.backbones.engines.torch_engine import EngineSpec
 from napari_dino_uad.core.progress import Progress, drain
 from napari_dino_uad.widgets.controls import RunControl
 from napari_dino_uad.widgets.session import Session

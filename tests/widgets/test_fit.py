@@ -9,9 +9,9 @@ from napari.layers import Image
 from qtpy.QtWidgets import QFileDialog
 
 from napari_dino_uad import drain, load_model
-from napari_dino_uad.core import backbone_hub
-from napari_dino_uad.core.backbone_weights import create_network
-from napari_dino_uad.core.backbones import backbone_spec
+from napari_dino_uad.core.backbones import hub as backbone_hub
+from napari_dino_uad.core.backbones.backbone import backbone_spec
+from napari_dino_uad.core.backbones.weights import create_network
 from napari_dino_uad.core.errors import InputError
 from napari_dino_uad.core.normative.methods import METHODS
 from napari_dino_uad.core.progress import Progress

@@ -84,10 +84,10 @@ def _command(name: str) -> Callable[..., None]:
         overwrite: Overwrite = False,
         mask_geometry: MaskGeometryOption = "check",
     ) -> None:
-        from napari_dino_uad.core.atomic import write_text
-        from napari_dino_uad.core.bench_splits import lgg_split, oct_split
-        from napari_dino_uad.core.bench_table import bench_table, read_section, replace_section
-        from napari_dino_uad.core.grids import check_mask_geometry
+        from napari_dino_uad.core.bench.splits import lgg_split, oct_split
+        from napari_dino_uad.core.bench.table import bench_table, read_section, replace_section
+        from napari_dino_uad.core.scans.grids import check_mask_geometry
+        from napari_dino_uad.core.storage.atomic import write_text
 
         asked = _methods(methods, settings or [])
         make_split = {"lgg": lgg_split, "oct": oct_split}[name]
@@ -99,8 +99,8 @@ def _command(name: str) -> Callable[..., None]:
         writable_folder(out)
         loaded = load_on(device, engine, backbone, weights)
 
-        from napari_dino_uad.core.bench import bench
-        from napari_dino_uad.core.bench_table import write_bench
+        from napari_dino_uad.core.bench.run import bench
+        from napari_dino_uad.core.bench.table import write_bench
         from napari_dino_uad.core.progress import drain
 
         with progress_bars() as bars:

@@ -19,8 +19,9 @@ def register(app: typer.Typer) -> None:
 
 def _info() -> None:
     """Show where the cache is and how full it is."""
-    from napari_dino_uad.core.cache import FOLDER_VARIABLE, LIMIT_VARIABLE, open_cache
-    from napari_dino_uad.core.openvino_engine import ConvertedNetworks
+    from napari_dino_uad.core.backbones.engines.openvino_engine import ConvertedNetworks
+    from napari_dino_uad.core.features.cache import LIMIT_VARIABLE, open_cache
+    from napari_dino_uad.core.storage.folders import FOLDER_VARIABLE
 
     cache = open_cache()
     if cache is None:
@@ -44,8 +45,9 @@ def _clear() -> None:
 
     Engine measurements stay; remove them with `engines --forget`.
     """
-    from napari_dino_uad.core.cache import FOLDER_VARIABLE, open_cache
-    from napari_dino_uad.core.openvino_engine import ConvertedNetworks
+    from napari_dino_uad.core.backbones.engines.openvino_engine import ConvertedNetworks
+    from napari_dino_uad.core.features.cache import open_cache
+    from napari_dino_uad.core.storage.folders import FOLDER_VARIABLE
 
     cache = open_cache()
     if cache is None:

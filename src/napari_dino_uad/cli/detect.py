@@ -46,13 +46,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from rich.table import Table
 
-    from napari_dino_uad.core.backbones import Backbone
+    from napari_dino_uad.core.backbones.backbone import Backbone
     from napari_dino_uad.core.detect import AnomalyMap
-    from napari_dino_uad.core.findings import Finding
+    from napari_dino_uad.core.maps.findings import Finding
     from napari_dino_uad.core.model import FittedModel
     from napari_dino_uad.core.progress import Progress
-    from napari_dino_uad.core.scan_sorting import SortedFiles
-    from napari_dino_uad.core.volume import Volume
+    from napari_dino_uad.core.scans.sorting import SortedFiles
+    from napari_dino_uad.core.scans.volume import Volume
 
 __all__ = ["register"]
 
@@ -93,7 +93,7 @@ def _detect(
     CASE_findings.csv and CASE.json. A case whose results are there, from the same model and
     options, is skipped, so a stopped run goes on where it was. Research use only.
     """
-    from napari_dino_uad.core.cohort import find_cases
+    from napari_dino_uad.core.scans.cohort import find_cases
 
     if min_size is not None and not (math.isfinite(min_size) and min_size >= 0):
         raise InputError(f"A minimum size is 0 or more, but {min_size} came.")
@@ -166,7 +166,7 @@ def _detect_all(
     cache: bool,
 ) -> None:
     """Detect in every scan and print a table; what cannot be used goes into `bad`."""
-    from napari_dino_uad.core.domain_shift import measure_shift
+    from napari_dino_uad.core.maps.domain_shift import measure_shift
     from napari_dino_uad.core.results import writing_results
 
     columns = ("findings", "size", "largest", "peak score", "p", "seconds")
@@ -228,9 +228,9 @@ def _detect_one(
 ) -> tuple[AnomalyMap, dict[str, float]]:
     """Detect in a scan; return the map, with its scores made, and the seconds it took."""
     from napari_dino_uad.core.detect import detect
-    from napari_dino_uad.core.labels import refuse_labels
     from napari_dino_uad.core.progress import drain
-    from napari_dino_uad.core.volume import read_volume
+    from napari_dino_uad.core.scans.labels import refuse_labels
+    from napari_dino_uad.core.scans.volume import read_volume
 
     clock = time.perf_counter()
     volume = read_volume(path)
@@ -247,7 +247,7 @@ def _detect_one(
 def _find(
     anomaly: AnomalyMap, model: FittedModel, request: Request
 ) -> tuple[NDArray[np.uint8], list[Finding]]:
-    from napari_dino_uad.core.findings import find_findings
+    from napari_dino_uad.core.maps.findings import find_findings
 
     return find_findings(
         anomaly.scores,
@@ -262,7 +262,7 @@ def _find(
 def _add_row(
     table: Table, name: str, volume: Volume, findings: Sequence[Finding], seconds: float
 ) -> None:
-    from napari_dino_uad.core.findings import size_unit
+    from napari_dino_uad.core.maps.findings import size_unit
 
     unit = size_unit(volume)
     voxels = [finding.voxels for finding in findings]

@@ -26,9 +26,9 @@ def _engines(
     ] = False,
 ) -> None:
     """List the engines of this machine, and their measurements for each backbone."""
-    from napari_dino_uad.core.engine_choice import available_engines, decide
-    from napari_dino_uad.core.engine_measurement import forget as forget_all
-    from napari_dino_uad.core.engine_measurement import remembered
+    from napari_dino_uad.core.backbones.engines.choice import available_engines, decide
+    from napari_dino_uad.core.backbones.engines.measurement import forget as forget_all
+    from napari_dino_uad.core.backbones.engines.measurement import remembered
 
     if forget:
         count = forget_all()

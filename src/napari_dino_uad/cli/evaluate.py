@@ -49,8 +49,8 @@ def _evaluate(
 
     A folder in one of the layouts of the BMAD benchmark needs no patterns.
     """
-    from napari_dino_uad.core.cohort import find_cases
-    from napari_dino_uad.core.grids import check_mask_geometry
+    from napari_dino_uad.core.scans.cohort import find_cases
+    from napari_dino_uad.core.scans.grids import check_mask_geometry
 
     cases = find_cases(
         scans,

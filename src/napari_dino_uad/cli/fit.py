@@ -25,13 +25,13 @@ from napari_dino_uad.cli.options import (
 )
 from napari_dino_uad.cli.terminal import note, output, progress_bars, writable_file
 from napari_dino_uad.core.errors import InputError
-from napari_dino_uad.core.normative.context import Context
+from napari_dino_uad.core.features.context import Context
+from napari_dino_uad.core.maps.score_map import MapSettings
 from napari_dino_uad.core.normative.methods import METHODS
-from napari_dino_uad.core.score_map import MapSettings
 
 if TYPE_CHECKING:
-    from napari_dino_uad.core.backbones import Backbone
-    from napari_dino_uad.core.cohort import Case
+    from napari_dino_uad.core.backbones.backbone import Backbone
+    from napari_dino_uad.core.scans.cohort import Case
 
 __all__ = ["load_on", "register"]
 
@@ -86,9 +86,9 @@ def load_on(
     InputError
         If the device or engine is not there, or the weights are missing or of another network.
     """
-    from napari_dino_uad.core.backbones import backbone_spec, load_backbone
-    from napari_dino_uad.core.device import choose_device
-    from napari_dino_uad.core.engine_choice import choose_engine, describe_place
+    from napari_dino_uad.core.backbones.backbone import backbone_spec, load_backbone
+    from napari_dino_uad.core.backbones.engines.choice import choose_engine, describe_place
+    from napari_dino_uad.core.backbones.engines.device import choose_device
     from napari_dino_uad.core.progress import drain
 
     spec = backbone_spec(key)
@@ -204,10 +204,11 @@ def _fit(
 
     With --mask-pattern the slices with lesions, and those within 2 of them, are left out.
     """
-    from napari_dino_uad.core.backbones import backbone_spec
-    from napari_dino_uad.core.cohort import find_cases
-    from napari_dino_uad.core.grids import check_mask_geometry
-    from napari_dino_uad.core.slices import PLANES, Preprocessing
+    from napari_dino_uad.core.backbones.backbone import backbone_spec
+    from napari_dino_uad.core.scans.cohort import find_cases
+    from napari_dino_uad.core.scans.grids import check_mask_geometry
+    from napari_dino_uad.core.slices.planes import PLANES
+    from napari_dino_uad.core.slices.preprocessing import Preprocessing
 
     started = time.perf_counter()
     spec = backbone_spec(backbone, layers)

@@ -32,8 +32,8 @@ def _backbones(context: typer.Context) -> None:
 
 def _list() -> None:
     """List the backbones: licence, size, and whether each is already on this machine."""
-    from napari_dino_uad.core.backbone_hub import weights_here
-    from napari_dino_uad.core.backbones import BACKBONES, DEFAULT_BACKBONE
+    from napari_dino_uad.core.backbones.backbone import BACKBONES, DEFAULT_BACKBONE
+    from napari_dino_uad.core.backbones.hub import weights_here
 
     table = new_table(
         "key ", "layers", "dimension", "stride", "input", "licence ", "download MB",
@@ -64,8 +64,8 @@ def _download(
     There, pass the file to fit and detect with --weights. An existing file is not downloaded
     again.
     """
-    from napari_dino_uad.core.backbone_hub import download_weights, file_sha256
-    from napari_dino_uad.core.backbones import backbone_spec
+    from napari_dino_uad.core.backbones.backbone import backbone_spec
+    from napari_dino_uad.core.backbones.hub import download_weights, file_sha256
     from napari_dino_uad.core.progress import drain
 
     spec = backbone_spec(key)

@@ -23,7 +23,7 @@ import typer
 from napari_dino_uad.core.errors import InputError
 
 if TYPE_CHECKING:
-    from napari_dino_uad.core.cohort import Case
+    from napari_dino_uad.core.scans.cohort import Case
 
 __all__ = [
     "Device",
@@ -110,7 +110,7 @@ def parse_window(text: str | None) -> tuple[float, float] | None:
     InputError
         If the text is neither.
     """
-    from napari_dino_uad.core.slices import CT_WINDOWS
+    from napari_dino_uad.core.slices.preprocessing import CT_WINDOWS
 
     if text is None:
         return None

@@ -9,9 +9,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from napari_dino_uad.core.atomic import blocked
 from napari_dino_uad.core.errors import InputError
-from napari_dino_uad.core.records import are_as_recorded, read_object, read_sealed
+from napari_dino_uad.core.storage.atomic import blocked
+from napari_dino_uad.core.storage.records import are_as_recorded, read_object, read_sealed
 
 __all__ = ["Request", "check_places", "is_finished", "unique_case_names"]
 
@@ -124,7 +124,7 @@ def unique_case_names(scans: Sequence[Path]) -> list[str]:
     InputError
         If two scans in one folder differ in their ending alone.
     """
-    from napari_dino_uad.core.volume import case_name
+    from napari_dino_uad.core.scans.volume import case_name
 
     resolved = [scan.resolve() for scan in scans]
     names = [case_name(scan) for scan in resolved]

@@ -44,9 +44,9 @@ def _phantom(
     """Write synthetic heads: NAME_flair.nii.gz and, with lesions, NAME_lesion.nii.gz."""
     import numpy as np
 
-    from napari_dino_uad.core.phantom import make_phantom
     from napari_dino_uad.core.progress import Progress
-    from napari_dino_uad.core.volume import write_volume
+    from napari_dino_uad.core.scans.phantom import make_phantom
+    from napari_dino_uad.core.scans.volume import write_volume
 
     writable_folder(out)
     with progress_bars() as bars:

@@ -197,8 +197,8 @@ def writable_folder(folder: Path) -> Path:
     """
     import tempfile
 
-    from napari_dino_uad.core.atomic import writing
-    from napari_dino_uad.core.temporary import sweep
+    from napari_dino_uad.core.storage.atomic import writing
+    from napari_dino_uad.core.storage.temporary import sweep
 
     if folder.exists() and not folder.is_dir():
         raise InputError(f"Expected a folder for the results, got the file {folder}; name another.")

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from napari_dino_uad.core.errors import InputError
-from napari_dino_uad.core.tensor_schema import TensorSpec
+from napari_dino_uad.core.storage.tensor_schema import TensorSpec
 
 if TYPE_CHECKING:
     import torch

@@ -11,33 +11,28 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_dino_uad.core.cache import FeatureCache, content_digest, open_cache
-from napari_dino_uad.core.engine_choice import choose_engine
-from napari_dino_uad.core.features import (
+from napari_dino_uad.core.backbones.engines.choice import choose_engine
+from napari_dino_uad.core.features.cache import FeatureCache, content_digest, open_cache
+from napari_dino_uad.core.features.extract import (
     PATCH_FOREGROUND,
     cache_entry,
     extract_features,
     outwards,
     scored_slices,
 )
+from napari_dino_uad.core.maps.score_map import refine_maps, scan_level
+from napari_dino_uad.core.maps.smoothing import GrowingMaps
 from napari_dino_uad.core.memory import give_back
 from napari_dino_uad.core.model import FittedModel, View
 from napari_dino_uad.core.pipeline import in_background, sharing_cores, side_by_side
 from napari_dino_uad.core.progress import Inner, Progress
-from napari_dino_uad.core.score_map import refine_maps, scan_level
-from napari_dino_uad.core.slices import (
-    PatchGrid,
-    Plane,
-    PreparedScan,
-    from_plane,
-    prepare,
-    to_plane,
-)
-from napari_dino_uad.core.smoothing import GrowingMaps
+from napari_dino_uad.core.slices.patch_grid import PatchGrid
+from napari_dino_uad.core.slices.planes import Plane, from_plane, to_plane
+from napari_dino_uad.core.slices.prepared import PreparedScan, prepare
 
 if TYPE_CHECKING:
-    from napari_dino_uad.core.backbones import Backbone
-    from napari_dino_uad.core.volume import Volume
+    from napari_dino_uad.core.backbones.backbone import Backbone
+    from napari_dino_uad.core.scans.volume import Volume
 
 __all__ = ["AnomalyMap", "PlaneMap", "SliceMaps", "detect", "score_slices"]
 

@@ -10,18 +10,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_dino_uad.core.atomic import csv_text, json_text, write_texts
-from napari_dino_uad.core.cache import FeatureCache
-from napari_dino_uad.core.cohort import Case, read_cases, tissue_slices
+from napari_dino_uad.core.backbones.engines.choice import choose_engine
 from napari_dino_uad.core.detect import detect
-from napari_dino_uad.core.engine_choice import choose_engine
 from napari_dino_uad.core.errors import InputError
+from napari_dino_uad.core.features.cache import FeatureCache
 from napari_dino_uad.core.metrics import pixel_metrics
 from napari_dino_uad.core.progress import Inner, Progress
-from napari_dino_uad.core.slices import to_plane
+from napari_dino_uad.core.scans.cohort import Case, read_cases
+from napari_dino_uad.core.slices.healthy import tissue_slices
+from napari_dino_uad.core.slices.planes import to_plane
+from napari_dino_uad.core.storage.atomic import csv_text, json_text, write_texts
 
 if TYPE_CHECKING:
-    from napari_dino_uad.core.backbones import Backbone
+    from napari_dino_uad.core.backbones.backbone import Backbone
     from napari_dino_uad.core.model import FittedModel
 
 __all__ = ["FALSE_POSITIVE_RATES", "Evaluation", "evaluate", "write_evaluation"]

@@ -11,26 +11,25 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_dino_uad.core.backbones import DEFAULT_BACKBONE, Backbone, load_backbone
-from napari_dino_uad.core.cache import FeatureCache, content_digest, open_cache
+from napari_dino_uad.core.backbones.backbone import DEFAULT_BACKBONE, Backbone, load_backbone
+from napari_dino_uad.core.backbones.engines.choice import choose_engine
 from napari_dino_uad.core.calibration import Calibration
-from napari_dino_uad.core.cohort import Case, healthy_slices, read_cases, tissue_slices
 from napari_dino_uad.core.detect import detect
-from napari_dino_uad.core.engine_choice import choose_engine
 from napari_dino_uad.core.errors import InputError
-from napari_dino_uad.core.features import (
-    PATCH_FOREGROUND,
-    FeatureSet,
-    cache_entry,
-    collect_features,
-)
+from napari_dino_uad.core.features.cache import FeatureCache, content_digest, open_cache
+from napari_dino_uad.core.features.context import Context
+from napari_dino_uad.core.features.extract import PATCH_FOREGROUND, cache_entry
+from napari_dino_uad.core.features.feature_set import FeatureSet, collect_features
+from napari_dino_uad.core.maps.score_map import SYMMETRY_WEIGHT, MapSettings, ScoreScale
 from napari_dino_uad.core.model import FittedModel, View
-from napari_dino_uad.core.normative.context import Context
 from napari_dino_uad.core.normative.methods import new_normative
 from napari_dino_uad.core.pipeline import PATIENCE_S, prefetch
 from napari_dino_uad.core.progress import Inner, Progress
-from napari_dino_uad.core.score_map import SYMMETRY_WEIGHT, MapSettings, ScoreScale
-from napari_dino_uad.core.slices import Plane, PreparedScan, Preprocessing, prepare, to_plane
+from napari_dino_uad.core.scans.cohort import Case, read_cases
+from napari_dino_uad.core.slices.healthy import healthy_slices, tissue_slices
+from napari_dino_uad.core.slices.planes import Plane, to_plane
+from napari_dino_uad.core.slices.prepared import PreparedScan, prepare
+from napari_dino_uad.core.slices.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
     from napari_dino_uad.core.normative.base import NormativeModel
@@ -103,7 +102,7 @@ def fit(
     InputError
         If there are too few scans, no healthy slice, a scan holds labels, or a mask lies elsewhere.
     """
-    from napari_dino_uad.core.prototypes import fit_prototypes
+    from napari_dino_uad.core.maps.prototypes import fit_prototypes
 
     # Check the settings now, before the scans are read.
     new_normative(method, seed, settings or {})
@@ -250,7 +249,11 @@ def _measure_scale(
     """Measure the scores of healthy patches, and their asymmetry if the cohort is symmetric."""
     import torch
 
-    from napari_dino_uad.core.symmetry import SYMMETRIC_RATIO, measure_symmetry, mirror_distance
+    from napari_dino_uad.core.maps.symmetry import (
+        SYMMETRIC_RATIO,
+        measure_symmetry,
+        mirror_distance,
+    )
 
     weight = maps.symmetry
     if plane == "sagittal":

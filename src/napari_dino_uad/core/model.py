@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_dino_uad.core.backbones import Backbone, backbone_spec, load_backbone
+from napari_dino_uad.core.backbones.backbone import Backbone, backbone_spec, load_backbone
+from napari_dino_uad.core.backbones.layer_maps import LayerLayout
 from napari_dino_uad.core.calibration import Calibration
-from napari_dino_uad.core.crop import tight_box
 from napari_dino_uad.core.errors import InputError
-from napari_dino_uad.core.layer_maps import LayerLayout
-from napari_dino_uad.core.normative.context import Context
-from napari_dino_uad.core.score_map import MapSettings, ScoreScale
-from napari_dino_uad.core.slices import Plane, Preprocessing
+from napari_dino_uad.core.features.context import Context
+from napari_dino_uad.core.maps.score_map import MapSettings, ScoreScale
+from napari_dino_uad.core.slices.crop import tight_box
+from napari_dino_uad.core.slices.planes import Plane
+from napari_dino_uad.core.slices.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
     import torch
@@ -128,8 +129,8 @@ class FittedModel:
         """
         import torch
 
-        from napari_dino_uad.core.prototypes import prototype_distance
-        from napari_dino_uad.core.symmetry import REACH, mirror_distance
+        from napari_dino_uad.core.maps.prototypes import prototype_distance
+        from napari_dino_uad.core.maps.symmetry import REACH, mirror_distance
 
         view = view or self.views[0]
         out = np.zeros(tissue.shape, dtype=np.float32)

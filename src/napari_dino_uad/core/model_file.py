@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 
-from napari_dino_uad.core.atomic import staged, writing
 from napari_dino_uad.core.calibration import Calibration
 from napari_dino_uad.core.errors import InputError
 from napari_dino_uad.core.model import FittedModel, View
@@ -28,8 +27,9 @@ from napari_dino_uad.core.model_schema import (
 )
 from napari_dino_uad.core.normative.base import tensors_under
 from napari_dino_uad.core.normative.methods import METHODS
-from napari_dino_uad.core.strict_json import parse_json
-from napari_dino_uad.core.tensor_file import read_tensors
+from napari_dino_uad.core.storage.atomic import staged, writing
+from napari_dino_uad.core.storage.strict_json import parse_json
+from napari_dino_uad.core.storage.tensor_file import read_tensors
 
 __all__ = ["FORMAT_VERSION", "load_model", "save_model"]
 

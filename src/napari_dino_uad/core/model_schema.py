@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
-    PrivateAttr,
     StringConstraints,
     ValidationError,
-    create_model,
     model_validator,
 )
 
-from napari_dino_uad.core.backbone_table import BackboneSpec, backbone_spec
+from napari_dino_uad.core.backbones.table import BackboneSpec, backbone_spec
 from napari_dino_uad.core.calibration import Calibration
-from napari_dino_uad.core.errors import InputError
-from napari_dino_uad.core.normative.context import Context
-from napari_dino_uad.core.normative.methods import METHODS, find_method
-from napari_dino_uad.core.score_map import MapSettings, ScoreScale
-from napari_dino_uad.core.slices import Preprocessing
-from napari_dino_uad.core.tensor_schema import TensorSpec, check_tensors, scoped, unit_rows
+from napari_dino_uad.core.features.context import Context
+from napari_dino_uad.core.maps.score_map import MapSettings, ScoreScale
+from napari_dino_uad.core.normative.config import read_config
+from napari_dino_uad.core.normative.methods import METHODS
+from napari_dino_uad.core.slices.preprocessing import Preprocessing
+from napari_dino_uad.core.storage.schema import Strict, explain, whole
+from napari_dino_uad.core.storage.tensor_schema import TensorSpec, check_tensors, scoped, unit_rows
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -36,66 +32,15 @@ __all__ = [
     "ModelHeader",
     "check_model",
     "checksum",
-    "explain",
-    "read_config",
     "read_header",
-    "whole",
 ]
 
 Text = Annotated[str, StringConstraints(max_length=200)]
 Count = Annotated[int, Field(ge=0, lt=2**53)]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=100)]
 
-_STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False, frozen=True)
 
-
-class _Strict(BaseModel):
-    """Fields of exactly these names and types, and finite numbers."""
-
-    model_config = _STRICT
-
-
-class Whole(_Strict):
-    """All fields of some dataclasses side by side, none of which may be missing.
-
-    The dataclasses check the values when they are made, so that a range stands in one place.
-    """
-
-    parts: ClassVar[tuple[type[Any], ...]] = ()
-    _made: tuple[Any, ...] = PrivateAttr(default=())
-
-    @model_validator(mode="after")
-    def _make(self) -> Whole:
-        self._made = tuple(
-            part(**{one.name: getattr(self, one.name) for one in dataclasses.fields(part)})
-            for part in self.parts
-        )
-        return self
-
-    @property
-    def made(self) -> tuple[Any, ...]:
-        """The dataclasses, in the order of `parts`."""
-        return self._made
-
-
-_schemas: dict[tuple[type[Any], ...], type[Whole]] = {}
-
-
-def whole(*parts: type[Any]) -> type[Whole]:
-    """Return the schema of dataclasses whose fields stand side by side in a file."""
-    if parts in _schemas:
-        return _schemas[parts]
-    fields: dict[str, Any] = {}
-    for part in parts:
-        hints = get_type_hints(part, include_extras=True)
-        fields |= {one.name: (hints[one.name], ...) for one in dataclasses.fields(part)}
-    schema: Any = create_model(parts[0].__name__, __base__=Whole, **fields)
-    schema.parts = parts
-    _schemas[parts] = schema
-    return _schemas[parts]
-
-
-class ViewHeader(_Strict):
+class ViewHeader(Strict):
     """What stands in the header for one plane."""
 
     preprocessing: whole(Preprocessing)  # type: ignore[valid-type]
@@ -103,7 +48,7 @@ class ViewHeader(_Strict):
     scale: whole(ScoreScale)  # type: ignore[valid-type]
 
 
-class BackboneHeader(_Strict):
+class BackboneHeader(Strict):
     """The backbone that a model was fitted on."""
 
     key: Name
@@ -121,14 +66,14 @@ class BackboneHeader(_Strict):
         return backbone_spec(self.key)
 
 
-class PixelsHeader(_Strict):
+class PixelsHeader(Strict):
     """Healthy pixels that the calibrations rest on."""
 
     calibration: Annotated[Count, Field(ge=1)]
     levels: Annotated[Count, Field(ge=1)]
 
 
-class CohortHeader(_Strict):
+class CohortHeader(Strict):
     """What a model was fitted on."""
 
     scans: Count
@@ -140,7 +85,7 @@ class CohortHeader(_Strict):
     engine: Text
 
 
-class ModelHeader(_Strict):
+class ModelHeader(Strict):
     """All that a model file says besides its tensors.
 
     Attributes
@@ -195,35 +140,6 @@ def read_header(header: dict[str, Any]) -> ModelHeader:
         raise ValueError(explain(error)) from error
 
 
-def read_config(method: str, config: Mapping[str, Any], where: str = "") -> tuple[Any, ...]:
-    """Validate what the header says of one normative model.
-
-    Parameters
-    ----------
-    method : str
-        A key of `METHODS`.
-    config : dict
-        What the model's `config` gave, after JSON.
-    where : str
-        Where it stands, for messages; ends in a dot.
-
-    Returns
-    -------
-    tuple
-        The dataclasses that the model's class names in `saved`.
-
-    Raises
-    ------
-    InputError
-        If a field is missing, unknown, of another type or out of its range.
-    """
-    schema = whole(*find_method(method).model_class().saved)
-    try:
-        return schema.model_validate_json(json.dumps(config)).made
-    except ValidationError as error:
-        raise InputError(where + explain(error)) from error
-
-
 def check_model(header: ModelHeader, tensors: Mapping[str, torch.Tensor]) -> None:
     """Validate the settings and the tensors of a model, before anything is built of them.
 
@@ -267,19 +183,3 @@ def checksum(header: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> 
         digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return f"sha256:{digest.hexdigest()}"
-
-
-def explain(error: ValidationError) -> str:
-    """Put the first thing that a schema found wrong in a clause that names the field."""
-    first = error.errors(include_url=False)[0]
-    where = ".".join(map(str, first["loc"]))[:120]
-    kind, given = first["type"], repr(first["input"])[:60]
-    if kind == "missing":
-        return f"{where} is missing"
-    if kind in ("extra_forbidden", "unexpected_keyword_argument"):
-        return f"{where} is unknown"
-    if kind == "value_error":
-        told = str(first["ctx"]["error"]).rstrip(".")
-        return f"{where}: {told}" if where else told
-    told = first["msg"].replace("Input should", "expected").replace("expected be", "expected")
-    return f"{where}: {told[0].lower()}{told[1:]}, got {given}"

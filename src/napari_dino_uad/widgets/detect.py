@@ -25,7 +25,7 @@ from qtpy.QtWidgets import (
     QPushButton,
 )
 
-from napari_dino_uad.core.findings import SizeUnit, size_unit
+from napari_dino_uad.core.maps.findings import SizeUnit, size_unit
 from napari_dino_uad.core.progress import Inner, Progress
 from napari_dino_uad.core.results import RESEARCH_USE
 from napari_dino_uad.widgets.controls import (
@@ -57,9 +57,9 @@ if TYPE_CHECKING:
     from napari.viewer import Viewer
 
     from napari_dino_uad.core.detect import AnomalyMap
-    from napari_dino_uad.core.findings import Finding
+    from napari_dino_uad.core.maps.findings import Finding
     from napari_dino_uad.core.model import FittedModel
-    from napari_dino_uad.core.volume import Volume
+    from napari_dino_uad.core.scans.volume import Volume
 
 __all__ = ["DetectWidget"]
 
@@ -288,7 +288,7 @@ class DetectWidget(DockWidget):
         if layer is None or model is None:
             self._update_state()
             return
-        from napari_dino_uad.core.slices import plane_axis
+        from napari_dino_uad.core.slices.planes import plane_axis
 
         try:
             read = volume_reader(layer)
@@ -368,7 +368,7 @@ class DetectWidget(DockWidget):
         tissue_only = self.tissue_only.isChecked()
 
         def pipeline() -> Generator[Progress, None, Any]:
-            from napari_dino_uad.core.findings import find_findings
+            from napari_dino_uad.core.maps.findings import find_findings
 
             yield Progress("Finding", 0, 1)
             return find_findings(
@@ -493,7 +493,7 @@ def _loader(path: Path | None) -> Callable[[], Generator[Progress, None, Any]]:
 
     def pipeline() -> Generator[Progress, None, tuple[str, FittedModel, str] | None]:
         from napari_dino_uad.core import detect as _detect  # noqa: F401 - imports torch
-        from napari_dino_uad.core.backbones import DEFAULT_BACKBONE
+        from napari_dino_uad.core.backbones.backbone import DEFAULT_BACKBONE
         from napari_dino_uad.core.errors import InputError
         from napari_dino_uad.core.model_file import load_model
 
@@ -525,8 +525,8 @@ def _detect_for_display(
 ) -> Generator[Progress, None, _Detection]:
     """Detect, and bring each batch to the voxels of the scan before it leaves the thread."""
     from napari_dino_uad.core.detect import SliceMaps, detect
-    from napari_dino_uad.core.domain_shift import measure_shift
-    from napari_dino_uad.core.slices import plane_axis, to_plane
+    from napari_dino_uad.core.maps.domain_shift import measure_shift
+    from napari_dino_uad.core.slices.planes import plane_axis, to_plane
 
     started = time.perf_counter()
     volume = read()

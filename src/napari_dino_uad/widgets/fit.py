@@ -28,10 +28,10 @@ from qtpy.QtWidgets import (
 )
 from superqt import QCollapsible
 
+from napari_dino_uad.core.maps.score_map import MapSettings
 from napari_dino_uad.core.normative.methods import METHODS
 from napari_dino_uad.core.progress import Progress
 from napari_dino_uad.core.results import RESEARCH_USE
-from napari_dino_uad.core.score_map import MapSettings
 from napari_dino_uad.widgets.controls import DockWidget, RunControl, rule, small_label
 from napari_dino_uad.widgets.layer_masks import LayerScan, find_mask, layer_cases, mask_reader
 from napari_dino_uad.widgets.layers import is_scan_layer, volume_reader
@@ -43,8 +43,8 @@ from napari_dino_uad.widgets.workers import Job
 if TYPE_CHECKING:
     from napari.viewer import Viewer
 
-    from napari_dino_uad.core.cohort import Case
     from napari_dino_uad.core.model import FittedModel
+    from napari_dino_uad.core.scans.cohort import Case
 
 __all__ = ["FitWidget"]
 
@@ -381,8 +381,8 @@ class FitWidget(DockWidget):
         geometry = self.mask_geometry.value
 
         def pipeline() -> Generator[Progress, None, _Found]:
-            from napari_dino_uad.core.cohort import find_cases
-            from napari_dino_uad.core.scan_sorting import LabelsAmongScansError
+            from napari_dino_uad.core.scans.cohort import find_cases
+            from napari_dino_uad.core.scans.sorting import LabelsAmongScansError
 
             yield Progress("Looking", 0, 1)
             cases, note = layer_cases(layers, geometry)
@@ -431,7 +431,7 @@ class FitWidget(DockWidget):
     # Backbone, method, settings -----------------------------------------------------------
 
     def _on_backbone(self, *_: Any) -> None:
-        from napari_dino_uad.core.backbones import backbone_spec
+        from napari_dino_uad.core.backbones.backbone import backbone_spec
 
         spec = backbone_spec(self.backbone.value)
         self.input_size.setValue(spec.input_size)
@@ -444,8 +444,8 @@ class FitWidget(DockWidget):
 
     def _on_weights(self, *_: Any) -> None:
         """Say what the backbone is, and where its weights come from."""
-        from napari_dino_uad.core.backbone_hub import weights_here
-        from napari_dino_uad.core.backbones import backbone_spec
+        from napari_dino_uad.core.backbones.backbone import backbone_spec
+        from napari_dino_uad.core.backbones.hub import weights_here
 
         spec = backbone_spec(self.backbone.value)
         chosen = _text(self.weights)
@@ -500,7 +500,7 @@ class FitWidget(DockWidget):
         if self._form is None or not self.cases:
             self._update_state()
             return
-        from napari_dino_uad.core.backbones import backbone_spec
+        from napari_dino_uad.core.backbones.backbone import backbone_spec
 
         try:
             settings = self._form.changed()
@@ -524,10 +524,11 @@ class FitWidget(DockWidget):
         self._plot.hide()
 
         def pipeline() -> Generator[Progress, None, FittedModel]:
-            from napari_dino_uad.core.cohort import find_cases
             from napari_dino_uad.core.fit import fit
-            from napari_dino_uad.core.score_map import MapSettings
-            from napari_dino_uad.core.slices import CT_WINDOWS, PLANES, Preprocessing
+            from napari_dino_uad.core.maps.score_map import MapSettings
+            from napari_dino_uad.core.scans.cohort import find_cases
+            from napari_dino_uad.core.slices.planes import PLANES
+            from napari_dino_uad.core.slices.preprocessing import CT_WINDOWS, Preprocessing
 
             cases, note = layer_cases(layers, geometry)
             cases += files
@@ -655,13 +656,13 @@ def _load_settings() -> Generator[Progress, None, dict[str, Any]]:
 
 
 def _backbone_choices() -> list[str]:
-    from napari_dino_uad.core.backbones import BACKBONES
+    from napari_dino_uad.core.backbones.backbone import BACKBONES
 
     return list(BACKBONES)
 
 
 def _window_choices() -> list[str]:
-    from napari_dino_uad.core.slices import CT_WINDOWS
+    from napari_dino_uad.core.slices.preprocessing import CT_WINDOWS
 
     return [_WINDOW_AUTO, *CT_WINDOWS]
 

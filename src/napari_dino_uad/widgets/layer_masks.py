@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from napari.components import LayerList
     from napari.layers import Layer
 
-    from napari_dino_uad.core.cohort import Case
-    from napari_dino_uad.core.grids import MaskGeometry
-    from napari_dino_uad.core.volume import Volume
+    from napari_dino_uad.core.scans.cohort import Case
+    from napari_dino_uad.core.scans.grids import MaskGeometry
+    from napari_dino_uad.core.scans.volume import Volume
 
 __all__ = ["MASK_ENDING", "LayerMask", "LayerScan", "find_mask", "layer_cases", "mask_reader"]
 
@@ -41,7 +41,7 @@ def layer_cases(layers: Sequence[LayerScan], geometry: MaskGeometry) -> tuple[li
     InputError
         If a scan cannot be used or a mask lies elsewhere.
     """
-    from napari_dino_uad.core.cohort import Case
+    from napari_dino_uad.core.scans.cohort import Case
 
     cases, said = [], ""
     for read, bring in layers:
@@ -107,7 +107,7 @@ def mask_reader(mask: Labels, scan: Image) -> LayerMask:
         ours, theirs = _placed_volume(mask), _placed_volume(scan)
 
     def read(geometry: MaskGeometry) -> tuple[NDArray[np.bool_], str]:
-        from napari_dino_uad.core.grids import match_mask
+        from napari_dino_uad.core.scans.grids import match_mask
 
         array = (data > 0).astype(np.float32).reshape(ours.shape)
         matched, note = match_mask(replace(ours, array=array), theirs, geometry)
@@ -125,7 +125,7 @@ def _file_volume(layer: Layer) -> Volume | None:
 
 def _placed_volume(layer: Layer) -> Volume:
     """Make a volume that lies where a layer lies in the viewer; its values are all 0."""
-    from napari_dino_uad.core.volume import FileGrid, Volume
+    from napari_dino_uad.core.scans.volume import FileGrid, Volume
 
     missing = 3 - layer.ndim
     shape = (1,) * missing + tuple(layer.data.shape)

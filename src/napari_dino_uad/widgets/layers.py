@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from napari.utils.colormaps import Colormap
     from napari.viewer import Viewer
 
-    from napari_dino_uad.core.findings import SizeUnit
-    from napari_dino_uad.core.volume import Volume
+    from napari_dino_uad.core.maps.findings import SizeUnit
+    from napari_dino_uad.core.scans.volume import Volume
 
 __all__ = [
     "cut_colormap",
@@ -87,7 +87,7 @@ def volume_reader(layer: Image) -> Callable[[], Volume]:
     name = layer.name
 
     def make() -> Volume:
-        from napari_dino_uad.core.volume import volume_from_array
+        from napari_dino_uad.core.scans.volume import volume_from_array
 
         return volume_from_array(np.asarray(data), spacing, origin, name, spacing_known=known)
 
@@ -109,7 +109,7 @@ def _spacing(layer: Layer) -> tuple[tuple[float, ...], bool]:
 
 def layer_size_unit(layer: Image) -> SizeUnit:
     """Return what the size of a finding in a 2D or 3D layer is told in."""
-    from napari_dino_uad.core.findings import SizeUnit
+    from napari_dino_uad.core.maps.findings import SizeUnit
 
     spacing, known = _spacing(layer)
     return SizeUnit.of(spacing, layer.ndim == 2 or layer.data.shape[0] == 1, known)

@@ -18,7 +18,7 @@ from qtpy.QtWidgets import (
 )
 
 if TYPE_CHECKING:
-    from napari_dino_uad.core.volume import Series
+    from napari_dino_uad.core.scans.volume import Series
 
 __all__ = ["SeriesPicker", "pick_series"]
 

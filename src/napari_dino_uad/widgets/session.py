@@ -13,7 +13,7 @@ from napari_dino_uad.core.progress import Progress
 from napari_dino_uad.widgets.settings import recall
 
 if TYPE_CHECKING:
-    from napari_dino_uad.core.backbones import Backbone
+    from napari_dino_uad.core.backbones.backbone import Backbone
     from napari_dino_uad.core.model import FittedModel
 
 __all__ = ["Session", "session", "weights_setting"]
@@ -52,7 +52,7 @@ class Session(QObject):
         Without a file of weights, and none in the installation or the hub's cache, the file last
         chosen for this backbone is taken, so that a machine without a network asks for it once.
         """
-        from napari_dino_uad.core.backbones import load_backbone
+        from napari_dino_uad.core.backbones.backbone import load_backbone
 
         weights = weights or self._known_file(key)
         name = (key, None if weights is None else str(weights))
@@ -62,8 +62,8 @@ class Session(QObject):
 
     def fetch(self, key: str, weights: Path | None = None) -> Generator[Progress, None, None]:
         """Download what `backbone` will need, if that is not on this machine."""
-        from napari_dino_uad.core.backbone_hub import fetch_weights
-        from napari_dino_uad.core.backbones import backbone_spec
+        from napari_dino_uad.core.backbones.backbone import backbone_spec
+        from napari_dino_uad.core.backbones.hub import fetch_weights
 
         spec = backbone_spec(key)
         if not spec.embedded and weights is None and self._known_file(key) is None:
@@ -105,7 +105,7 @@ class Session(QObject):
         -------
         Backbone
         """
-        from napari_dino_uad.core.engine_choice import choose_engine, describe_place
+        from napari_dino_uad.core.backbones.engines.choice import choose_engine, describe_place
 
         size = input_size or backbone.spec.input_size
         name = (backbone.spec.key, backbone.sha256, size)
@@ -122,8 +122,8 @@ class Session(QObject):
         return placed
 
     def _known_file(self, key: str) -> Path | None:
-        from napari_dino_uad.core.backbone_hub import weights_here
-        from napari_dino_uad.core.backbones import backbone_spec
+        from napari_dino_uad.core.backbones.backbone import backbone_spec
+        from napari_dino_uad.core.backbones.hub import weights_here
 
         spec = backbone_spec(key)
         chosen = recall(weights_setting(spec.name))

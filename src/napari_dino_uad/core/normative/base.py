@@ -10,8 +10,8 @@ from napari_dino_uad.core.progress import Progress
 if TYPE_CHECKING:
     import torch
 
-    from napari_dino_uad.core.features import FeatureSet
-    from napari_dino_uad.core.tensor_schema import TensorSpec
+    from napari_dino_uad.core.features.feature_set import FeatureSet
+    from napari_dino_uad.core.storage.tensor_schema import TensorSpec
 
 __all__ = ["NormativeModel", "tensors_under"]
 

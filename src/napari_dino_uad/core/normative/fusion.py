@@ -18,10 +18,10 @@ from napari_dino_uad.core.calibration import Calibration
 from napari_dino_uad.core.errors import InputError
 from napari_dino_uad.core.normative.base import NormativeModel, tensors_under
 from napari_dino_uad.core.progress import Progress
-from napari_dino_uad.core.tensor_schema import TensorSpec, scoped
+from napari_dino_uad.core.storage.tensor_schema import TensorSpec, scoped
 
 if TYPE_CHECKING:
-    from napari_dino_uad.core.features import FeatureSet
+    from napari_dino_uad.core.features.feature_set import FeatureSet
 
 __all__ = ["COMBINATIONS", "Combine", "Fusion", "FusionConfig"]
 
@@ -228,7 +228,7 @@ class Fusion(NormativeModel):
         cls, saved: tuple[FusionConfig, FusionFitted], channels: int
     ) -> dict[str, TensorSpec]:
         """Return what `tensors` must hold."""
-        from napari_dino_uad.core.model_schema import read_config
+        from napari_dino_uad.core.normative.config import read_config
         from napari_dino_uad.core.normative.methods import find_method
 
         settings, fitted = saved
@@ -249,7 +249,7 @@ class Fusion(NormativeModel):
     @classmethod
     def restore(cls, config: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Fusion:
         """Build a fitted fusion from its file."""
-        from napari_dino_uad.core.model_schema import read_config
+        from napari_dino_uad.core.normative.config import read_config
         from napari_dino_uad.core.normative.methods import find_method
 
         settings, fitted = read_config(cls.method, config)

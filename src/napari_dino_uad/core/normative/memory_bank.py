@@ -20,10 +20,10 @@ from napari_dino_uad.core.errors import InputError
 from napari_dino_uad.core.normative.base import NormativeModel
 from napari_dino_uad.core.normative.patches import draw_patches
 from napari_dino_uad.core.progress import Progress
-from napari_dino_uad.core.tensor_schema import TensorSpec, unit_rows
+from napari_dino_uad.core.storage.tensor_schema import TensorSpec, unit_rows
 
 if TYPE_CHECKING:
-    from napari_dino_uad.core.features import FeatureSet
+    from napari_dino_uad.core.features.feature_set import FeatureSet
 
 __all__ = ["MemoryBank", "MemoryBankConfig"]
 
@@ -178,7 +178,7 @@ class MemoryBank(NormativeModel):
     @classmethod
     def restore(cls, config: dict[str, Any], tensors: dict[str, torch.Tensor]) -> MemoryBank:
         """Build a bank from its file."""
-        from napari_dino_uad.core.model_schema import read_config
+        from napari_dino_uad.core.normative.config import read_config
 
         [settings] = read_config(cls.method, config)
         model = cls(settings)

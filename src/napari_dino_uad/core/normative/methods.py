@@ -52,11 +52,11 @@ class Method:
 
 
 _TABLE = (
-    Method("dpmm", "DPMM: Dirichlet mixture", "dpmm", "DPMM", "DPMMConfig"),
+    Method("dpmm", "DPMM: Dirichlet mixture", "mixture.dpmm", "DPMM", "DPMMConfig"),
     Method(
         "ar",
         "AR: predictive network",
-        "autoregressive",
+        "autoregressive.model",
         "Autoregressive",
         "AutoregressiveConfig",
     ),

@@ -11,7 +11,7 @@ from napari_dino_uad.core.errors import InputError
 from napari_dino_uad.core.progress import Progress
 
 if TYPE_CHECKING:
-    from napari_dino_uad.core.features import FeatureSet
+    from napari_dino_uad.core.features.feature_set import FeatureSet
 
 __all__ = ["draw_patches", "with_position"]
 

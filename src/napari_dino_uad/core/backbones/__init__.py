@@ -1,0 +1,1 @@
+"""The networks that embed patches, and their weights."""

@@ -1,0 +1,1 @@
+"""Where a backbone runs, and in which precision."""

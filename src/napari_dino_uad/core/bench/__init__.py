@@ -1,0 +1,1 @@
+"""Benchmarks of every method over a data set."""

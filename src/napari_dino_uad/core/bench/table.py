@@ -1,0 +1,201 @@
+"""The results of a benchmark, as files and as a table for a README."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from napari_dino_uad.core.errors import InputError
+from napari_dino_uad.core.storage.atomic import csv_text, json_text, write_texts
+
+__all__ = ["bench_table", "read_section", "replace_section", "write_bench"]
+
+Run = dict[str, Any]
+
+# Heading, function that gets a run's value, unit and decimals.
+_COLUMNS: tuple[tuple[str, Callable[[Run], float | None], str, int], ...] = (
+    ("AUROC", lambda run: _pixel(run, "auroc"), "", 3),
+    ("AP", lambda run: _pixel(run, "average_precision"), "", 3),
+    ("max Dice", lambda run: _pixel(run, "max_dice"), "", 3),
+    ("Dice at 5 % FPR", lambda run: _pixel(run, "dice_at_fpr", "0.05"), "", 3),
+    ("FPR at nominal 5 %", lambda run: _percent(_pixel(run, "realised_fpr", "0.05")), " %", 1),
+    (
+        "the same, median scan",
+        lambda run: _percent(run["metrics"]["median_realised_fpr"]["0.05"]),
+        " %",
+        1,
+    ),
+    ("fit", lambda run: run["fit_seconds"], " s", 0),
+    ("scoring a slice", lambda run: run["score_ms_a_slice"], " ms", 1),
+    ("model", lambda run: run["model_bytes"] / 1e6, " MB", 2),
+)
+
+
+def _pixel(run: Run, name: str, rate: str | None = None) -> float | None:
+    value = run["metrics"]["pixel"][name]
+    return value if rate is None else value[rate]
+
+
+def _percent(value: float | None) -> float | None:
+    return None if value is None else 100 * value
+
+
+def write_bench(result: dict[str, Any], folder: Path) -> list[Path]:
+    """Write the result of `bench`.
+
+    Parameters
+    ----------
+    result : dict
+        From `bench`.
+    folder : Path
+        Folder to write to.
+
+    Returns
+    -------
+    list of Path
+        `NAME.json` with everything, `NAME.csv` with one row per run, `NAME.md` with the table.
+    """
+    paths = [folder / f"{result['split']}.{ending}" for ending in ("json", "csv", "md")]
+    rows = _rows(result["runs"])
+    texts = (json_text(result), csv_text(list(rows[0]), rows), bench_table(result) + "\n")
+    names = [path.name for path in paths]
+    write_texts(folder, dict(zip(names, texts, strict=True)), last=names[0])
+    return paths
+
+
+def _rows(runs: list[Run]) -> list[dict[str, Any]]:
+    """Flatten runs to table rows."""
+    rows = []
+    for run in runs:
+        pixel, medians = run["metrics"]["pixel"], run["metrics"]["median_realised_fpr"]
+        row = {"method": run["request"]["method"], "seed": run["request"]["seed"]}
+        row |= {name: pixel[name] for name in ("auroc", "average_precision", "max_dice")}
+        for name in ("dice_at_fpr", "realised_fpr"):
+            row |= {f"{name}_{rate}": value for rate, value in pixel[name].items()}
+        row |= {f"median_realised_fpr_{rate}": value for rate, value in medians.items()}
+        row |= {
+            name: run[name]
+            for name in ("fit_seconds", "features_cached", "score_ms_a_slice", "model_bytes")
+        }
+        rows.append(row)
+    return rows
+
+
+def bench_table(result: dict[str, Any]) -> str:
+    """Format a benchmark as a Markdown table, with a caption on how it was made.
+
+    Parameters
+    ----------
+    result : dict
+        From `bench`, or read from the JSON of `write_bench`.
+
+    Returns
+    -------
+    str
+        One row per method: means over seeds, with standard deviations if there are several.
+    """
+    groups: dict[str, list[Run]] = {}
+    for run in result["runs"]:
+        groups.setdefault(run["label"] + _settings(run["request"]["settings"]), []).append(run)
+    lines = [
+        "| method | " + " | ".join(heading for heading, *_ in _COLUMNS) + " |",
+        "| --- |" + " --- |" * len(_COLUMNS),
+    ]
+    for label, runs in groups.items():
+        cells = [
+            _cell([find(run) for run in runs], unit, decimals)
+            for _, find, unit, decimals in _COLUMNS
+        ]
+        lines.append(f"| {label} | " + " | ".join(cells) + " |")
+    return "\n".join([*lines, "", _caption(result)])
+
+
+def _settings(settings: dict[str, Any]) -> str:
+    """Format the requested settings; the members of a fusion are in its label."""
+    told = [f"{key}={value}" for key, value in settings.items() if key != "members"]
+    return f" ({', '.join(told)})" if told else ""
+
+
+def _cell(values: list[float | None], unit: str, decimals: int) -> str:
+    known = [value for value in values if value is not None]
+    if not known:
+        return ""
+    text = f"{np.mean(known):.{decimals}f}"
+    deviation = f"{np.std(known, ddof=1):.{decimals}f}" if len(known) > 1 else ""
+    # Sizes and times show no ± 0; for a metric, ± 0.000 is information.
+    if deviation and (not unit or float(deviation) > 0):
+        text += f" ± {deviation}"
+    return text + unit
+
+
+def _caption(result: dict[str, Any]) -> str:
+    runs, features = result["runs"], result["features"]
+    first = runs[0]
+    metrics = first["metrics"]
+    seeds = sorted({run["request"]["seed"] for run in runs})
+    share = 100 * metrics["lesion_pixels"] / metrics["pixels"]
+    several = (
+        f"Mean ± standard deviation over the seeds {', '.join(map(str, seeds))}."
+        if len(seeds) > 1
+        else f"Seed {seeds[0]}."
+    )
+    if not all(run["features_cached"] for run in runs):
+        embedding = "Fits include embedding the slices."
+    elif features is None:
+        embedding = "Fits start from embeddings on disk."
+    else:
+        embedding = (
+            f"Fits start from embeddings on disk; those of {features['slices']:,} slices took "
+            f"{features['seconds']:.0f} s."
+        )
+    return (
+        f"{result['about']}; {share:.1f} % of their {metrics['pixels'] / 1e6:.1f} million "
+        f"foreground pixels are lesion. {several} {embedding} Backbone "
+        f"{first['request']['backbone']} on {first['machine']['engine']}, "
+        f"{first['machine']['threads']} threads."
+    )
+
+
+def _markers(name: str) -> tuple[str, str]:
+    return (
+        f"<!-- {name} table: made by napari-dino-uad bench {name} -->",
+        f"<!-- end of {name} table -->",
+    )
+
+
+def _split_at_markers(text: str, name: str) -> tuple[str, str, str]:
+    start, end = _markers(name)
+    if text.count(start) != 1 or text.count(end) != 1 or text.index(start) > text.index(end):
+        raise InputError(
+            f"The text has no place for the table; put the two lines {start} and {end} where it "
+            "belongs."
+        )
+    before, rest = text.split(start)
+    section, after = rest.split(end)
+    return before + start, section, end + after
+
+
+def read_section(text: str, name: str) -> str:
+    """Return the text between the two markers of a benchmark's table.
+
+    Raises
+    ------
+    InputError
+        If the markers are missing.
+    """
+    return _split_at_markers(text, name)[1].strip("\n")
+
+
+def replace_section(text: str, name: str, table: str) -> str:
+    """Put a table between the two markers of a benchmark.
+
+    Raises
+    ------
+    InputError
+        If the markers are missing.
+    """
+    before, _, after = _split_at_markers(text, name)
+    return f"{before}\n{table}\n{after}"

@@ -1,0 +1,1 @@
+"""Embeddings of slices, read through the cache."""

@@ -1,0 +1,1 @@
+"""Patch scores become a calibrated map and findings."""

@@ -1,0 +1,240 @@
+"""Ranked findings from an anomaly map and a threshold."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_dino_uad.core.errors import InputError
+from napari_dino_uad.core.slices.crop import tight_box
+from napari_dino_uad.core.storage.atomic import csv_text
+
+if TYPE_CHECKING:
+    from napari_dino_uad.core.calibration import Calibration
+    from napari_dino_uad.core.scans.volume import Volume
+
+__all__ = ["Finding", "SizeUnit", "find_findings", "size_unit", "write_findings_csv"]
+
+# Labels are uint8 because napari redraws that type many times faster than any other.
+_MOST_FINDINGS = 255
+
+
+@dataclass(frozen=True)
+class SizeUnit:
+    """Unit for the size of a finding.
+
+    Attributes
+    ----------
+    name : str
+        Name shown to users.
+    voxel : float
+        Size of one voxel.
+    smallest : float
+        Default minimum size of a finding.
+    decimals : int
+        Decimals to show.
+    """
+
+    name: str
+    voxel: float
+    smallest: float
+    decimals: int
+
+    @classmethod
+    def of(cls, spacing_mm: Sequence[float], is_2d: bool, spacing_known: bool) -> SizeUnit:
+        """Choose the unit: ml, mm² for a single slice, or pixels and voxels without spacing.
+
+        Parameters
+        ----------
+        spacing_mm, is_2d, spacing_known
+            As in `Volume`.
+        """
+        if not spacing_known:
+            return cls("pixels" if is_2d else "voxels", 1.0, 100.0, 0)
+        if is_2d:
+            return cls("mm²", float(np.prod(spacing_mm[1:])), 10.0, 0)
+        return cls("ml", float(np.prod(spacing_mm)) / 1000, 0.1, 2)
+
+    def text(self, voxels: int) -> str:
+        """Format a number of voxels as a size."""
+        return f"{voxels * self.voxel:.{self.decimals}f} {self.name}"
+
+
+def size_unit(volume: Volume) -> SizeUnit:
+    """Return the unit for sizes in a scan."""
+    return SizeUnit.of(volume.spacing_mm, volume.is_2d, volume.spacing_known)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A connected region above the threshold.
+
+    Attributes
+    ----------
+    label : int
+        Value of the region in the labels; 1 is the largest.
+    voxels : int
+        Number of voxels; pixels for a single slice.
+    volume_ml : float or None
+        Volume in millilitres; None for a single slice or an unknown spacing.
+    area_mm2 : float or None
+        Area in mm²; only for a single slice with known spacing.
+    peak_score, mean_score : float
+        Highest and mean anomaly score.
+    p_value : float
+        False-positive rate of the peak score on healthy tissue.
+    centroid_ras_mm : tuple of float or None
+        Centroid in mm to the right, front and head; None if the spacing is unknown.
+    centroid_voxel : tuple of float
+        Centroid in voxels of the canonical grid (S, P, L).
+    first_slice, last_slice : int
+        Extent along the feet-to-head axis, counted from 0.
+    """
+
+    label: int
+    voxels: int
+    volume_ml: float | None
+    area_mm2: float | None
+    peak_score: float
+    mean_score: float
+    p_value: float
+    centroid_ras_mm: tuple[float, float, float] | None
+    centroid_voxel: tuple[float, float, float]
+    first_slice: int
+    last_slice: int
+
+
+def find_findings(
+    scores: NDArray[np.float32],
+    volume: Volume,
+    threshold: float,
+    calibration: Calibration,
+    *,
+    foreground: NDArray[np.bool_] | None = None,
+    minimum_size: float | None = None,
+) -> tuple[NDArray[np.uint8], list[Finding]]:
+    """Find the connected regions above a threshold and rank them.
+
+    Parameters
+    ----------
+    scores : ndarray of float32, (S, P, L)
+        Anomaly scores on the volume's canonical grid.
+    volume : Volume
+        The scan.
+    threshold : float
+        Score above which a voxel is abnormal.
+    calibration : Calibration
+        Converts scores to p-values.
+    foreground : ndarray of bool, (S, P, L), optional
+        Tissue; findings are restricted to it.
+    minimum_size : float, optional
+        Drop smaller regions; in the unit of the scan's `size_unit`, default its own `smallest`.
+
+    Returns
+    -------
+    labels : ndarray of uint8, (S, P, L)
+    findings : list of Finding
+        Largest first; at most 255.
+
+    Raises
+    ------
+    InputError
+        If the minimum size is below 0.
+    """
+    import SimpleITK as sitk
+
+    unit = size_unit(volume)
+    minimum = unit.smallest if minimum_size is None else minimum_size
+    if minimum < 0:
+        raise InputError(
+            f"The minimum size must be 0 {unit.name} or more, got {minimum}; raise it."
+        )
+    above = scores > threshold
+    if foreground is not None:
+        above &= foreground
+    labels = np.zeros(scores.shape, dtype=np.uint8)
+    box = tight_box(above)
+    if not above[box].size:
+        return labels, []
+    # Each step releases its input: for a large CT, a label image takes 0.4 GB.
+    image = sitk.GetImageFromArray(above[box].astype(np.uint8))
+    del above
+    image = sitk.ConnectedComponent(image, True)
+    minimum_voxels = max(1, int(np.ceil(minimum / unit.voxel - 1e-9)))
+    image = sitk.RelabelComponent(image, minimum_voxels, True)
+    ranked = sitk.GetArrayViewFromImage(image)
+    np.copyto(labels[box], ranked, where=ranked <= _MOST_FINDINGS, casting="unsafe")
+    del ranked, image
+    # Two simple filters are twice as fast as the one filter that computes everything.
+    found = sitk.GetImageFromArray(labels[box])
+    shapes = sitk.LabelShapeStatisticsImageFilter()
+    shapes.ComputePerimeterOff()
+    shapes.Execute(found)
+    values = sitk.LabelStatisticsImageFilter()
+    values.UseHistogramsOff()
+    values.Execute(sitk.GetImageFromArray(scores[box]), found)
+    findings = []
+    for label in shapes.GetLabels():
+        # The image has no geometry, so physical points are voxel indices, x first.
+        centroid = tuple(
+            float(value) + side.start
+            for value, side in zip(reversed(shapes.GetCentroid(label)), box, strict=True)
+        )
+        _, _, first, _, _, extent = shapes.GetBoundingBox(label)
+        first += box[0].start
+        peak = float(values.GetMaximum(label))
+        voxels = int(shapes.GetNumberOfPixels(label))
+        findings.append(
+            Finding(
+                label=int(label),
+                voxels=voxels,
+                volume_ml=voxels * unit.voxel if unit.name == "ml" else None,
+                area_mm2=voxels * unit.voxel if unit.name == "mm²" else None,
+                peak_score=peak,
+                mean_score=float(values.GetMean(label)),
+                p_value=float(calibration.false_positive_rate(peak)),
+                centroid_ras_mm=volume.to_ras_mm(centroid) if volume.spacing_known else None,
+                centroid_voxel=(centroid[0], centroid[1], centroid[2]),
+                first_slice=int(first),
+                last_slice=int(first + extent - 1),
+            )
+        )
+    return labels, findings
+
+
+def write_findings_csv(path: Path, findings: Sequence[Finding]) -> None:
+    """Write findings as CSV straight to a file, inside a folder of `staged`.
+
+    Parameters
+    ----------
+    path : Path
+        File to write.
+    findings : sequence of Finding
+        One row each; unknown values are left empty.
+    """
+    names = [
+        "label", "volume_ml", "area_mm2", "voxels", "peak_score", "mean_score", "p_value",
+        "right_mm", "anterior_mm", "superior_mm", "centre_slice", "centre_row", "centre_column",
+        "first_slice", "last_slice",
+    ]  # fmt: skip
+    rows = []
+    for finding in findings:
+        row = asdict(finding)
+        places = {
+            ("right_mm", "anterior_mm", "superior_mm"): finding.centroid_ras_mm,
+            ("centre_slice", "centre_row", "centre_column"): finding.centroid_voxel,
+        }
+        for columns, place in places.items():
+            row |= zip(columns, place or (None, None, None), strict=True)
+        rows.append(
+            {
+                name: f"{row[name]:.6g}" if isinstance(row[name], float) else row[name]
+                for name in names
+            }
+        )
+    path.write_text(csv_text(names, rows), encoding="utf-8")

@@ -1,0 +1,1 @@
+"""The spatial autoregressive network (AR) over the patch grid."""

@@ -1,0 +1,1 @@
+"""A file or folder becomes a `Volume`, and back."""

@@ -1,0 +1,286 @@
+"""Cases on disk: scans, their lesion masks, and which slices are healthy."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_dino_uad.core.errors import InputError
+from napari_dino_uad.core.scans.bmad import bmad_images
+from napari_dino_uad.core.scans.grids import MaskGeometry, check_mask_geometry, match_mask
+from napari_dino_uad.core.scans.labels import check_mask_values, refuse_labels
+from napari_dino_uad.core.scans.sorting import LabelsAmongScansError, SortedFiles, sort_files
+from napari_dino_uad.core.scans.volume import Volume, find_scans, read_volume
+
+__all__ = ["Case", "ReadCase", "find_cases", "read_cases", "read_mask"]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One scan and, where there is one, its lesion mask.
+
+    Attributes
+    ----------
+    scan : Path or Volume
+        A file or folder, or a scan already open.
+    mask : Path, Volume, ndarray or None
+        A mask; above zero is lesion. An array lies on the scan's canonical axes.
+    healthy : bool
+        Whether the scan is known to have no lesion, and so needs no mask.
+    mask_geometry : {"check", "ignore"}
+        Whether the mask must lie where the scan lies, or its voxels are in the order of the
+        scan's own file.
+    """
+
+    scan: Path | Volume
+    mask: Path | Volume | NDArray[np.generic] | None = None
+    healthy: bool = False
+    mask_geometry: MaskGeometry = "check"
+
+    def __post_init__(self) -> None:
+        check_mask_geometry(self.mask_geometry)
+
+    @property
+    def name(self) -> str:
+        """Name of the scan without its ending."""
+        if isinstance(self.scan, Volume):
+            return self.scan.name
+        return self.scan.name.split(".")[0] if self.scan.is_file() else self.scan.name
+
+    def read(self) -> Volume:
+        """Read the scan."""
+        return self.scan if isinstance(self.scan, Volume) else read_volume(self.scan)
+
+    def read_mask(self, volume: Volume) -> NDArray[np.bool_] | None:
+        """Read the mask on the scan's canonical grid, or return None where there is none."""
+        return self.match_mask(volume)[0]
+
+    def match_mask(self, volume: Volume) -> tuple[NDArray[np.bool_] | None, str]:
+        """Read the mask as `read_mask` does; return what the user should know of it too."""
+        if self.mask is not None:
+            return _match(self.mask, volume, self.mask_geometry)
+        return (np.zeros(volume.shape, dtype=bool) if self.healthy else None), ""
+
+
+class ReadCase(NamedTuple):
+    """A scan and its mask, read.
+
+    Attributes
+    ----------
+    number : int
+        Place in the sequence of cases.
+    volume : Volume
+        The scan.
+    mask : ndarray of bool or None
+        On the scan's canonical grid.
+    note : str
+        What the user should know of the mask, or nothing; said once for all cases.
+    """
+
+    number: int
+    volume: Volume
+    mask: NDArray[np.bool_] | None
+    note: str
+
+
+def read_cases(cases: Sequence[Case], said: list[str] | None = None) -> Iterator[ReadCase]:
+    """Read scans and their masks.
+
+    Parameters
+    ----------
+    cases : sequence of Case
+        The scans.
+    said : list of str, optional
+        Notes that the user has had already, and gets no more of; the new one is added.
+
+    Raises
+    ------
+    InputError
+        If a scan or a mask cannot be read, a scan holds labels, or a mask lies elsewhere.
+    """
+    said = [] if said is None else said
+    for number, case in enumerate(cases):
+        volume = case.read()
+        refuse_labels(volume)
+        mask, note = case.match_mask(volume)
+        note = "" if said else note
+        said += [note] if note else []
+        yield ReadCase(number, volume, mask, note)
+
+
+def read_mask(
+    mask: Path | Volume | NDArray[np.generic], volume: Volume, geometry: MaskGeometry = "check"
+) -> NDArray[np.bool_]:
+    """Bring a lesion mask onto a scan's canonical grid.
+
+    Parameters
+    ----------
+    mask : path, Volume or ndarray
+        A file or volume that lies where the scan lies, or an array on its canonical axes.
+    volume : Volume
+        The scan.
+    geometry : {"check", "ignore"}
+        As in `Case`.
+
+    Returns
+    -------
+    ndarray of bool
+        The shape of `volume.array`.
+
+    Raises
+    ------
+    InputError
+        If the mask lies elsewhere, has another size, or holds grey values.
+    """
+    return _match(mask, volume, geometry)[0]
+
+
+def _match(
+    mask: Path | Volume | NDArray[np.generic], volume: Volume, geometry: MaskGeometry
+) -> tuple[NDArray[np.bool_], str]:
+    if isinstance(mask, Path):
+        mask = read_volume(mask, allow_constant=True)
+    if isinstance(mask, Volume):
+        check_mask_values(mask)
+        matched, note = match_mask(mask, volume, geometry)
+        return matched > 0, note
+    array = np.asarray(mask)
+    if array.ndim == 2:
+        array = array[np.newaxis]
+    if array.shape != volume.shape:
+        raise InputError(
+            f"The mask of {volume.name} does not fit: expected the shape "
+            f"{' x '.join(map(str, volume.shape))} of its scan, got "
+            f"{' x '.join(map(str, array.shape))}; choose the mask of this scan."
+        )
+    return array > 0, ""
+
+
+def find_cases(
+    paths: Sequence[Path | str],
+    pattern: str | None = None,
+    mask_pattern: str | None = None,
+    require_masks: bool = False,
+    mask_geometry: MaskGeometry = "check",
+    leave_out: Callable[[SortedFiles], None] | None = None,
+) -> list[Case]:
+    """Find scans and pair them with their masks.
+
+    Parameters
+    ----------
+    paths : sequence of path
+        Files or folders. A folder in one of the layouts of the BMAD benchmark needs no patterns:
+        every image is a scan, and its label is known.
+    pattern : str, optional
+        Names of scans, such as ``*_flair.nii.gz``; ``*`` is the case name.
+    mask_pattern : str, optional
+        Names of masks, such as ``*_lesion.nii.gz`` beside the scans, or ``../masks/*.png`` in
+        another folder, as seen from the scan's own; the same ``*`` pairs them.
+    require_masks : bool
+        Whether every scan must have a mask.
+    mask_geometry : {"check", "ignore"}
+        As in `Case`.
+    leave_out : callable, optional
+        Called with what was found where masks or earlier results lie among the scans, which are
+        then left out. Without it they are refused: what has a mask may have a lesion.
+
+    Returns
+    -------
+    list of Case
+
+    Raises
+    ------
+    InputError
+        If no scan is found, masks are found among the scans, a pattern has no single ``*``, or
+        no mask matches.
+    """
+    check_mask_geometry(mask_geometry)
+    for text in (pattern, mask_pattern):
+        if text is not None and text.count("*") != 1:
+            raise InputError(f"A pattern holds one * for the case name, but {text!r} came.")
+    if mask_pattern is not None and pattern is None:
+        raise InputError(
+            "A mask pattern pairs masks with scans by the scans' pattern; give --pattern too, "
+            "such as '*_flair.nii.gz'."
+        )
+    places = [Path(path) for path in paths]
+    if pattern is None:
+        cases = _cases_without_pattern(places, mask_geometry, leave_out)
+        lacking = [case.name for case in cases if case.mask is None and not case.healthy]
+        if require_masks and lacking:
+            raise InputError(
+                f"Every scan needs a lesion mask here, but {lacking[0]} has none; give --pattern "
+                "and --mask-pattern, such as '*_flair.nii.gz' and '*_lesion.nii.gz'."
+            )
+        return cases
+    scans = find_scans(places, pattern)
+    if mask_pattern is None:
+        return [Case(scan) for scan in _scans_alone(scans, leave_out)]
+    masks = {scan: _mask_of(scan, pattern, mask_pattern) for scan in scans}
+    # A pattern such as *.nii.gz matches the masks too.
+    known = {mask for mask in masks.values() if mask.exists()}
+    scans = _scans_alone([scan for scan in scans if _normal(scan) not in known], leave_out)
+    cases = []
+    for scan in scans:
+        mask = masks[scan]
+        if require_masks and not mask.exists():
+            raise InputError(
+                f"{scan.name} has no mask {mask}; every scan needs one here. A mask pattern starts "
+                "from the scan's own folder."
+            )
+        cases.append(Case(scan, mask if mask.exists() else None, mask_geometry=mask_geometry))
+    if all(case.mask is None for case in cases):
+        raise InputError(
+            f"No mask matches {mask_pattern!r}, seen from the folder of each of the {len(cases)} "
+            "scans; check the pattern."
+        )
+    return cases
+
+
+def _mask_of(scan: Path, pattern: str, mask_pattern: str) -> Path:
+    """Return where the mask of a scan lies by the patterns, whether it is there or not."""
+    head, tail = pattern.split("*")
+    if not (scan.name.startswith(head) and scan.name.endswith(tail)):
+        raise InputError(
+            f"{scan.name} does not match the pattern {pattern!r}, so its mask cannot be found."
+        )
+    case_name = scan.name[len(head) : len(scan.name) - len(tail)]
+    return _normal(scan.parent / mask_pattern.replace("*", case_name))
+
+
+def _normal(path: Path) -> Path:
+    return Path(os.path.normpath(path))
+
+
+def _scans_alone(
+    found: Sequence[Path], leave_out: Callable[[SortedFiles], None] | None
+) -> list[Path]:
+    """Take the scans of what was found; leave masks out and say so, or refuse them."""
+    files = sort_files(found)
+    if files.masks:
+        if leave_out is None or not files.scans:
+            raise LabelsAmongScansError(files)
+        leave_out(files)
+    return list(files.scans)
+
+
+def _cases_without_pattern(
+    paths: list[Path],
+    mask_geometry: MaskGeometry,
+    leave_out: Callable[[SortedFiles], None] | None,
+) -> list[Case]:
+    cases, others = [], []
+    for path in paths:
+        images = bmad_images(path) if path.is_dir() else []
+        cases += [Case(image, label, healthy, mask_geometry) for image, label, healthy in images]
+        if not images:
+            others.append(path)
+    if not others:
+        return cases
+    return cases + [Case(scan) for scan in _scans_alone(find_scans(others), leave_out)]

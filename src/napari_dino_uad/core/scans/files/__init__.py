@@ -1,0 +1,1 @@
+"""One file at a time: checked to be whole, decoded, and written."""

@@ -1,0 +1,391 @@
+"""A scan on canonical axes, and the exact way back to the grid of its file.
+
+Only here, in `volume.py` and in `dicom.py` does geometry have SimpleITK's order x, y, z;
+everywhere else arrays and their spacing run (S, P, L): feet to head, front to back, the patient's
+right to left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import permutations
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from napari_dino_uad.core.errors import InputError
+from napari_dino_uad.core.limits import check_grid, check_one_volume
+from napari_dino_uad.core.scans.files.integrity import clean_values
+
+if TYPE_CHECKING:
+    import SimpleITK as sitk
+
+__all__ = [
+    "FileGrid",
+    "Volume",
+    "from_file_order",
+    "to_file_grid",
+    "to_file_order",
+    "volume_from_array",
+    "volume_from_image",
+]
+
+# Where array axes 0, 1, 2 of a single slice point, as (world axis S, P or L; sign), by the world
+# axis it is cut across: rows run front to back or head to feet, columns right to left or front
+# to back, the way radiologists hang such a picture.
+_SLICE_AXES = {
+    0: ((0, 1), (1, 1), (2, 1)),
+    1: ((1, 1), (0, -1), (2, 1)),
+    2: ((2, 1), (0, -1), (1, 1)),
+}
+
+
+# Cosines of axes that should be at right angles, rounded in headers to two digits.
+_LEAST_RIGHT = 0.02
+
+
+@dataclass(frozen=True)
+class FileGrid:
+    """A file's own geometry, and how its array was turned onto canonical axes.
+
+    Attributes
+    ----------
+    size, spacing, origin, direction : tuple
+        As SimpleITK gives them for the three-dimensional image, in its order x, y, z.
+    axes : tuple of int
+        Axis of the file's array (z, y, x) that became each axis of the canonical one.
+    flips : tuple of bool
+        Which axes of the canonical array run against the file's.
+    dimension : int
+        2 for a single image without a third axis.
+    """
+
+    size: tuple[int, ...]
+    spacing: tuple[float, ...]
+    origin: tuple[float, ...]
+    direction: tuple[float, ...]
+    axes: tuple[int, int, int] = (0, 1, 2)
+    flips: tuple[bool, bool, bool] = (False, False, False)
+    dimension: int = 3
+
+
+@dataclass(frozen=True)
+class Volume:
+    """A scan on canonical axes.
+
+    Attributes
+    ----------
+    array : ndarray of float32, (slices, rows, cols)
+        Axis 0 runs feet to head, axis 1 front to back, axis 2 the patient's right to left. Of a
+        single slice in another plane, axis 0 is the one it was cut across, rows run head to feet.
+    spacing_mm : tuple of float
+        Along the three array axes. Where `spacing_known` is False, in pixels of the image's
+        shorter pixel edge.
+    origin_mm : tuple of float
+        Position (S, P, L) of voxel (0, 0, 0).
+    direction : ndarray of float64, (3, 3)
+        Column j is the direction (S, P, L) of array axis j: the identity, but for the rotation
+        of an oblique scan.
+    grid : FileGrid
+        The exact way back to the file.
+    name : str
+        The file's name without its ending.
+    path : Path or None
+        Where it was read from.
+    modality : str or None
+        DICOM modality, such as "MR" or "CT".
+    window : tuple of float or None
+        DICOM window (centre, width).
+    is_2d : bool
+        Whether it is a single slice; the array is then (1, rows, cols).
+    spacing_known : bool
+        Whether the file tells the size of a voxel. PNG and TIFF do not: the resolution some of
+        them name is that of a printer. Nothing may then be said in mm or ml.
+    """
+
+    array: NDArray[np.float32]
+    spacing_mm: tuple[float, float, float]
+    origin_mm: tuple[float, float, float]
+    direction: NDArray[np.float64]
+    grid: FileGrid
+    name: str
+    path: Path | None = None
+    modality: str | None = None
+    window: tuple[float, float] | None = None
+    is_2d: bool = False
+    spacing_known: bool = True
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Shape of the array, (slices, rows, cols)."""
+        slices, rows, cols = self.array.shape
+        return slices, rows, cols
+
+    def to_ras_mm(self, index: ArrayLike) -> tuple[float, float, float]:
+        """Return where a voxel lies, in mm to the patient's right, front and head.
+
+        Parameters
+        ----------
+        index : array_like of 3 numbers
+            Along the array's axes (S, P, L).
+        """
+        step = np.asarray(index, dtype=np.float64) * np.asarray(self.spacing_mm)
+        superior, posterior, left = np.asarray(self.origin_mm) + self.direction @ step
+        return -float(left), -float(posterior), float(superior)
+
+
+def volume_from_image(
+    image: sitk.Image,
+    name: str,
+    path: Path | None = None,
+    modality: str | None = None,
+    window: tuple[float, float] | None = None,
+    *,
+    allow_constant: bool = False,
+    spacing_known: bool = True,
+) -> Volume:
+    """Bring a SimpleITK image of one value per voxel onto canonical axes.
+
+    Parameters
+    ----------
+    image : SimpleITK.Image
+        Of 2 or 3 dimensions, or 4 with a single volume.
+    name : str
+        Name of the case, for messages too.
+    path, modality, window, spacing_known
+        As in `Volume`.
+    allow_constant : bool
+        Whether an image of one value throughout is welcome, as an empty mask is.
+
+    Returns
+    -------
+    Volume
+        NaN became the smallest value of the scan, infinities the smallest and the largest.
+
+    Raises
+    ------
+    InputError
+        If it has four dimensions, damaged axes, no finite value, a huge one, or no contrast.
+    """
+    import SimpleITK as sitk
+
+    dimension = image.GetDimension()
+    check_one_volume(name, image.GetSize())
+    check_grid(name, image.GetSpacing()[:3], image.GetOrigin()[:3], known=spacing_known)
+    if dimension == 4:
+        image = image[:, :, :, 0]
+    elif dimension == 2:
+        image = sitk.JoinSeries(image)
+    elif dimension != 3:
+        raise InputError(
+            f"{name} has {dimension} dimensions, but 2 or 3 are expected; save one volume of it "
+            "to its own file."
+        )
+    # Rows and columns of the matrix run x, y, z; turned round in both they run S, P, L.
+    directions = np.reshape(image.GetDirection(), (3, 3))[::-1, ::-1]
+    if abs(np.linalg.det(directions)) < 1e-6:
+        raise InputError(
+            f"{name} has axes that do not span space, so its header is damaged; export it again."
+        )
+    if np.abs(directions.T @ directions - np.eye(3)).max() > _LEAST_RIGHT:
+        raise InputError(
+            f"{name} has axes that are not at right angles, as its header says; resample it to a "
+            "regular grid first."
+        )
+    stored = sitk.GetArrayViewFromImage(image)
+    thin = [axis for axis in range(3) if stored.shape[axis] == 1]
+    is_2d = dimension == 2 or len(thin) == 1
+    axes, signs = _canonical_axes(directions, thin[0] if is_2d else None)
+
+    flips = (signs[0] < 0, signs[1] < 0, signs[2] < 0)
+    spacing = np.asarray(image.GetSpacing()[::-1])[list(axes)]
+    if not spacing_known:
+        spacing = spacing / spacing[1:].min()
+        spacing[0] = 1.0
+    origin = np.asarray(image.GetOrigin()[::-1])
+    for axis, flip in zip(axes, flips, strict=True):
+        if flip:
+            step = image.GetSpacing()[2 - axis]
+            origin = origin + directions[:, axis] * step * (stored.shape[axis] - 1)
+    return Volume(
+        array=clean_values(_turn(stored, axes, flips), name, allow_constant),
+        spacing_mm=_three(spacing),
+        origin_mm=_three(origin),
+        direction=directions[:, list(axes)] * np.asarray(signs, dtype=np.float64),
+        grid=FileGrid(
+            image.GetSize(),
+            image.GetSpacing(),
+            image.GetOrigin(),
+            image.GetDirection(),
+            axes,
+            flips,
+            2 if dimension == 2 else 3,
+        ),
+        name=name,
+        path=path,
+        modality=modality,
+        window=window,
+        is_2d=is_2d,
+        spacing_known=spacing_known,
+    )
+
+
+def _canonical_axes(
+    directions: NDArray[np.float64], thin: int | None
+) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
+    """Say which axis of the file's array becomes each canonical axis, and with which sign.
+
+    Parameters
+    ----------
+    directions : ndarray, (3, 3)
+        Column j is the direction (S, P, L) of axis j of the file's array.
+    thin : int or None
+        The axis across which a single slice was cut.
+    """
+    # The assignment that turns the axes least, even where two of them lean to the same side.
+    nearest = max(
+        permutations(range(3)),
+        key=lambda order: sum(abs(directions[world, axis]) for world, axis in enumerate(order)),
+    )
+    targets = _SLICE_AXES[0 if thin is None else nearest.index(thin)]
+    axes = [nearest[world] for world, _ in targets]
+    signs = [sign if directions[world, nearest[world]] >= 0 else -sign for world, sign in targets]
+    return (axes[0], axes[1], axes[2]), (signs[0], signs[1], signs[2])
+
+
+def _turn(
+    array: NDArray[Any], axes: tuple[int, int, int], flips: tuple[bool, bool, bool]
+) -> NDArray[Any]:
+    """View an array with its axes reordered, then some of them reversed."""
+    turned = array.transpose(axes)
+    return turned[tuple(slice(None, None, -1 if flip else 1) for flip in flips)]
+
+
+def _three(values: Sequence[float] | NDArray[np.float64]) -> tuple[float, float, float]:
+    first, second, third = (float(value) for value in values)
+    return first, second, third
+
+
+def volume_from_array(
+    array: ArrayLike,
+    spacing_mm: Sequence[float] = (1.0, 1.0, 1.0),
+    origin_mm: Sequence[float] = (0.0, 0.0, 0.0),
+    name: str = "image",
+    *,
+    direction: ArrayLike | None = None,
+    allow_constant: bool = False,
+    spacing_known: bool = True,
+) -> Volume:
+    """Make a volume of an array whose axes run (S, P, L), such as a layer of the viewer.
+
+    Parameters
+    ----------
+    array : array_like, (slices, rows, cols) or (rows, cols)
+        Grey values.
+    spacing_mm, origin_mm : sequence of 3 floats
+        Along the three axes.
+    name : str
+        Name of the case.
+    direction : array_like, (3, 3), optional
+        Column j is the direction (S, P, L) of array axis j, where the axes are turned.
+    allow_constant : bool
+        Whether an image of one value throughout is welcome, as an empty mask is.
+    spacing_known : bool
+        As in `Volume`.
+
+    Raises
+    ------
+    InputError
+        If the array is not 2D or 3D, complex, or has no contrast, or a spacing is not above 0.
+    """
+    values = np.asarray(array)
+    if values.ndim not in (2, 3):
+        raise InputError(f"{name} has {values.ndim} dimensions, but 2 or 3 are expected.")
+    if np.iscomplexobj(values):
+        raise InputError(f"{name} holds complex numbers, but grey values are expected.")
+    if not all(np.isfinite(value) and value > 0 for value in spacing_mm):
+        raise InputError(
+            f"The spacing of {name} must be above 0 mm along every axis, but "
+            f"{', '.join(f'{value:g}' for value in spacing_mm)} came."
+        )
+    flat = values.ndim == 2
+    clean = clean_values(values[np.newaxis] if flat else values, name, allow_constant)
+    turned = np.eye(3) if direction is None else np.array(direction, dtype=np.float64)
+    spacing, origin = _three(spacing_mm), _three(origin_mm)
+    slices, rows, cols = clean.shape
+    return Volume(
+        array=clean,
+        spacing_mm=spacing,
+        origin_mm=origin,
+        direction=turned,
+        grid=FileGrid(
+            (cols, rows, slices),
+            spacing[::-1],
+            origin[::-1],
+            tuple(turned[::-1, ::-1].ravel().tolist()),
+            dimension=2 if flat else 3,
+        ),
+        name=name,
+        is_2d=slices == 1,
+        spacing_known=spacing_known,
+    )
+
+
+def from_file_order(array: NDArray[Any], grid: FileGrid) -> NDArray[Any]:
+    """View an array (z, y, x) in the order of a file on the canonical axes of that file."""
+    return _turn(array, grid.axes, grid.flips)
+
+
+def to_file_order(array: NDArray[Any], grid: FileGrid) -> NDArray[Any]:
+    """View an array on canonical axes in the order of its file, (z, y, x)."""
+    # Flips undo themselves on the canonical axes, before these are put back in order.
+    return _turn(array, (0, 1, 2), grid.flips).transpose(np.argsort(grid.axes))
+
+
+def to_file_grid(array: NDArray[Any], like: Volume) -> sitk.Image:
+    """Bring an array from canonical axes back to the grid of the file, voxel for voxel.
+
+    Parameters
+    ----------
+    array : ndarray, (S, P, L)
+        On the canonical grid of `like`. The type stays, but bool becomes uint8 and half
+        precision single, for which files have no type.
+    like : Volume
+        The scan it belongs to.
+
+    Returns
+    -------
+    SimpleITK.Image
+        Size, spacing, origin and direction are those of the file.
+
+    Raises
+    ------
+    InputError
+        If the shape is not that of `like`.
+    """
+    import SimpleITK as sitk
+
+    if array.shape != like.shape:
+        raise InputError(
+            f"Expected an array of {' x '.join(map(str, like.shape))}, the grid of {like.name}, "
+            f"but {' x '.join(map(str, array.shape))} came."
+        )
+    if array.dtype in (np.bool_, np.float16):
+        array = array.astype(np.uint8 if array.dtype == np.bool_ else np.float32)
+    grid = like.grid
+    stored = to_file_order(array, grid)
+    stored = np.ascontiguousarray(stored, dtype=stored.dtype.newbyteorder("="))
+    if grid.dimension == 2:
+        image = sitk.GetImageFromArray(stored[0])
+        image.SetSpacing(grid.spacing[:2])
+        image.SetOrigin(grid.origin[:2])
+        image.SetDirection([grid.direction[index] for index in (0, 1, 3, 4)])
+        return image
+    image = sitk.GetImageFromArray(stored)
+    image.SetSpacing(grid.spacing)
+    image.SetOrigin(grid.origin)
+    image.SetDirection(grid.direction)
+    return image

@@ -1,0 +1,285 @@
+"""Whether two volumes lie on one grid, and how a mask gets onto the grid of its scan.
+
+Everything that pairs two files or layers asks here. Voxels are paired by where they lie in the
+patient, never by their place in an array alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_dino_uad.core.errors import InputError
+from napari_dino_uad.core.scans.geometry import Volume, from_file_order, to_file_order
+
+__all__ = ["MASK_GEOMETRIES", "MaskGeometry", "check_mask_geometry", "match_mask"]
+
+#: What is done with the geometry of a mask: compare it with the scan's, or take the voxels in
+#: the order of the scan's own file.
+MaskGeometry = Literal["check", "ignore"]
+MASK_GEOMETRIES: tuple[str, ...] = get_args(MaskGeometry)
+
+# Share of a voxel's edge by which the corners of two equal grids may differ, along each axis.
+# Headers round: a NIfTI quaternion or direction cosines of three decimals move a corner by 0.15 mm
+# at most. A mask that lies half a voxel off belongs to other voxels; below a quarter each voxel
+# still lies in its own.
+_SAME = 0.25
+
+# Share of the coarser voxel's edge by which the outer faces of two boxes may differ where their
+# resolution differs: tools keep the first voxel's centre or its outer edge, and round the size.
+_SAME_BOX = 1.0
+
+# Spacings that differ by less are one resolution, so that another size is another box.
+_SAME_SPACING = 0.01
+
+
+@dataclass(frozen=True)
+class _Grid:
+    """Size, spacing, origin and direction of a volume on axes (S, P, L)."""
+
+    shape: NDArray[np.int64]
+    spacing: NDArray[np.float64]
+    origin: NDArray[np.float64]
+    direction: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, volume: Volume) -> _Grid:
+        return cls(
+            np.array(volume.shape),
+            np.array(volume.spacing_mm),
+            np.array(volume.origin_mm),
+            np.array(volume.direction, dtype=np.float64),
+        )
+
+    def corners(self, beyond: float = 0.0) -> NDArray[np.float64]:
+        """Return the positions of the corner voxels in mm, (8, 3), moved out by some voxels."""
+        ends = np.stack([np.full(3, -beyond), self.shape - 1 + beyond])
+        index = np.stack(np.meshgrid(*ends.T, indexing="ij"), axis=-1).reshape(8, 3)
+        moved: NDArray[np.float64] = self.origin + (index * self.spacing) @ self.direction.T
+        return moved
+
+    def turned(self, axes: NDArray[np.int64], flips: NDArray[np.bool_]) -> _Grid:
+        """Return the same voxels with the axes in another order, some of them reversed."""
+        shape, spacing = self.shape[axes], self.spacing[axes]
+        direction = self.direction[:, axes]
+        origin = self.origin + direction @ (np.where(flips, shape - 1, 0) * spacing)
+        return _Grid(shape, spacing, origin, direction * np.where(flips, -1.0, 1.0))
+
+
+def check_mask_geometry(value: str) -> MaskGeometry:
+    """Return what is to be done with the geometry of masks.
+
+    Raises
+    ------
+    InputError
+        If it is neither check nor ignore.
+    """
+    if value not in MASK_GEOMETRIES:
+        raise InputError(f"Mask geometry: expected check or ignore, got {value!r}.")
+    return value  # type: ignore[return-value]  # it is one of them
+
+
+def match_mask(
+    mask: Volume, scan: Volume, geometry: MaskGeometry = "check"
+) -> tuple[NDArray[np.float32], str]:
+    """Bring a mask onto the canonical grid of its scan.
+
+    Parameters
+    ----------
+    mask, scan : Volume
+        The two as they were read.
+    geometry : {"check", "ignore"}
+        Whether the mask must lie where the scan lies. If ignored, the mask's voxels are taken
+        in the order of its file as those of the scan's own file.
+
+    Returns
+    -------
+    array : ndarray of float32
+        The mask's values in the shape of ``scan.array``.
+    note : str
+        What the user should know, or nothing: that the mask was resampled.
+
+    Raises
+    ------
+    InputError
+        If the mask lies elsewhere, or its size does not fit.
+    """
+    if geometry == "ignore":
+        return _in_file_order(mask, scan), ""
+    if not (mask.spacing_known and scan.spacing_known):
+        return _without_geometry(mask, scan), ""
+    place, target = _Grid.of(mask), _Grid.of(scan)
+    turn = _turn_onto(place, target)
+    if turn is None:
+        raise _elsewhere(mask, scan)
+    axes, flips = turn
+    place = place.turned(axes, flips)
+    array = mask.array.transpose(axes)[
+        tuple(slice(None, None, -1 if flip else 1) for flip in flips)
+    ]
+    if _is_same(place, target):
+        return np.ascontiguousarray(array), ""
+    if not _is_same_box(place, target):
+        raise _elsewhere(mask, scan)
+    note = (
+        "Note: masks of another resolution are resampled by nearest neighbour; "
+        f"{_name(mask)} has {_mm(mask.grid.spacing)}, its scan {_mm(scan.grid.spacing)}."
+    )
+    return _resample(array, place, target), note
+
+
+def _turn_onto(place: _Grid, target: _Grid) -> tuple[NDArray[np.int64], NDArray[np.bool_]] | None:
+    """Find the order and signs of axes that bring a grid nearest to another one's axes.
+
+    Canonical axes are mostly equal already; they may not be where a scan lies at 45 degrees.
+    """
+    cosines = target.direction.T @ place.direction
+    axes = np.abs(cosines).argmax(axis=1)
+    if len(set(axes.tolist())) < 3:
+        return None
+    return axes, cosines[np.arange(3), axes] < 0
+
+
+def _offsets(place: _Grid, target: _Grid, beyond: float) -> NDArray[np.float64]:
+    """Return how far corners lie apart in mm along each axis of the target, (3,)."""
+    apart = place.corners(beyond) - target.corners(beyond)
+    most: NDArray[np.float64] = np.abs(apart @ target.direction).max(axis=0)
+    return most
+
+
+def _is_same(place: _Grid, target: _Grid) -> bool:
+    """Say whether two grids have the same voxels."""
+    if not np.array_equal(place.shape, target.shape):
+        return False
+    return bool((_offsets(place, target, 0.0) <= _SAME * target.spacing).all())
+
+
+def _is_same_box(place: _Grid, target: _Grid) -> bool:
+    """Say whether two grids cut the same box into voxels of another size."""
+    resized = place.shape != target.shape
+    ratio = place.spacing / target.spacing
+    if (resized & (np.abs(np.log(ratio)) < _SAME_SPACING)).any():
+        return False
+    coarser = np.maximum(place.spacing, target.spacing)
+    # Resampling goes axis by axis, so the axes must be parallel.
+    extent = np.linalg.norm(target.shape * target.spacing)
+    if np.linalg.norm(place.direction - target.direction) * extent > _SAME * coarser.min():
+        return False
+    allowed = np.where(resized, _SAME_BOX * coarser, _SAME * target.spacing)
+    return bool((_offsets(place, target, 0.5) <= allowed).all())
+
+
+def _resample(array: NDArray[np.float32], place: _Grid, target: _Grid) -> NDArray[np.float32]:
+    """Take the nearest voxel of an array at each voxel of a grid of the same box."""
+    start = (target.origin - place.origin) @ place.direction
+    nearest = [
+        np.clip(np.floor((start[axis] + step * np.arange(count)) / size + 0.5), 0, held - 1)
+        for axis, (count, step, size, held) in enumerate(
+            zip(target.shape, target.spacing, place.spacing, place.shape, strict=True)
+        )
+    ]
+    return np.ascontiguousarray(array[np.ix_(*(index.astype(np.int64) for index in nearest))])
+
+
+def _in_file_order(mask: Volume, scan: Volume) -> NDArray[np.float32]:
+    """Take a mask's voxels in the order of its file as those of the scan's file."""
+    if tuple(mask.grid.size) != tuple(scan.grid.size):
+        raise _other_size(mask, scan)
+    stored = to_file_order(mask.array, mask.grid)
+    return np.ascontiguousarray(from_file_order(stored, scan.grid))
+
+
+def _without_geometry(mask: Volume, scan: Volume) -> NDArray[np.float32]:
+    """Pair voxels by their place alone: pictures have no geometry that could be compared."""
+    if mask.shape != scan.shape:
+        raise _other_size(mask, scan)
+    if (mask.grid.axes, mask.grid.flips) != (scan.grid.axes, scan.grid.flips):
+        # One of them has a geometry, and it turned the array.
+        raise _elsewhere(mask, scan)
+    return mask.array
+
+
+def _other_size(mask: Volume, scan: Volume) -> InputError:
+    return InputError(
+        f"{_name(mask)} does not fit {_name(scan)}: expected the scan's shape {_shape(scan)}, "
+        f"got {_shape(mask)}; choose the mask of this scan."
+    )
+
+
+def _elsewhere(mask: Volume, scan: Volume) -> InputError:
+    """Return the error for a mask that lies elsewhere, with what differs in mm."""
+    same_size = tuple(mask.grid.size) == tuple(scan.grid.size)
+    default = same_size and (_is_default(mask, scan) or _is_default(scan, mask))
+    advice = (
+        "save it with the scan's geometry, or, if its voxels are in the order of the scan's own "
+        "file, set the mask geometry to ignore (--mask-geometry ignore)"
+        if default
+        else "choose the mask of this scan, or resample it onto the scan's grid"
+    )
+    return InputError(
+        f"{_name(mask)} does not lie on {_name(scan)}: expected the scan's grid, got "
+        f"{_differences(mask, scan)}; {advice}."
+    )
+
+
+def _is_default(volume: Volume, other: Volume) -> bool:
+    """Say whether a header says nothing of the patient: a tool filled it in, or part of it."""
+    if not volume.spacing_known or not np.any(volume.grid.origin):
+        return True
+    ours, theirs = volume.grid, other.grid
+    # SimpleITK writes the identity, nibabel the one of NIfTI's own axes.
+    plain = np.array_equal(np.abs(np.reshape(ours.direction, (3, 3))), np.eye(3))
+    turned = not np.allclose(ours.direction, theirs.direction, atol=1e-3)
+    return plain and turned and bool(np.allclose(ours.origin, theirs.origin, atol=1e-3))
+
+
+def _differences(mask: Volume, scan: Volume) -> str:
+    """Name what differs between two grids, with their distance."""
+    for volume in (mask, scan):
+        if not volume.spacing_known:
+            return f"no geometry in {_name(volume)}, whose voxels may be in another order"
+    ours, theirs = mask.grid, scan.grid
+    parts = []
+    if tuple(ours.size) != tuple(theirs.size):
+        parts.append(f"the shape {_shape(mask)} instead of {_shape(scan)}")
+    if not np.allclose(ours.spacing, theirs.spacing, rtol=_SAME_SPACING):
+        parts.append(f"voxels of {_mm(ours.spacing)} instead of {_mm(theirs.spacing)}")
+    if not np.allclose(ours.origin, theirs.origin, atol=1e-2):
+        parts.append(f"the origin ({_list(ours.origin)}) mm instead of ({_list(theirs.origin)}) mm")
+    if not np.allclose(ours.direction, theirs.direction, atol=1e-3):
+        parts.append(f"axes to {_axes(ours.direction)} instead of {_axes(theirs.direction)}")
+    apart = _Grid.of(mask).corners()[:, None] - _Grid.of(scan).corners()
+    distance = float(np.linalg.norm(apart, axis=2).min(axis=1).max())
+    parts.append(f"corners up to {distance:.3g} mm from the scan's")
+    return ", ".join(parts)
+
+
+def _axes(direction: Sequence[float]) -> str:
+    """Name where the axes of a file run, such as LPS, and by how much they are turned."""
+    matrix = np.reshape(direction, (3, 3))
+    names = [
+        ("RL", "AP", "IS")[row][int(matrix[row, column] > 0)]
+        for column, row in enumerate(np.abs(matrix).argmax(axis=0))
+    ]
+    lean = np.degrees(np.arccos(np.clip(np.abs(matrix).max(axis=0).min(), 0, 1)))
+    return "".join(names) + (f" turned by {lean:.1f} degrees" if lean > 0.05 else "")
+
+
+def _name(volume: Volume) -> str:
+    return volume.path.name if volume.path is not None else volume.name
+
+
+def _shape(volume: Volume) -> str:
+    return " x ".join(map(str, volume.grid.size))
+
+
+def _mm(values: Sequence[float]) -> str:
+    return f"{' x '.join(f'{value:.3g}' for value in values)} mm"
+
+
+def _list(values: Sequence[Any]) -> str:
+    return ", ".join(f"{value + 0.0:.4g}" for value in values)

@@ -1,0 +1,82 @@
+"""Finding the scans in files and folders."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from napari_dino_uad.core.errors import InputError
+from napari_dino_uad.core.scans.dicom.reading import is_dicom
+from napari_dino_uad.core.scans.files.image_format import is_folder, regular_file
+from napari_dino_uad.core.scans.formats import DICOM_SUFFIXES, VOLUME_SUFFIXES, stack_files
+
+__all__ = ["find_scans"]
+
+
+def find_scans(paths: Sequence[Path | str], pattern: str | None = None) -> list[Path]:
+    """Find the scans in files and folders.
+
+    Parameters
+    ----------
+    paths : sequence of path
+        A file is a scan. A folder is searched: a folder of DICOM files, or of 2D PNG or TIFF
+        slices where no pattern is given, is one scan.
+    pattern : str, optional
+        Names of scan files, such as ``*_flair.nii.gz``.
+
+    Returns
+    -------
+    list of Path
+        In order, each once.
+
+    Raises
+    ------
+    InputError
+        If a path is missing or nothing is found.
+    """
+    out: list[Path] = []
+    for path in map(Path, paths):
+        if not is_folder(path):
+            out.append(regular_file(path))
+        elif pattern is not None:
+            out += sorted(file for file in path.rglob(pattern) if file.name[0] != ".")
+        else:
+            out += _scans_in(path)
+    found = list(dict.fromkeys(out))
+    if not found:
+        what = f"matching {pattern!r}" if pattern else "(NIfTI, NRRD, MHA, DICOM, PNG or TIFF)"
+        raise InputError(
+            f"No scan {what} was found in {', '.join(map(str, paths))}; check the folder and the "
+            "names."
+        )
+    return found
+
+
+def _scans_in(folder: Path) -> list[Path]:
+    entries = sorted(entry for entry in folder.iterdir() if entry.name[0] != ".")
+    files = [entry for entry in entries if entry.is_file()]
+    scans = [
+        file
+        for file in files
+        if file.name.lower().endswith(VOLUME_SUFFIXES)
+        and not file.name.lower().endswith(DICOM_SUFFIXES)
+    ]
+    if not scans and any(is_dicom(file) for file in files):
+        return [folder]
+    if not scans:
+        images = stack_files(folder)
+        scans = images if images and _is_paged(images[0]) else [folder] if images else []
+    return scans + [scan for entry in entries if entry.is_dir() for scan in _scans_in(entry)]
+
+
+def _is_paged(file: Path) -> bool:
+    """Say whether a TIFF file has several pages, and so is a volume of its own."""
+    import SimpleITK as sitk
+
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(file))
+    try:
+        reader.ReadImageInformation()
+    except RuntimeError:
+        return False
+    return bool(reader.GetDimension() > 2 and reader.GetSize()[2] > 1)

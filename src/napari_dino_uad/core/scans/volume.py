@@ -1,0 +1,267 @@
+"""Reading and writing scans: NIfTI, NRRD, MHA, DICOM, PNG and TIFF.
+
+`geometry.py` defines `Volume`, `dicom/` reads DICOM files and folders, `search.py` finds scans.
+Their public names are available here too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from numpy.typing import NDArray
+
+from napari_dino_uad.core.errors import InputError
+from napari_dino_uad.core.scans.dicom.reading import (
+    Series,
+    is_dicom,
+    list_series,
+    modality_and_window,
+    read_series_image,
+    series_of_files,
+)
+from napari_dino_uad.core.scans.files.image_files import as_grey, read_image, write_image
+from napari_dino_uad.core.scans.files.image_format import is_folder, regular_file
+from napari_dino_uad.core.scans.formats import (
+    DICOM_SUFFIXES,
+    IMAGE_SUFFIXES,
+    VOLUME_SUFFIXES,
+    WRITABLE_SUFFIXES,
+    case_name,
+    natural_key,
+    stack_files,
+)
+from napari_dino_uad.core.scans.geometry import (
+    FileGrid,
+    Volume,
+    to_file_grid,
+    volume_from_array,
+    volume_from_image,
+)
+from napari_dino_uad.core.scans.search import find_scans
+
+if TYPE_CHECKING:
+    import SimpleITK as sitk
+
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "VOLUME_SUFFIXES",
+    "WRITABLE_SUFFIXES",
+    "FileGrid",
+    "Series",
+    "Volume",
+    "case_name",
+    "find_scans",
+    "list_series",
+    "read_series",
+    "read_stack",
+    "read_volume",
+    "to_file_grid",
+    "volume_from_array",
+    "write_volume",
+]
+
+
+def read_volume(
+    path: Path | str, series: str | None = None, *, allow_constant: bool = False
+) -> Volume:
+    """Read a scan.
+
+    Parameters
+    ----------
+    path : path
+        A NIfTI, NRRD, MHA, DICOM, PNG or TIFF file, or a folder with a DICOM series or a stack
+        of PNG or TIFF slices.
+    series : str, optional
+        UID of the series to read from a folder that holds several.
+    allow_constant : bool
+        Whether an image of one value throughout is welcome, as an empty mask is.
+
+    Returns
+    -------
+    Volume
+        NaN became the smallest value of the scan, infinities the smallest and the largest; in a
+        NIfTI file SimpleITK has made all of them 0. The spacing of PNG and TIFF images is not
+        known, and slices of a stack are taken to lie one pixel apart.
+
+    Raises
+    ------
+    InputError
+        If there is no scan, it is damaged, in colour, of four dimensions, or without contrast.
+    """
+    path = Path(path)
+    if is_folder(path):
+        return _read_folder(path, series, allow_constant)
+    regular_file(path)
+    if series is not None:
+        raise InputError(
+            f"A series can be chosen from a folder only, but {path.name} is a file; give the "
+            "folder or leave out the series."
+        )
+    image = read_image(path)
+    modality, window = modality_and_window(image)
+    return volume_from_image(
+        image,
+        case_name(path),
+        path,
+        modality,
+        window,
+        allow_constant=allow_constant,
+        spacing_known=path.suffix.lower() not in IMAGE_SUFFIXES,
+    )
+
+
+def read_series(
+    series: Series, path: Path, name: str | None = None, *, allow_constant: bool = False
+) -> Volume:
+    """Read one DICOM series that `list_series` found.
+
+    Parameters
+    ----------
+    series : Series
+        The series.
+    path : Path
+        The folder it is in.
+    name : str, optional
+        Name of the case instead of the folder's.
+    allow_constant : bool
+        As in `read_volume`.
+
+    Raises
+    ------
+    InputError
+        If it cannot be read, is in colour or without contrast.
+    """
+    image, modality, window = read_series_image(series)
+    name = name or case_name(path)
+    return volume_from_image(
+        as_grey(image, series.label), name, path, modality, window, allow_constant=allow_constant
+    )
+
+
+def read_stack(paths: Sequence[Path | str], *, allow_constant: bool = False) -> Volume:
+    """Read files that are the slices of one scan: a DICOM series, or PNG or TIFF images.
+
+    Parameters
+    ----------
+    paths : sequence of path
+        DICOM slices in any order, or images, which are sorted by the numbers in their names.
+    allow_constant : bool
+        As in `read_volume`.
+
+    Raises
+    ------
+    InputError
+        If a file is missing, or they are no single stack of slices of one size.
+    """
+    files = [Path(path) for path in paths]
+    for file in files:
+        regular_file(file)
+    if files and all(is_dicom(file) for file in files):
+        found = series_of_files(files)
+        return read_series(
+            _only(found, None, f"the {len(files)} files"),
+            files[0].parent,
+            allow_constant=allow_constant,
+        )
+    if not files or not all(file.suffix.lower() in IMAGE_SUFFIXES for file in files):
+        raise InputError(
+            "A stack is made of DICOM, PNG or TIFF slices, but "
+            f"{', '.join(file.name for file in files[:3]) or 'no file'} came; open volumes one "
+            "by one."
+        )
+    return _read_images(sorted(files, key=natural_key), files[0].parent, allow_constant)
+
+
+def _read_folder(folder: Path, series: str | None, allow_constant: bool) -> Volume:
+    found = list_series(folder)
+    if found:
+        chosen = _only(found, series, f"the folder {folder.name}")
+        name = folder.name if len(found) == 1 else f"{folder.name} {chosen.label}"
+        return read_series(chosen, folder, name, allow_constant=allow_constant)
+    if series is not None:
+        raise InputError(f"The folder {folder} holds no DICOM series; check the folder.")
+    if stack := stack_files(folder):
+        return _read_images(stack, folder, allow_constant)
+    names = sorted(file.name for file in folder.iterdir() if file.name[0] != ".")
+    scans = [
+        name
+        for name in names
+        if name.lower().endswith(VOLUME_SUFFIXES) and not name.lower().endswith(DICOM_SUFFIXES)
+    ]
+    if not names:
+        raise InputError(f"The folder {folder} is empty; choose one with slices, or a file.")
+    if scans:
+        raise InputError(
+            f"The folder {folder.name} is no single scan: it holds {len(scans)} scan files such as "
+            f"{scans[0]}; choose one of them."
+        )
+    raise InputError(
+        f"The folder {folder} holds no DICOM series and no PNG or TIFF slices; choose the folder "
+        "with the slices, or a file."
+    )
+
+
+def _only(found: list[Series], uid: str | None, where: str) -> Series:
+    """Pick the series of a UID, or the only one."""
+    chosen = [one for one in found if uid in (None, one.uid)]
+    if len(chosen) == 1:
+        return chosen[0]
+    if not found:
+        raise InputError(f"There is no DICOM image in {where}; export the scan again.")
+    listed = "; ".join(f"{one.label} ({one.slices} slices, UID {one.uid})" for one in found)
+    if uid is None:
+        raise InputError(
+            f"One DICOM series is expected, but {where} holds {len(found)}: {listed}; choose one."
+        )
+    raise InputError(f"There is no DICOM series {uid} in {where}, which holds: {listed}.")
+
+
+def _read_images(files: list[Path], folder: Path, allow_constant: bool) -> Volume:
+    """Read a stack of 2D images, or the one volume where there is a single file."""
+    import SimpleITK as sitk
+
+    if len(files) == 1:
+        volume = read_volume(files[0], allow_constant=allow_constant)
+        return replace(volume, name=folder.name, path=folder)
+    slices: list[sitk.Image] = []
+    for file in files:
+        image = read_image(file)
+        expected = slices[0].GetSize() if slices else image.GetSize()
+        if image.GetDimension() != 2 or image.GetSize() != expected:
+            raise InputError(
+                f"The slices of a stack must be 2D images of one size, but {files[0].name} is "
+                f"{' x '.join(map(str, expected))} and {file.name} is "
+                f"{' x '.join(map(str, image.GetSize()))}; move other images out of the folder."
+            )
+        image.CopyInformation(slices[0] if slices else image)
+        slices.append(sitk.Cast(image, sitk.sitkFloat32))
+    return volume_from_image(
+        sitk.JoinSeries(slices),
+        folder.name,
+        folder,
+        allow_constant=allow_constant,
+        spacing_known=False,
+    )
+
+
+def write_volume(path: Path | str, array: NDArray[Any], like: Volume) -> None:
+    """Write an array on the grid of a scan's file, whole or not at all.
+
+    Parameters
+    ----------
+    path : path
+        Ends in .nii, .nii.gz, .nrrd, .mha or .mhd. An existing file is replaced.
+    array : ndarray, (S, P, L)
+        On the canonical grid of `like`. Its type stays: labels of uint8 are written as uint8.
+    like : Volume
+        The scan it belongs to.
+
+    Raises
+    ------
+    InputError
+        If the ending or the shape is wrong, or the file cannot be written.
+    """
+    write_image(Path(path), to_file_grid(array, like))

@@ -1,0 +1,1 @@
+"""A `Volume` becomes network input."""

@@ -1,0 +1,1 @@
+"""Files written whole, and believed only after they are checked."""

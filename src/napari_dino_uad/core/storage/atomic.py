@@ -1,0 +1,283 @@
+"""The one way in which files are written: whole or not at all, and still whole after a power cut.
+
+New files are written into a hidden folder beside their places. Then each is brought to the disk
+(fsync) and renamed, and so is its folder's list of names. Two processes that write the same file
+never share a temporary name, and the last one wins.
+
+A process holds a lock on its hidden folder while it lives. So the next run that writes there can
+tell what a killed run left behind, and removes it.
+"""
+
+from __future__ import annotations
+
+import csv
+import errno
+import io
+import json
+import os
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from napari_dino_uad.core.errors import InputError
+from napari_dino_uad.core.storage.temporary import LOCK_NAME, sweep_sometimes, temporary_folder
+
+__all__ = [
+    "blocked",
+    "cannot_write",
+    "csv_text",
+    "json_text",
+    "replace_file",
+    "staged",
+    "sync_file",
+    "sync_folder",
+    "write_json",
+    "write_text",
+    "write_texts",
+    "writing",
+]
+
+# Said by file systems that have no fsync, or none of folders.
+_NO_SYNC = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EBADF, errno.EACCES, errno.EPERM}
+
+_ADVICE = {
+    errno.ENOSPC: "free some space on the disk",
+    errno.EDQUOT: "free some space on the disk",
+    errno.EACCES: "choose another place or change its permissions",
+    errno.EPERM: "choose another place or change its permissions",
+    errno.EROFS: "choose another place",
+    errno.ENAMETOOLONG: "choose a shorter name",
+}
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn what goes wrong while a file is written into one sentence.
+
+    Parameters
+    ----------
+    path : Path
+        What the user calls it.
+
+    Raises
+    ------
+    InputError
+        In place of an OSError: what cannot be written, why, and what to do.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise cannot_write(path, error) from error
+
+
+def cannot_write(path: Path, error: OSError) -> InputError:
+    """Return the error to raise for a file that cannot be written."""
+    reason = error.strerror or type(error).__name__
+    advice = _ADVICE.get(error.errno or 0, "check the path and the disk")
+    return InputError(f"{path} cannot be written ({reason}); {advice}.")
+
+
+def blocked(path: Path) -> InputError | None:
+    """Return the error to raise if something that is no file is where a file goes."""
+    if path.is_dir():
+        return InputError(f"{path} is a folder, but a file goes there; move the folder away.")
+    return None
+
+
+@contextmanager
+def staged(folder: Path, last: str | None = None) -> Iterator[Path]:
+    """Write files or whole folders that appear together, or not at all.
+
+    Parameters
+    ----------
+    folder : Path
+        Where they go; made if need be.
+    last : str, optional
+        Name of the file that stands for all: it goes before the others are replaced and comes
+        after them, so that it never describes those of another run.
+
+    Yields
+    ------
+    Path
+        A temporary folder on the same disk. What lies there at the end gets its place in
+        `folder`; after an error nothing does.
+
+    Raises
+    ------
+    OSError
+        If the folder cannot be written to or the disk is full.
+    InputError
+        If a folder lies where a file goes.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    sweep_sometimes(folder)
+    with temporary_folder(folder) as partial:
+        yield partial
+        made = sorted(path for path in partial.iterdir() if path.name != LOCK_NAME)
+        # The file that stands for all comes last.
+        made.sort(key=lambda path: path.name == last)
+        for path in made:
+            problem = None if path.is_dir() else blocked(folder / path.name)
+            if problem is not None:
+                raise problem
+        for path in made:
+            _sync(path)
+        if made:
+            with _alone(folder):
+                if last is not None and len(made) > 1:
+                    (folder / last).unlink(missing_ok=True)
+                for path in made:
+                    path.replace(folder / path.name)
+            sync_folder(folder)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Keep other processes from putting files in place meanwhile, where the system can."""
+    if sys.platform == "win32":
+        yield
+        return
+    import fcntl
+
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        # Some network disks lock no folders; then files of two runs could mix, and the checksums
+        # in their report tell.
+        with suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _sync(path: Path) -> None:
+    """Bring a file, or a folder with all in it, to the disk."""
+    if not path.is_dir():
+        sync_file(path)
+        return
+    for inside in path.iterdir():
+        _sync(inside)
+    sync_folder(path)
+
+
+def sync_file(path: Path) -> None:
+    """Bring the content of a file to the disk.
+
+    Raises
+    ------
+    OSError
+        If the disk is full or broken.
+    """
+    # Windows does this only for files that are open for writing.
+    descriptor = os.open(path, os.O_RDWR | getattr(os, "O_BINARY", 0))
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_SYNC:
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def sync_folder(folder: Path) -> None:
+    """Bring the names in a folder to the disk; Windows does so by itself."""
+    if sys.platform == "win32":
+        return
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_SYNC:
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def replace_file(source: Path, target: Path) -> None:
+    """Bring a finished file to the disk and give it its name, in place of an older one.
+
+    Raises
+    ------
+    OSError
+        If that is impossible.
+    InputError
+        If a folder lies where the file goes.
+    """
+    problem = blocked(target)
+    if problem is not None:
+        raise problem
+    sync_file(source)
+    source.replace(target)
+    sync_folder(target.parent)
+
+
+def write_texts(folder: Path, texts: Mapping[str, str], last: str | None = None) -> None:
+    """Write text files that belong together, all or none; their folder is made if need be.
+
+    Parameters
+    ----------
+    folder : Path
+        Where to.
+    texts : mapping of str to str
+        Content by file name.
+    last : str, optional
+        As in `staged`.
+
+    Raises
+    ------
+    InputError
+        If they cannot be written.
+    """
+    shown = folder / (last or next(iter(texts)))
+    with writing(shown), staged(folder, last) as partial:
+        for name, text in texts.items():
+            (partial / name).write_text(text, encoding="utf-8")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file, whole or not at all; its folder is made if need be.
+
+    Raises
+    ------
+    InputError
+        If it cannot be written.
+    """
+    write_texts(path.parent, {path.name: text})
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write plain values as JSON, whole or not at all.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be written.
+    """
+    write_text(path, json_text(value))
+
+
+def json_text(value: Any) -> str:
+    """Return plain values as the text of a JSON file."""
+    return json.dumps(value, indent=1) + "\n"
+
+
+def csv_text(names: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
+    """Return a table as the text of a CSV file.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Its columns.
+    rows : iterable of mapping
+        A value for each column; cells of None are empty.
+    """
+    text = io.StringIO()
+    writer = csv.DictWriter(text, names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
