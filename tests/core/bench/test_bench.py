@@ -23,7 +23,7 @@ from napari_dino_uad.core.features.cache import FeatureCache
 from napari_dino_uad.core.progress import drain
 from scan_files import real_scan
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[3]
 SMALL = {"components": 30, "epochs": 1, "max_patches": 6000}
 METHODS = {"dpmm": SMALL, "memory-bank": {"patches": 300}}
 
