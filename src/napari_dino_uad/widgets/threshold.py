@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyqtgraph as pg
 from numpy.typing import NDArray
-from qtpy.QtCore import QSize, Qt, QTimer, Signal
+from qtpy.QtCore import QSignalBlocker, QSize, Qt, QTimer, Signal
 from qtpy.QtGui import QPainter
 from qtpy.QtWidgets import (
     QHBoxLayout,
@@ -28,7 +28,14 @@ if TYPE_CHECKING:
 
     from napari_dino_uad.core.calibration import Calibration
 
-__all__ = ["HIGHEST_RATE", "LOWEST_RATE", "ThresholdControl", "format_rate", "score_histogram"]
+__all__ = [
+    "HIGHEST_RATE",
+    "LOWEST_RATE",
+    "ThresholdControl",
+    "format_rate",
+    "histogram_edges",
+    "score_histogram",
+]
 
 HIGHEST_RATE, LOWEST_RATE = 0.1, 1e-4
 _DEFAULT_RATE = 0.01
@@ -47,6 +54,13 @@ def format_rate(rate: float) -> str:
     # A rate below every healthy pixel's is no rate of 1e-15.
     digits = max(0, 1 - math.floor(math.log10(percent))) if percent > 1e-3 else 0
     return f"{percent:.{digits}f} %"
+
+
+def histogram_edges(calibration: Calibration) -> NDArray[np.float64]:
+    """Return the edges of a histogram's bins that show a model's scores."""
+    low = calibration.threshold(0.99)
+    top = calibration.threshold(LOWEST_RATE)
+    return np.linspace(low, low + 1.35 * (top - low), _BINS + 1)
 
 
 def score_histogram(scores: NDArray[np.float32], edges: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -182,19 +196,29 @@ class ThresholdControl(QWidget):
             raise RuntimeError("a threshold needs a calibration")
         return self._calibration.threshold(self.rate)
 
-    def set_calibration(self, calibration: Calibration) -> NDArray[np.float64]:
-        """Take the scale of a model; return the edges of the histogram's bins."""
+    def set_calibration(self, calibration: Calibration | None) -> None:
+        """Take the scale of a model, or none, and forget the scan in hand."""
+        if calibration is self._calibration:
+            self._curves["scan"].setData([0, 1], [0])
+            return
         self._calibration = calibration
-        low = calibration.threshold(0.99)
-        top = calibration.threshold(LOWEST_RATE)
-        edges = np.linspace(low, low + 1.35 * (top - low), _BINS + 1)
-        rates = np.exp(np.interp(edges, calibration.scores, np.log(calibration.rates)))
-        self._draw("healthy", edges, -np.diff(rates))
         self._curves["scan"].setData([0, 1], [0])
-        self._plot.setXRange(edges[0], edges[-1], padding=0)
-        self.setEnabled(True)
+        self.setEnabled(calibration is not None)
+        if calibration is None:
+            self._curves["healthy"].setData([0, 1], [0])
+        else:
+            edges = histogram_edges(calibration)
+            rates = np.exp(np.interp(edges, calibration.scores, np.log(calibration.rates)))
+            self._draw("healthy", edges, -np.diff(rates))
+            self._plot.setXRange(edges[0], edges[-1], padding=0)
         self._show_text()
-        return edges
+
+    def show_rate(self, rate: float) -> None:
+        """Move the slider without a signal, and forget a movement that has not come to rest."""
+        self._rest.stop()
+        with QSignalBlocker(self.slider):
+            self.rate = rate
+        self._show_text()
 
     def show_scan(self, edges: NDArray[np.float64], shares: NDArray[np.float64]) -> None:
         """Draw the scores of the scan in hand, as shares in bins."""
