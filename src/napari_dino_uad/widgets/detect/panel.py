@@ -17,7 +17,7 @@ from qtpy.QtWidgets import (
 
 from napari_dino_uad.core.findings import SizeUnit
 from napari_dino_uad.widgets.controls import WrapLabel, rule, small_label, warning_label
-from napari_dino_uad.widgets.detect.detection import Settings
+from napari_dino_uad.widgets.detect.found import Settings
 from napari_dino_uad.widgets.detect.texts import (
     describe_deleted,
     describe_edits,

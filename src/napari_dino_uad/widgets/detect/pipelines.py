@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from napari_dino_uad.core.errors import InputError
 from napari_dino_uad.core.progress import Inner, Progress
-from napari_dino_uad.widgets.detect.detection import Detected, Detection, Found, fill_map, find
+from napari_dino_uad.widgets.detect.detection import Detection
+from napari_dino_uad.widgets.detect.found import Detected, Found, fill_map, find
 from napari_dino_uad.widgets.session import session
 from napari_dino_uad.widgets.threshold import score_histogram
 from napari_dino_uad.widgets.workers import writing

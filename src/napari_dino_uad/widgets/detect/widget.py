@@ -11,7 +11,7 @@ from qtpy.QtWidgets import QFileDialog, QPushButton
 from napari_dino_uad.core.results import RESEARCH_USE
 from napari_dino_uad.widgets.controls import DockWidget, RunControl, small_label
 from napari_dino_uad.widgets.detect.choice import Choice
-from napari_dino_uad.widgets.detect.detection import Detected, Detection, slice_count
+from napari_dino_uad.widgets.detect.detection import Detection, slice_count
 from napari_dino_uad.widgets.detect.panel import FindingsPanel
 from napari_dino_uad.widgets.detect.pipelines import (
     Drawing,
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from napari_dino_uad.core.findings import Finding
     from napari_dino_uad.core.model import FittedModel
     from napari_dino_uad.core.progress import Progress
-    from napari_dino_uad.widgets.detect.detection import Found
+    from napari_dino_uad.widgets.detect.found import Detected, Found
 
 __all__ = ["DetectWidget"]
 
