@@ -254,14 +254,14 @@ def test_choosing_a_scan_shows_its_panel_or_clears_it(window, scan, other):
     assert widget.panel.cursor_text.text() == ""
     assert widget.panel.warning.isHidden()
     assert not widget.save_button.isEnabled()
-    assert widget.threshold._curves["scan"].getData()[1].max() == 0
+    assert not widget.threshold._curves["scan"].isVisible()
     assert widget.run.text == ""
     window.slide(Qt.Key.Key_Right, 40)
     window.choose(widget.scan, "scan")
     assert window.summary == text
     assert widget.threshold.rate == pytest.approx(rate)
     assert widget.save_button.isEnabled()
-    assert widget.threshold._curves["scan"].getData()[1].max() > 0
+    assert widget.threshold._curves["scan"].isVisible()
 
 
 def test_a_scan_opened_during_a_run_is_chosen_and_not_mixed(window, scan, other, slow):
@@ -539,7 +539,7 @@ def test_a_partial_map_has_no_panel_of_the_map_before(window, scan, slow):
     window.click(widget.run.start)
     window.qtbot.waitUntil(lambda: widget.detection is None, timeout=LONG_MS)
     assert window.summary == ""
-    assert widget.threshold._curves["scan"].getData()[1].max() == 0
+    assert not widget.threshold._curves["scan"].isVisible()
     assert not window.viewer.layers[2].data.any()
     window.click(widget.run.cancel)
     assert widget.run.text == "Cancelled: 1 slice of scan was done and stays on screen."

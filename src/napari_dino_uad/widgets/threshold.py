@@ -149,6 +149,8 @@ class ThresholdControl(QWidget):
             name: self._plot.plot(stepMode="center", fillLevel=0, pen=colour, brush=(*colour, 90))
             for name, colour in (("healthy", _HEALTHY), ("scan", _SCAN))
         }
+        for curve in self._curves.values():
+            curve.hide()
         self._line = pg.InfiniteLine(angle=90, movable=True, pen=pg.mkPen((235, 235, 235), width=2))
         self._plot.addItem(self._line)
         self._line.sigPositionChanged.connect(self._on_line)
@@ -199,13 +201,13 @@ class ThresholdControl(QWidget):
     def set_calibration(self, calibration: Calibration | None) -> None:
         """Take the scale of a model, or none, and forget the scan in hand."""
         if calibration is self._calibration:
-            self._curves["scan"].setData([0, 1], [0])
+            self._curves["scan"].hide()
             return
         self._calibration = calibration
-        self._curves["scan"].setData([0, 1], [0])
+        self._curves["scan"].hide()
         self.setEnabled(calibration is not None)
         if calibration is None:
-            self._curves["healthy"].setData([0, 1], [0])
+            self._curves["healthy"].hide()
         else:
             edges = histogram_edges(calibration)
             rates = np.exp(np.interp(edges, calibration.scores, np.log(calibration.rates)))
@@ -228,6 +230,7 @@ class ThresholdControl(QWidget):
         # Five decades: below that a bin holds a handful of pixels.
         height = np.clip(np.log10(np.maximum(shares, 1e-12)) + 5, 0, None)
         self._curves[name].setData(edges, height)
+        self._curves[name].show()
 
     def _show_text(self) -> None:
         self._text.setText(f"Healthy false positives: {format_rate(self.rate)}")

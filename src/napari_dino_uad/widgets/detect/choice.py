@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Choice"]
 
+# Blue that is readable on napari's dark and on its light background.
+_NOTE = "#4a90d9"
+
 
 class Choice(QWidget):
     """The scan and the model that the next detection takes.
@@ -63,8 +66,7 @@ class Choice(QWidget):
         self.covered = small_label()
         self.covered.linkActivated.connect(self._uncover)
         for label in (self.differs, self.covered):
-            # Blue that is readable on napari's dark and on its light background.
-            label.setStyleSheet("color: #4a90d9; font-weight: bold;")
+            label.setStyleSheet(f"color: {_NOTE}; font-weight: bold;")
             label.hide()
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
@@ -134,7 +136,7 @@ class Choice(QWidget):
         text = ""
         if above or hidden:
             why = "is hidden" if hidden else f"lies below {above[-1].name}"
-            text = f'This scan {why}. <a href="show">Show it</a>'
+            text = f'This scan {why}. <a href="show" style="color: {_NOTE}">Show it</a>'
         self.covered.setText(text)
         self.covered.setVisible(bool(text))
 

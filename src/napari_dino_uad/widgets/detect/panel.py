@@ -57,7 +57,7 @@ class FindingsPanel(QWidget):
         self.warning = warning_label()
         self.threshold = ThresholdControl()
         self.minimum_size = QDoubleSpinBox()
-        self.minimum_size.setMinimumWidth(96)
+        self.minimum_size.setMinimumWidth(118)
         self.minimum_size.setToolTip(
             "Smaller findings are not shown: in ml, of a single slice in mm², and in pixels where "
             "the file has no spacing."

@@ -174,10 +174,8 @@ def saver(detection: Detection, folder: Path) -> Callable[[], Generator[Progress
             "voxels_removed": found.removed,
         }
         with writing(folder):
-            written = write_results(
-                folder, anomaly, found.labels, found.findings, settings.rate, extra=extra
-            )
-        return f"Saved {', '.join(path.name for path in written)} in {folder.name}."
+            write_results(folder, anomaly, found.labels, found.findings, settings.rate, extra=extra)
+        return f"Saved map, findings, table and report of {anomaly.volume.name} in {folder.name}."
 
     return pipeline
 
