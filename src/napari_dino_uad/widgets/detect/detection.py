@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_dino_uad.widgets.detect.found import fill_map
+from napari_dino_uad.widgets.detect.texts import slice_count
 from napari_dino_uad.widgets.heat import ResultLayers
 from napari_dino_uad.widgets.threshold import HIGHEST_RATE, LOWEST_RATE, histogram_edges
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from napari_dino_uad.core.model import FittedModel
     from napari_dino_uad.widgets.detect.found import Detected, Found, Settings
 
-__all__ = ["Detection", "slice_count"]
+__all__ = ["Detection"]
 
 
 class Detection:
@@ -251,8 +252,3 @@ class Detection:
             part = np.where(edits > 0, np.maximum(part, 1), np.where(edits < 0, 0, part))
         drawn[where] = layer.data[where] = part
         layer.refresh(thumbnail=False, extent=False)
-
-
-def slice_count(count: int) -> str:
-    """Write a number of slices."""
-    return f"{count} slice" if count == 1 else f"{count} slices"

@@ -73,6 +73,8 @@ class Detected:
     Attributes
     ----------
     anomaly : AnomalyMap
+    array : ndarray of float32, (S, P, L)
+        The map as it is shown.
     histogram : ndarray of float64
         Shares of the tissue's scores.
     warning : str
@@ -83,6 +85,7 @@ class Detected:
     """
 
     anomaly: AnomalyMap
+    array: NDArray[np.float32]
     histogram: NDArray[np.float64]
     warning: str
     seconds: float

@@ -127,7 +127,7 @@ def detector(
         histogram = score_histogram(anomaly.scores[anomaly.foreground], edges)
         warning = measure_shift(anomaly.level, model.levels).warning
         seconds = time.perf_counter() - started
-        return Detected(anomaly, histogram, warning, seconds, tissue_only)
+        return Detected(anomaly, array, histogram, warning, seconds, tissue_only)
 
     return pipeline
 

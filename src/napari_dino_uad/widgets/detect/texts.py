@@ -12,7 +12,14 @@ if TYPE_CHECKING:
     from napari_dino_uad.core.volume import Volume
     from napari_dino_uad.widgets.detect.detection import Detection
 
-__all__ = ["describe_cursor", "describe_deleted", "describe_edits", "describe_findings", "place"]
+__all__ = [
+    "describe_cancelled",
+    "describe_cursor",
+    "describe_deleted",
+    "describe_edits",
+    "describe_findings",
+    "place",
+]
 
 
 def place(volume: Volume, voxel: Sequence[float]) -> str:
@@ -49,6 +56,22 @@ def describe_findings(detection: Detection) -> str:
     parts.append(f"centre {place(volume, first.centroid_voxel)}".replace(" ", "&nbsp;"))
     text = ", ".join(parts)
     return f"{head}. {text[0].upper()}{text[1:]}."
+
+
+def describe_cancelled(running: Detection, shown: Detection | None) -> str:
+    """Return what a detection leaves on screen that is cancelled while `shown` is there."""
+    done = running.slices_done
+    if done:
+        text = f"Cancelled: {slice_count(done)} of {running.scan.name}"
+        return f"{text} {'was done and stays' if done == 1 else 'were done and stay'} on screen."
+    if shown is not None:
+        return "Cancelled before the first slice: the earlier result is on screen."
+    return "Cancelled before the first slice."
+
+
+def slice_count(count: int) -> str:
+    """Write a number of slices."""
+    return f"{count} slice" if count == 1 else f"{count} slices"
 
 
 def describe_edits(detection: Detection) -> str:

@@ -11,7 +11,7 @@ from qtpy.QtWidgets import QFileDialog, QPushButton
 from napari_dino_uad.core.results import RESEARCH_USE
 from napari_dino_uad.widgets.controls import DockWidget, RunControl, small_label
 from napari_dino_uad.widgets.detect.choice import Choice
-from napari_dino_uad.widgets.detect.detection import Detection, slice_count
+from napari_dino_uad.widgets.detect.detection import Detection
 from napari_dino_uad.widgets.detect.panel import FindingsPanel
 from napari_dino_uad.widgets.detect.pipelines import (
     Drawing,
@@ -21,15 +21,17 @@ from napari_dino_uad.widgets.detect.pipelines import (
     saver,
 )
 from napari_dino_uad.widgets.detect.results import results_of
-from napari_dino_uad.widgets.detect.texts import describe_cursor
+from napari_dino_uad.widgets.detect.texts import describe_cancelled, describe_cursor
 from napari_dino_uad.widgets.layers import slice_index, volume_reader
 from napari_dino_uad.widgets.session import session
 from napari_dino_uad.widgets.settings import recall, remember
 from napari_dino_uad.widgets.workers import Job
 
 if TYPE_CHECKING:
+    import numpy as np
     from napari.layers import Image
     from napari.viewer import Viewer
+    from numpy.typing import NDArray
 
     from napari_dino_uad.core.detect import AnomalyMap
     from napari_dino_uad.core.findings import Finding
@@ -254,15 +256,7 @@ class DetectWidget(DockWidget):
         running = self._running
         if running is None or not self.job.running:
             return
-        if running.slices_done:
-            done = running.slices_done
-            text = f"Cancelled: {slice_count(done)} of {running.scan.name} "
-            text += f"{'was' if done == 1 else 'were'} done and {'stays' if done == 1 else 'stay'}"
-            running.message = f"{text} on screen."
-        elif self._results.of(running.scan) is not None:
-            running.message = "Cancelled before the first slice: the earlier result is on screen."
-        else:
-            running.message = "Cancelled before the first slice."
+        running.message = describe_cancelled(running, self._results.of(running.scan))
         self.job.cancel()
         self.run.say(running.message)
 
@@ -273,13 +267,16 @@ class DetectWidget(DockWidget):
         running.slices_done += len(drawing.indices)
         if self._results.of(running.scan) is running:
             running.layers.refresh(drawing.indices, drawing.axis)
-            return
-        earlier = self._results.of(running.scan)
+        else:
+            self._take_over(running, drawing.array)
+
+    def _take_over(self, running: Detection, array: NDArray[np.float32]) -> None:
+        """Put a detection in the place of its scan's earlier one, in picture and panel."""
         chosen = self.choice.scan is running.scan
         if chosen:
             # The controls may have been moved since the button was pressed.
             running.settings = self.panel.settings
-        running.begin(drawing.array, earlier)
+        running.begin(array, self._results.of(running.scan))
         self._results.keep(running)
         if chosen:
             running.layers.reveal()
@@ -289,6 +286,9 @@ class DetectWidget(DockWidget):
         running = self._running
         if running is None:
             return
+        if self._results.of(running.scan) is not running:
+            # A scan without tissue has no slice to show on the way.
+            self._take_over(running, detected.array)
         running.finish(detected)
         named = running.message
         if self.choice.scan is not running.scan:
