@@ -46,6 +46,8 @@ _BINS = 96
 
 _HEALTHY = (110, 160, 220)
 _SCAN = (240, 150, 60)
+# Stands off both histograms on a dark and on a light background.
+_LINE = (150, 150, 150)
 
 
 def format_rate(rate: float) -> str:
@@ -151,7 +153,7 @@ class ThresholdControl(QWidget):
         }
         for curve in self._curves.values():
             curve.hide()
-        self._line = pg.InfiniteLine(angle=90, movable=True, pen=pg.mkPen((235, 235, 235), width=2))
+        self._line = pg.InfiniteLine(angle=90, movable=True, pen=pg.mkPen(_LINE, width=2))
         self._plot.addItem(self._line)
         self._line.sigPositionChanged.connect(self._on_line)
         self.slider = QSlider(Qt.Orientation.Horizontal)

@@ -11,6 +11,7 @@ from qtpy.QtWidgets import (
     QHBoxLayout,
     QLabel,
     QPushButton,
+    QSizePolicy,
     QVBoxLayout,
     QWidget,
 )
@@ -57,7 +58,8 @@ class FindingsPanel(QWidget):
         self.warning = warning_label()
         self.threshold = ThresholdControl()
         self.minimum_size = QDoubleSpinBox()
-        self.minimum_size.setMinimumWidth(118)
+        # napari's style squeezes a box below the width of its text.
+        self.minimum_size.setSizePolicy(QSizePolicy.Policy.Fixed, QSizePolicy.Policy.Fixed)
         self.minimum_size.setToolTip(
             "Smaller findings are not shown: in ml, of a single slice in mm², and in pixels where "
             "the file has no spacing."
@@ -69,7 +71,7 @@ class FindingsPanel(QWidget):
             "Show and find nothing in the dark background, where the model knows nothing."
         )
         size_row = QHBoxLayout()
-        size_row.addWidget(QLabel("Smallest finding"))
+        size_row.addWidget(QLabel("Smallest"))
         size_row.addWidget(self.minimum_size)
         size_row.addStretch()
         size_row.addWidget(self.tissue_only)
