@@ -49,9 +49,9 @@ def finish(qtbot, widget):
 def test_detect_shows_heat_and_findings(qtbot, widget, viewer, model, ill):
     widget.threshold.rate = 0.005
     finish(qtbot, widget)
-    assert {"anomaly", "findings"} <= {layer.name for layer in viewer.layers}
-    heat, labels = viewer.layers["anomaly"], viewer.layers["findings"]
-    scan = viewer.layers[0]
+    scan, heat, labels = viewer.layers
+    assert heat.name == f"anomaly: {scan.name}"
+    assert labels.name == f"findings: {scan.name}"
     for layer in (heat, labels):
         assert layer.axis_labels == ("S", "P", "L")
         assert [str(unit) for unit in layer.units] == ["millimeter"] * 3
@@ -68,11 +68,10 @@ def test_detect_shows_heat_and_findings(qtbot, widget, viewer, model, ill):
 def test_the_threshold_moves_the_findings(qtbot, widget, viewer):
     widget.threshold.rate = 0.05
     finish(qtbot, widget)
-    many = int((viewer.layers["findings"].data > 0).sum())
+    many = int((viewer.layers[2].data > 0).sum())
     with qtbot.waitSignal(widget.findings_job.succeeded, timeout=LONG_MS):
         widget.threshold.rate = 0.001
-        widget._find()
-    assert 0 < int((viewer.layers["findings"].data > 0).sum()) < many
+    assert 0 < int((viewer.layers[2].data > 0).sum()) < many
 
 
 def test_a_second_detection_uses_the_layers_again(qtbot, widget, viewer):
@@ -120,15 +119,16 @@ def test_a_picture_is_told_in_pixels(qtbot, widget, viewer, ill, tmp_path):
     assert widget.minimum_size.suffix() == " pixels"
     widget.threshold.rate = 0.01
     finish(qtbot, widget)
-    assert viewer.layers["findings"].data.ndim == 2
+    assert viewer.layers[2].data.ndim == 2
     assert widget.findings
-    for name in ("anomaly", "findings"):
-        assert [str(unit) for unit in viewer.layers[name].units] == ["pixel"] * 2
-    text = widget._summary.text()
+    for layer in viewer.layers[1:]:
+        assert [str(unit) for unit in layer.units] == ["pixel"] * 2
+    text = widget.panel.summary.text()
     assert "pixels" in text and "row" in text
     assert "mm" not in text and "ml" not in text and "lice" not in text
     row, column = np.argwhere(widget.detection.foreground[0])[0]
-    assert widget._describe((row, column)).startswith(f"row {row} column {column}   score")
+    widget.read_cursor((row, column))
+    assert widget.panel.cursor_text.text().startswith(f"row {row} column {column}   score")
     with qtbot.waitSignal(widget.saving.succeeded, timeout=LONG_MS):
         widget.save(tmp_path)
     report = json.loads((tmp_path / "picture.json").read_text())
@@ -173,5 +173,5 @@ def test_in_a_real_window(make_napari_viewer, qtbot, ill, model):
         qtbot.waitUntil(lambda: not widget.loading.running, timeout=LONG_MS)
     with qtbot.waitSignal(widget.findings_job.succeeded, timeout=LONG_MS):
         widget.detect()
-    viewer.dims.set_point(0, float(viewer.layers["findings"].translate[0]) + 70)
+    viewer.dims.set_point(0, float(viewer.layers[2].translate[0]) + 70)
     assert viewer.screenshot(canvas_only=True, flash=False).std() > 0

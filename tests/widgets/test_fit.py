@@ -6,11 +6,12 @@ import pytest
 import torch
 from napari.components import ViewerModel
 from napari.layers import Image
+from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QFileDialog
 
 from napari_dino_uad import drain, load_model
-from napari_dino_uad.core.backbones import hub as backbone_hub
 from napari_dino_uad.core.backbones.backbone import backbone_spec
+from napari_dino_uad.core.backbones.backbone import hub as backbone_hub
 from napari_dino_uad.core.backbones.weights import create_network
 from napari_dino_uad.core.errors import InputError
 from napari_dino_uad.core.normative.methods import METHODS
@@ -179,3 +180,34 @@ def test_what_is_not_here_is_downloaded_before_it_is_loaded(qtbot, widget, heads
 
 def test_it_is_narrow(widget):
     assert widget.minimumSizeHint().width() <= 380
+
+
+def test_a_place_that_cannot_be_written_gets_a_sentence(qtbot, widget, model, tmp_path):
+    widget.fitted = model
+    (tmp_path / "file").write_text("no folder")
+    (tmp_path / "taken.safetensors").mkdir()
+    for path, text in (
+        (tmp_path / "file" / "mine.safetensors", "file is a file; choose a folder."),
+        (tmp_path / "taken.safetensors", "it is a folder; choose the name of a file."),
+        (tmp_path / ("x" * 300) / "m.safetensors", "the name is too long; choose a shorter one."),
+    ):
+        with qtbot.waitSignal(widget.saving.failed, timeout=LONG_MS) as failure:
+            widget.save(path)
+        assert failure.args[0].startswith("Cannot write ")
+        assert failure.args[0].endswith(text)
+
+
+def test_closing_the_dock_stops_a_fit(qtbot, make_napari_viewer):
+    viewer = make_napari_viewer()
+    dock, widget = viewer.window.add_plugin_dock_widget("napari-dino-uad", "Fit")
+    qtbot.waitUntil(lambda: widget._form is not None, timeout=LONG_MS)
+
+    def endless():
+        while True:
+            yield Progress("Fitting", 0, 1)
+
+    job = widget.job
+    job.start(endless)
+    with qtbot.waitSignal(widget.destroyed, timeout=5000):
+        qtbot.mouseClick(dock.title.close_button, Qt.MouseButton.LeftButton)
+        assert not job.running

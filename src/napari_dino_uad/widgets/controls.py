@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
-from qtpy.QtCore import QSize, Qt
+from qtpy.QtCore import QEvent, QSize, Qt, QTimer
 from qtpy.QtWidgets import (
     QFrame,
     QHBoxLayout,
@@ -19,23 +20,47 @@ from qtpy.QtWidgets import (
 from napari_dino_uad.core.progress import Progress
 from napari_dino_uad.widgets.workers import Job
 
-__all__ = ["DockWidget", "RunControl", "rule", "small_label", "warning_label"]
+__all__ = ["DockWidget", "RunControl", "WrapLabel", "rule", "small_label", "warning_label"]
+
+# Where a line may break besides at spaces: after these, and within words longer than any.
+_BREAKS = re.compile(r"([_\\/](?=\w)|[^\W_]{20}(?=[^\W_]))")
 
 
-def small_label(text: str = "") -> QLabel:
+class WrapLabel(QLabel):
+    """A label that never widens its dock: names of files break too."""
+
+    def __init__(self, text: str = "") -> None:
+        super().__init__()
+        self._raw = ""
+        self.setWordWrap(True)
+        self.setText(text)
+
+    def setText(self, text: str | None) -> None:
+        """Show a text, plain or rich."""
+        self._raw = text or ""
+        super().setText(re.sub(_BREAKS, "\\1\u200b", self._raw).replace("</\u200b", "</"))
+
+    def text(self) -> str:
+        """Return the text as it was given."""
+        return self._raw
+
+    def minimumSizeHint(self) -> QSize:
+        """Ask for no width, so that the dock keeps its own."""
+        return QSize(0, super().minimumSizeHint().height())
+
+
+def small_label(text: str = "") -> WrapLabel:
     """Make a label for a side remark."""
-    label = QLabel(text)
-    label.setWordWrap(True)
+    label = WrapLabel(text)
     font = label.font()
     font.setPointSizeF(max(7.0, font.pointSizeF() * 0.9))
     label.setFont(font)
     return label
 
 
-def warning_label() -> QLabel:
+def warning_label() -> WrapLabel:
     """Make a label for what must not be overlooked; hidden while it has no text."""
-    label = QLabel()
-    label.setWordWrap(True)
+    label = WrapLabel()
     # Dark on amber is readable in dark and light themes alike.
     label.setStyleSheet("background: #f2b134; color: #1a1a1a; padding: 6px; border-radius: 3px;")
     label.hide()
@@ -58,6 +83,7 @@ class DockWidget(QWidget):
 
     def __init__(self) -> None:
         super().__init__()
+        self._docked = False
         inner = QWidget()
         self.content = QVBoxLayout(inner)
         area = QScrollArea()
@@ -75,10 +101,34 @@ class DockWidget(QWidget):
         return QSize(350, 640)
 
     def closeEvent(self, event: Any) -> None:
-        """Stop what runs when the dock is closed."""
+        """Stop what runs when the widget is closed."""
+        self.release()
+        super().closeEvent(event)
+
+    def changeEvent(self, event: Any) -> None:
+        """Stop what runs when the dock is closed by its x.
+
+        napari then closes no widget: it takes the widget out of the dock, and opens a new one the
+        next time.
+        """
+        if event.type() == QEvent.Type.ParentChange:
+            if self.parent() is not None:
+                self._docked = True
+            elif self._docked:
+                self._docked = False
+                self.release()
+                # Unless a script docks it again, nobody will show it any more.
+                QTimer.singleShot(0, self._delete_undocked)
+        super().changeEvent(event)
+
+    def _delete_undocked(self) -> None:
+        if self.parent() is None and not self.isVisible():
+            self.deleteLater()
+
+    def release(self) -> None:
+        """Stop what runs, and let go of what calls this widget."""
         for job in self.findChildren(Job):
             job.cancel()
-        super().closeEvent(event)
 
 
 class RunControl(QWidget):
@@ -99,6 +149,7 @@ class RunControl(QWidget):
         self._job = job
         self.start = QPushButton(text)
         self.start.setToolTip(tooltip)
+        self._tooltip = tooltip
         self.cancel = QPushButton("Cancel")
         self.cancel.setToolTip(cancel_tooltip)
         row = QHBoxLayout()
@@ -130,6 +181,7 @@ class RunControl(QWidget):
         """
         running = self._job.running
         self.start.setEnabled(not reason and not running)
+        self.start.setToolTip("At work; Cancel stops it." if running else reason or self._tooltip)
         self.cancel.setEnabled(running)
         self._bar.setVisible(running)
         if running:

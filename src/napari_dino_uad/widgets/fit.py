@@ -38,7 +38,7 @@ from napari_dino_uad.widgets.layers import is_scan_layer, volume_reader
 from napari_dino_uad.widgets.session import session, weights_setting
 from napari_dino_uad.widgets.settings import recall, remember
 from napari_dino_uad.widgets.settings_form import SettingsForm
-from napari_dino_uad.widgets.workers import Job
+from napari_dino_uad.widgets.workers import Job, writing
 
 if TYPE_CHECKING:
     from napari.viewer import Viewer
@@ -613,7 +613,8 @@ class FitWidget(DockWidget):
             from napari_dino_uad.core.model_file import save_model
 
             yield Progress("Saving", 0, 1)
-            save_model(model, path)
+            with writing(path.parent, path):
+                save_model(model, path)
             return f"Saved {path.name}, {path.stat().st_size / 1e6:.1f} MB."
 
         self.saving.start(pipeline)

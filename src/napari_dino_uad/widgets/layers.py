@@ -20,18 +20,22 @@ if TYPE_CHECKING:
     from napari_dino_uad.core.scans.volume import Volume
 
 __all__ = [
+    "covering_layers",
     "cut_colormap",
     "is_ours",
     "is_scan_layer",
     "layer_geometry",
     "layer_size_unit",
-    "put_layer",
     "slice_index",
     "volume_reader",
 ]
 
 # Opacity where the heat begins and where the colours end: the anatomy stays visible under both.
 _LOWEST_ALPHA, _HIGHEST_ALPHA = 0.35, 0.8
+
+# Images blended otherwise, or fainter than this, let what lies below shine through.
+_COVERING = ("translucent", "translucent_no_depth", "opaque")
+_HALF = 0.5
 
 
 def is_ours(layer: Layer) -> bool:
@@ -40,12 +44,46 @@ def is_ours(layer: Layer) -> bool:
 
 
 def is_scan_layer(layer: Layer) -> bool:
-    """Say whether a layer may be offered as a scan: a grey 2D or 3D image that is no result."""
+    """Return whether a layer is a grey image of 2 or 3 dimensions that is no result of ours."""
     from napari.layers import Image
 
     return (
-        isinstance(layer, Image) and not layer.rgb and layer.ndim in (2, 3) and not is_ours(layer)
+        isinstance(layer, Image) and not is_ours(layer) and not layer.rgb and layer.ndim in (2, 3)
     )
+
+
+def covering_layers(viewer: Viewer, scan: Layer) -> list[Layer]:
+    """List the images that hide a scan, from the lowest to the uppermost.
+
+    Parameters
+    ----------
+    viewer : Viewer
+    scan : Layer
+        One of its layers.
+    """
+    from napari.layers import Image
+
+    layers = viewer.layers
+    if scan not in layers:
+        return []
+    return [
+        layer
+        for layer in layers[layers.index(scan) + 1 :]
+        if isinstance(layer, Image)
+        and layer.visible
+        and not is_ours(layer)
+        and layer.blending in _COVERING
+        and layer.opacity > _HALF
+        and _overlap(layer, scan)
+    ]
+
+
+def _overlap(one: Layer, other: Layer) -> bool:
+    """Return whether two layers share a place of the world, by their last axes."""
+    a, b = one.extent.world, other.extent.world
+    axes = min(a.shape[1], b.shape[1])
+    low = np.maximum(a[0, -axes:], b[0, -axes:])
+    return bool((low <= np.minimum(a[1, -axes:], b[1, -axes:])).all())
 
 
 def volume_reader(layer: Image) -> Callable[[], Volume]:
@@ -136,49 +174,6 @@ def slice_index(viewer: Viewer, layer: Layer, axis: int) -> int:
     return int(np.clip(round(float(position[axis])), 0, count - 1))
 
 
-def put_layer(
-    viewer: Viewer, name: str, make: str, data: Any, geometry: dict[str, Any], **options: Any
-) -> Any:
-    """Show data in the layer of a name, made if it is not there yet.
-
-    A layer that fits is used again: making one costs napari a quarter of a second, in which the
-    window does not answer.
-
-    Parameters
-    ----------
-    viewer : Viewer
-    name : str
-        Name of the layer.
-    make : {"add_image", "add_labels"}
-        How the viewer makes it.
-    data : array
-        Its data.
-    geometry : dict
-        From `layer_geometry`.
-    **options
-        Further attributes of the layer.
-    """
-    if name in viewer.layers:
-        layer = viewer.layers[name]
-        if (
-            is_ours(layer)
-            and layer.data.shape == data.shape
-            and np.array_equal(layer.scale, geometry["scale"])
-            and np.array_equal(layer.translate, geometry["translate"])
-        ):
-            layer.data = data
-            for key, value in options.items():
-                setattr(layer, key, value)
-            return layer
-        viewer.layers.remove(name)
-    selected = viewer.layers.selection.active
-    layer = getattr(viewer, make)(data, name=name, **geometry, **options)
-    if selected is not None and selected in viewer.layers:
-        # The scan stays selected: its contrast is what a reader adjusts next.
-        viewer.layers.selection.active = selected
-    return layer
-
-
 def cut_colormap(limits: tuple[float, float], threshold: float, colours: str) -> Colormap:
     """Make a colormap that is transparent below a threshold.
 
@@ -200,7 +195,7 @@ def cut_colormap(limits: tuple[float, float], threshold: float, colours: str) ->
     table: NDArray[np.float32] = ensure_colormap(colours).map(position).astype(np.float32)
     cut = (threshold - limits[0]) / (limits[1] - limits[0])
     rise = np.clip((position - cut) / max(1 - cut, 1e-6), 0, 1)
-    table[:, 3] = np.where(
-        position >= cut, _LOWEST_ALPHA + rise * (_HIGHEST_ALPHA - _LOWEST_ALPHA), 0.0
-    )
+    # The first colour stands for all that lies below the scale, air too, and is never shown.
+    above = (position > cut) & (position > 0)
+    table[:, 3] = np.where(above, _LOWEST_ALPHA + rise * (_HIGHEST_ALPHA - _LOWEST_ALPHA), 0.0)
     return Colormap(table, name=f"{colours} above threshold")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyqtgraph as pg
 from numpy.typing import NDArray
-from qtpy.QtCore import QSize, Qt, QTimer, Signal
+from qtpy.QtCore import QSignalBlocker, QSize, Qt, QTimer, Signal
 from qtpy.QtGui import QPainter
 from qtpy.QtWidgets import (
     QHBoxLayout,
@@ -28,7 +28,14 @@ if TYPE_CHECKING:
 
     from napari_dino_uad.core.calibration import Calibration
 
-__all__ = ["HIGHEST_RATE", "LOWEST_RATE", "ThresholdControl", "format_rate", "score_histogram"]
+__all__ = [
+    "HIGHEST_RATE",
+    "LOWEST_RATE",
+    "ThresholdControl",
+    "format_rate",
+    "histogram_edges",
+    "score_histogram",
+]
 
 HIGHEST_RATE, LOWEST_RATE = 0.1, 1e-4
 _DEFAULT_RATE = 0.01
@@ -39,6 +46,8 @@ _BINS = 96
 
 _HEALTHY = (110, 160, 220)
 _SCAN = (240, 150, 60)
+# Stands off both histograms on a dark and on a light background.
+_LINE = (150, 150, 150)
 
 
 def format_rate(rate: float) -> str:
@@ -47,6 +56,13 @@ def format_rate(rate: float) -> str:
     # A rate below every healthy pixel's is no rate of 1e-15.
     digits = max(0, 1 - math.floor(math.log10(percent))) if percent > 1e-3 else 0
     return f"{percent:.{digits}f} %"
+
+
+def histogram_edges(calibration: Calibration) -> NDArray[np.float64]:
+    """Return the edges of a histogram's bins that show a model's scores."""
+    low = calibration.threshold(0.99)
+    top = calibration.threshold(LOWEST_RATE)
+    return np.linspace(low, low + 1.35 * (top - low), _BINS + 1)
 
 
 def score_histogram(scores: NDArray[np.float32], edges: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -135,7 +151,9 @@ class ThresholdControl(QWidget):
             name: self._plot.plot(stepMode="center", fillLevel=0, pen=colour, brush=(*colour, 90))
             for name, colour in (("healthy", _HEALTHY), ("scan", _SCAN))
         }
-        self._line = pg.InfiniteLine(angle=90, movable=True, pen=pg.mkPen((235, 235, 235), width=2))
+        for curve in self._curves.values():
+            curve.hide()
+        self._line = pg.InfiniteLine(angle=90, movable=True, pen=pg.mkPen(_LINE, width=2))
         self._plot.addItem(self._line)
         self._line.sigPositionChanged.connect(self._on_line)
         self.slider = QSlider(Qt.Orientation.Horizontal)
@@ -182,19 +200,29 @@ class ThresholdControl(QWidget):
             raise RuntimeError("a threshold needs a calibration")
         return self._calibration.threshold(self.rate)
 
-    def set_calibration(self, calibration: Calibration) -> NDArray[np.float64]:
-        """Take the scale of a model; return the edges of the histogram's bins."""
+    def set_calibration(self, calibration: Calibration | None) -> None:
+        """Take the scale of a model, or none, and forget the scan in hand."""
+        if calibration is self._calibration:
+            self._curves["scan"].hide()
+            return
         self._calibration = calibration
-        low = calibration.threshold(0.99)
-        top = calibration.threshold(LOWEST_RATE)
-        edges = np.linspace(low, low + 1.35 * (top - low), _BINS + 1)
-        rates = np.exp(np.interp(edges, calibration.scores, np.log(calibration.rates)))
-        self._draw("healthy", edges, -np.diff(rates))
-        self._curves["scan"].setData([0, 1], [0])
-        self._plot.setXRange(edges[0], edges[-1], padding=0)
-        self.setEnabled(True)
+        self._curves["scan"].hide()
+        self.setEnabled(calibration is not None)
+        if calibration is None:
+            self._curves["healthy"].hide()
+        else:
+            edges = histogram_edges(calibration)
+            rates = np.exp(np.interp(edges, calibration.scores, np.log(calibration.rates)))
+            self._draw("healthy", edges, -np.diff(rates))
+            self._plot.setXRange(edges[0], edges[-1], padding=0)
         self._show_text()
-        return edges
+
+    def show_rate(self, rate: float) -> None:
+        """Move the slider without a signal, and forget a movement that has not come to rest."""
+        self._rest.stop()
+        with QSignalBlocker(self.slider):
+            self.rate = rate
+        self._show_text()
 
     def show_scan(self, edges: NDArray[np.float64], shares: NDArray[np.float64]) -> None:
         """Draw the scores of the scan in hand, as shares in bins."""
@@ -204,6 +232,7 @@ class ThresholdControl(QWidget):
         # Five decades: below that a bin holds a handful of pixels.
         height = np.clip(np.log10(np.maximum(shares, 1e-12)) + 5, 0, None)
         self._curves[name].setData(edges, height)
+        self._curves[name].show()
 
     def _show_text(self) -> None:
         self._text.setText(f"Healthy false positives: {format_rate(self.rate)}")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import sys
+import tempfile
 import threading
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +21,7 @@ from qtpy.QtCore import QObject, Signal
 from napari_dino_uad.core.errors import InputError
 from napari_dino_uad.core.progress import Progress
 
-__all__ = ["Job", "describe_error", "gui_threads", "import_torch"]
+__all__ = ["Job", "describe_error", "gui_threads", "import_torch", "writing"]
 
 _log = logging.getLogger(__name__)
 
@@ -63,6 +66,51 @@ def describe_error(error: BaseException) -> str:
         )
     _log.error("unexpected error", exc_info=error)
     return f"Unexpected error: {type(error).__name__}: {error}. The log has the details."
+
+
+@contextmanager
+def writing(folder: Path, file: Path | None = None) -> Iterator[None]:
+    """See that a folder can be written to, and turn what the system says into a sentence.
+
+    Parameters
+    ----------
+    folder : Path
+        What the user chose; made if it is not there.
+    file : Path, optional
+        The one file that is to be written.
+
+    Raises
+    ------
+    InputError
+        In place of an `OSError`.
+    """
+    from safetensors import SafetensorError
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+        if file is not None and file.is_dir():
+            raise InputError(f"Cannot write {file}: it is a folder; choose the name of a file.")
+        yield
+    except (OSError, SafetensorError) as error:
+        raise InputError(_why_not_written(folder, error)) from error
+
+
+def _why_not_written(folder: Path, error: Exception) -> str:
+    blocking = next((one for one in (folder, *folder.parents) if one.exists()), folder)
+    if not blocking.is_dir():
+        return f"Cannot write to {folder}: {blocking.name} is a file; choose a folder."
+    number = getattr(error, "errno", None) or 0
+    why = {
+        errno.EACCES: "you may not write there; choose another folder",
+        errno.EPERM: "you may not write there; choose another folder",
+        errno.EROFS: "the disk is read-only; choose another folder",
+        errno.ENOSPC: "the disk is full; free some space or choose another disk",
+        errno.EDQUOT: "your share of the disk is full; free some space or choose another disk",
+        errno.ENAMETOOLONG: "the name is too long; choose a shorter one",
+    }.get(number, f"{getattr(error, 'strerror', None) or error}; choose another folder")
+    return f"Cannot write to {folder}: {why}."
 
 
 # Two jobs may be the first to want torch at once.

@@ -9,7 +9,13 @@ import pytest
 
 from napari_dino_uad.core.calibration import Calibration
 from napari_dino_uad.core.errors import InputError
-from napari_dino_uad.core.maps.findings import find_findings, write_findings_csv
+from napari_dino_uad.core.maps.findings import (
+    count_edits,
+    describe_labels,
+    edit_findings,
+    find_findings,
+    write_findings_csv,
+)
 from napari_dino_uad.core.scans.volume import volume_from_array
 
 
@@ -137,3 +143,23 @@ def test_table(scene, calibration, tmp_path):
     assert float(rows[0]["volume_ml"]) == pytest.approx(1.0)
     assert float(rows[0]["right_mm"]) == pytest.approx(-21.5)
     assert [path.name for path in tmp_path.iterdir()] == ["a.csv"]
+
+
+def test_corrected_labels_are_described_as_they_are(scene, calibration):
+    scores, volume = scene
+    automatic, found = find_findings(scores, volume, 0.9, calibration)
+    assert describe_labels(automatic, scores, volume, calibration) == found
+    edits = np.zeros(scores.shape, dtype=np.int8)
+    edits[2:4, 10:20, 10:20] = -1
+    edits[0, 0, 0] = 1
+    labels, findings = edit_findings(automatic, edits, scores, volume, calibration)
+    assert [finding.voxels for finding in findings] == [108, 1]
+    assert np.bincount(labels.ravel())[1:].tolist() == [108, 1]
+    assert findings[1].centroid_voxel == (0, 0, 0)
+    assert count_edits(automatic, labels) == (1, 200)
+    # A voxel that was found already, or was none, is no correction.
+    edits[:] = 0
+    edits[7, 32, 42], edits[5, 5, 5] = 1, -1
+    labels, findings = edit_findings(automatic, edits, scores, volume, calibration)
+    assert findings == found
+    assert count_edits(automatic, labels) == (0, 0)

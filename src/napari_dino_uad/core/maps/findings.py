@@ -18,7 +18,16 @@ if TYPE_CHECKING:
     from napari_dino_uad.core.calibration import Calibration
     from napari_dino_uad.core.scans.volume import Volume
 
-__all__ = ["Finding", "SizeUnit", "find_findings", "size_unit", "write_findings_csv"]
+__all__ = [
+    "Finding",
+    "SizeUnit",
+    "count_edits",
+    "describe_labels",
+    "edit_findings",
+    "find_findings",
+    "size_unit",
+    "write_findings_csv",
+]
 
 # Labels are uint8 because napari redraws that type many times faster than any other.
 _MOST_FINDINGS = 255
@@ -146,8 +155,6 @@ def find_findings(
     InputError
         If the minimum size is below 0.
     """
-    import SimpleITK as sitk
-
     unit = size_unit(volume)
     minimum = unit.smallest if minimum_size is None else minimum_size
     if minimum < 0:
@@ -157,19 +164,104 @@ def find_findings(
     above = scores > threshold
     if foreground is not None:
         above &= foreground
-    labels = np.zeros(scores.shape, dtype=np.uint8)
-    box = tight_box(above)
-    if not above[box].size:
-        return labels, []
-    # Each step releases its input: for a large CT, a label image takes 0.4 GB.
-    image = sitk.GetImageFromArray(above[box].astype(np.uint8))
+    labels = _connected(above, max(1, int(np.ceil(minimum / unit.voxel - 1e-9))))
     del above
+    return labels, describe_labels(labels, scores, volume, calibration)
+
+
+def edit_findings(
+    automatic: NDArray[np.uint8],
+    edits: NDArray[np.int8],
+    scores: NDArray[np.float32],
+    volume: Volume,
+    calibration: Calibration,
+) -> tuple[NDArray[np.uint8], list[Finding]]:
+    """Apply a reader's corrections to findings, and rank what results.
+
+    Parameters
+    ----------
+    automatic : ndarray of uint8, (S, P, L)
+        Labels from `find_findings`.
+    edits : ndarray of int8, (S, P, L)
+        1 where a voxel is added, -1 where it is removed, 0 where it stays as found.
+    scores, volume, calibration
+        As in `find_findings`.
+
+    Returns
+    -------
+    labels : ndarray of uint8, (S, P, L)
+        Connected regions of any size: a reader may mark a lesion smaller than those looked for.
+    findings : list of Finding
+        Largest first; at most 255.
+    """
+    labels = _connected(((automatic > 0) | (edits > 0)) & (edits >= 0), 1)
+    return labels, describe_labels(labels, scores, volume, calibration)
+
+
+def count_edits(automatic: NDArray[np.uint8], labels: NDArray[np.uint8]) -> tuple[int, int]:
+    """Return how many voxels corrected labels have more and fewer than the automatic ones.
+
+    Parameters
+    ----------
+    automatic, labels : ndarray of uint8, (S, P, L)
+        Labels before and after the corrections.
+
+    Returns
+    -------
+    tuple of (int, int)
+        Voxels added and removed.
+    """
+    before, after = automatic > 0, labels > 0
+    return int(np.count_nonzero(after & ~before)), int(np.count_nonzero(before & ~after))
+
+
+def _connected(mask: NDArray[np.bool_], minimum_voxels: int) -> NDArray[np.uint8]:
+    """Label the connected regions of a mask, the largest first, without the smallest."""
+    import SimpleITK as sitk
+
+    labels = np.zeros(mask.shape, dtype=np.uint8)
+    box = tight_box(mask)
+    if not mask[box].size:
+        return labels
+    # Each step lets go of what came before it: of a large CT an image of labels takes 0.4 GB.
+    image = sitk.GetImageFromArray(mask[box].astype(np.uint8))
     image = sitk.ConnectedComponent(image, True)
-    minimum_voxels = max(1, int(np.ceil(minimum / unit.voxel - 1e-9)))
     image = sitk.RelabelComponent(image, minimum_voxels, True)
     ranked = sitk.GetArrayViewFromImage(image)
     np.copyto(labels[box], ranked, where=ranked <= _MOST_FINDINGS, casting="unsafe")
-    del ranked, image
+    return labels
+
+
+def describe_labels(
+    labels: NDArray[np.uint8],
+    scores: NDArray[np.float32],
+    volume: Volume,
+    calibration: Calibration,
+) -> list[Finding]:
+    """Measure labelled regions.
+
+    Parameters
+    ----------
+    labels : ndarray of uint8, (S, P, L)
+        0 is background; any other value is one region.
+    scores : ndarray of float32, (S, P, L)
+        Anomaly scores on the same grid.
+    volume : Volume
+        The scan.
+    calibration : Calibration
+        Turns scores into p-values.
+
+    Returns
+    -------
+    list of Finding
+        One for each label, in their order.
+    """
+    import SimpleITK as sitk
+
+    box = tight_box(labels > 0)
+    if not labels[box].size:
+        return []
+    unit = size_unit(volume)
     # Two simple filters are twice as fast as the one filter that computes everything.
     found = sitk.GetImageFromArray(labels[box])
     shapes = sitk.LabelShapeStatisticsImageFilter()
@@ -204,7 +296,7 @@ def find_findings(
                 last_slice=int(first + extent - 1),
             )
         )
-    return labels, findings
+    return findings
 
 
 def write_findings_csv(path: Path, findings: Sequence[Finding]) -> None:

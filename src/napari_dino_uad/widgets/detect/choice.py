@@ -1,0 +1,155 @@
+"""What to detect on, and with what: the scan and the model."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from magicgui.widgets import ComboBox
+from qtpy.QtCore import Signal
+from qtpy.QtWidgets import QFormLayout, QHBoxLayout, QPushButton, QVBoxLayout, QWidget
+
+from napari_dino_uad.widgets.controls import small_label
+from napari_dino_uad.widgets.layers import covering_layers, is_scan_layer
+from napari_dino_uad.widgets.session import session
+
+if TYPE_CHECKING:
+    from napari.layers import Image
+    from napari.viewer import Viewer
+
+    from napari_dino_uad.core.model import FittedModel
+    from napari_dino_uad.widgets.detect.detection import Detection
+
+__all__ = ["Choice"]
+
+# Blue that is readable on napari's dark and on its light background.
+_NOTE = "#4a90d9"
+
+
+class Choice(QWidget):
+    """The scan and the model that the next detection takes.
+
+    Signals
+    -------
+    scan_changed, model_changed
+        Another one is chosen.
+    load_asked
+        The user wants to load a model file.
+    """
+
+    scan_changed = Signal()
+    model_changed = Signal()
+    load_asked = Signal()
+
+    def __init__(self, viewer: Viewer) -> None:
+        super().__init__()
+        self._viewer = viewer
+        self.scan_box = ComboBox(
+            choices=lambda _: [one for one in viewer.layers if is_scan_layer(one)]
+        )
+        self.scan_box.native.setToolTip("The image to look at: any open 2D or 3D grey image.")
+        self.model_box = ComboBox(choices=lambda _: list(session().models))
+        self.model_box.native.setToolTip(
+            "A model of healthy scans, fitted here or loaded from a file."
+        )
+        for box in (self.scan_box, self.model_box):
+            box.native.setMinimumWidth(60)
+        load = QPushButton("Load…")
+        load.setToolTip("Load a model file (.safetensors).")
+        load.clicked.connect(self.load_asked)
+        row = QHBoxLayout()
+        row.addWidget(self.model_box.native, 1)
+        row.addWidget(load)
+        form = QFormLayout()
+        form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
+        form.addRow("Scan", self.scan_box.native)
+        form.addRow("Model", row)
+        self._model_text = small_label()
+        self.differs = small_label()
+        self.covered = small_label()
+        self.covered.linkActivated.connect(self._uncover)
+        for label in (self.differs, self.covered):
+            label.setStyleSheet(f"color: {_NOTE}; font-weight: bold;")
+            label.hide()
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addLayout(form)
+        for label in (self._model_text, self.differs, self.covered):
+            layout.addWidget(label)
+        self.scan_box.changed.connect(lambda *_: self.scan_changed.emit())
+        self.model_box.changed.connect(self._on_model)
+        self.refresh_models()
+
+    @property
+    def scan(self) -> Image | None:
+        """The scan layer chosen."""
+        value: Image | None = self.scan_box.value
+        return value
+
+    @property
+    def model_name(self) -> str:
+        """What the model chosen is called; empty if there is none."""
+        return self.model_box.value or ""
+
+    @property
+    def model(self) -> FittedModel | None:
+        """The model chosen."""
+        return session().models.get(self.model_name)
+
+    def choose_scan(self, scan: Image) -> None:
+        """Choose a scan that is open."""
+        self.refresh_scans()
+        self.scan_box.value = scan
+
+    def choose_model(self, name: str) -> None:
+        """Choose a model of the session."""
+        self.refresh_models()
+        self.model_box.value = name
+
+    def refresh_scans(self) -> None:
+        """Offer the scans that are open now; the one chosen stays, under another name too."""
+        before = self.scan
+        with self.scan_box.changed.blocked():
+            self.scan_box.reset_choices()
+            if before is not self.scan and before in self._viewer.layers:
+                self.scan_box.value = before
+        if before is not self.scan:
+            self.scan_changed.emit()
+
+    def refresh_models(self) -> None:
+        """Offer the models that are loaded now."""
+        self.model_box.reset_choices()
+        self._on_model()
+
+    def compare(self, shown: Detection | None) -> None:
+        """Say where the map shown is not what is chosen, or cannot be seen.
+
+        Parameters
+        ----------
+        shown : Detection or None
+            What the panel shows.
+        """
+        text = ""
+        if shown is not None and self.model is not None and shown.model is not self.model:
+            text = f"This map is from {shown.model_name}; press Detect for {self.model_name}."
+        self.differs.setText(text)
+        self.differs.setVisible(bool(text))
+        above = [] if self.scan is None else covering_layers(self._viewer, self.scan)
+        hidden = self.scan is not None and not self.scan.visible
+        text = ""
+        if above or hidden:
+            why = "is hidden" if hidden else f"lies below {above[-1].name}"
+            text = f'This scan {why}. <a href="show" style="color: {_NOTE}">Show it</a>'
+        self.covered.setText(text)
+        self.covered.setVisible(bool(text))
+
+    def _uncover(self, *_: Any) -> None:
+        scan = self.scan
+        if scan is None:
+            return
+        scan.visible = True
+        for layer in covering_layers(self._viewer, scan):
+            layer.visible = False
+
+    def _on_model(self, *_: Any) -> None:
+        self._model_text.setText(self.model.summary() if self.model else "")
+        self.model_changed.emit()

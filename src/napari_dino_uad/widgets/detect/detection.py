@@ -1,0 +1,254 @@
+"""A detection: a scan's result, and everything that picture, panel and saved file say of it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_dino_uad.widgets.detect.found import fill_map
+from napari_dino_uad.widgets.detect.texts import slice_count
+from napari_dino_uad.widgets.heat import ResultLayers
+from napari_dino_uad.widgets.threshold import HIGHEST_RATE, LOWEST_RATE, histogram_edges
+
+if TYPE_CHECKING:
+    from napari.layers import Image
+    from napari.viewer import Viewer
+
+    from napari_dino_uad.core.detect import AnomalyMap
+    from napari_dino_uad.core.maps.findings import Finding
+    from napari_dino_uad.core.model import FittedModel
+    from napari_dino_uad.widgets.detect.found import Detected, Found, Settings
+
+__all__ = ["Detection"]
+
+
+class Detection:
+    """The detection on one scan, running, stopped or finished, with its two layers.
+
+    It keeps the model it was made with, so nothing about it depends on what is chosen in the
+    panel later.
+
+    Parameters
+    ----------
+    viewer : Viewer
+        Where its layers are shown.
+    scan : Image
+        The layer it is of.
+    model_name : str
+        What the model is called in the panel.
+    model : FittedModel
+        What scores the scan.
+    settings : Settings
+        Threshold, smallest size and tissue, as chosen when it began.
+
+    Attributes
+    ----------
+    anomaly : AnomalyMap or None
+        The map, once it is finished.
+    found : Found or None
+        The findings shown; they may be older than `settings` for a moment.
+    limits : tuple of float
+        Scores of the first and the last colour: the same for all scans of a model.
+    edges : ndarray of float64
+        Of the histogram's bins.
+    histogram : ndarray of float64 or None
+        Shares of this scan's scores.
+    warning : str
+        Why this scan may be none the model can judge.
+    message : str
+        How it ended, for the line below the button.
+    slices_done : int
+        How many slices have been shown.
+    layers : ResultLayers
+    """
+
+    def __init__(
+        self, viewer: Viewer, scan: Image, model_name: str, model: FittedModel, settings: Settings
+    ) -> None:
+        self.scan = scan
+        self.model_name = model_name
+        self.model = model
+        self.settings = settings
+        self.layers = ResultLayers(viewer, scan)
+        calibration = model.calibration
+        self.limits = (calibration.threshold(HIGHEST_RATE), calibration.threshold(LOWEST_RATE))
+        self.edges = histogram_edges(calibration)
+        self.histogram: NDArray[np.float64] | None = None
+        self.anomaly: AnomalyMap | None = None
+        self.found: Found | None = None
+        self.warning = ""
+        self.message = ""
+        self.slices_done = 0
+        self.deleted: list[str] = []
+        self._array: NDArray[np.float32] | None = None
+        # The labels as we drew them: where the layer differs, the user has painted.
+        self._drawn: NDArray[np.uint8] | None = None
+        # Whether `_drawn` is what `found` says; not while the threshold is dragged.
+        self._drawn_found = False
+
+    @property
+    def threshold(self) -> float:
+        """The score that the chosen rate stands for."""
+        return self.model.calibration.threshold(self.settings.rate)
+
+    @property
+    def findings(self) -> list[Finding]:
+        """The findings shown."""
+        return [] if self.found is None else self.found.findings
+
+    @property
+    def current(self) -> bool:
+        """Whether the findings shown are those of the settings."""
+        found = self.found
+        return found is not None and self._drawn_found and found.settings.same(self.settings)
+
+    # A run --------------------------------------------------------------------------------
+
+    def begin(self, array: NDArray[np.float32], earlier: Detection | None) -> None:
+        """Show the first slices, in place of what was shown of this scan before.
+
+        Parameters
+        ----------
+        array : ndarray of float32, (S, P, L)
+            The map, filled while it is computed.
+        earlier : Detection, optional
+            The scan's result until now. Its layers are used again: making one costs napari a
+            quarter of a second, in which the window does not answer. The user's corrections go
+            on to the new one.
+        """
+        self._array = array
+        if earlier is not None:
+            earlier.absorb()
+            self.settings = replace(self.settings, edits=earlier.settings.edits)
+            self.layers = earlier.layers
+        if self.layers.findings is not None:
+            self._draw(np.zeros(array.shape, dtype=np.uint8))
+        self.layers.show_heat(array, self.limits, self.threshold)
+
+    def finish(self, detected: Detected) -> None:
+        """Take the finished map, which the array shown is filled with."""
+        self.anomaly = detected.anomaly
+        self.warning = detected.warning
+        self.histogram = detected.histogram
+        count = slice_count(len(detected.anomaly.scan))
+        self.message = f"{count} in {detected.seconds:.1f} s"
+        if self.settings.tissue_only == detected.tissue_only:
+            self.layers.refresh()
+        else:
+            self.fill()
+
+    def fill(self) -> None:
+        """Write the whole map into the layer, with the background or without it."""
+        if self._array is None or self.anomaly is None:
+            return
+        fill_map(self._array, self.anomaly, self.limits[0], self.settings.tissue_only)
+        self.layers.refresh()
+
+    # Threshold and findings ---------------------------------------------------------------
+
+    def choose(
+        self,
+        rate: float | None = None,
+        minimum_size: float | None = None,
+        tissue_only: bool | None = None,
+    ) -> None:
+        """Take other settings; the heat follows at once, the findings with `show`."""
+        if self._drawn_found:
+            # Once for a movement of the slider: it takes longer than a frame.
+            self.absorb()
+        was = self.settings
+        self.settings = replace(
+            was,
+            rate=was.rate if rate is None else rate,
+            minimum_size=was.minimum_size if minimum_size is None else minimum_size,
+            tissue_only=was.tissue_only if tissue_only is None else tissue_only,
+        )
+        if self.settings.tissue_only != was.tissue_only:
+            self.fill()
+        if self.settings.rate != was.rate:
+            self.layers.cut(self.threshold)
+            self._cut_slice()
+
+    def show(self, found: Found) -> bool:
+        """Show findings; return False if they are those of other settings and have to be sought.
+
+        What the user painted while they were sought comes first.
+        """
+        self.absorb()
+        if not found.settings.same(self.settings) or self.anomaly is None:
+            return False
+        moved = self.found is None or self.found.settings != found.settings
+        self.found = found
+        self._draw(found.labels)
+        self._drawn_found = True
+        if self.layers.heat is None and self._array is not None:
+            self.layers.show_heat(self._array, self.limits, self.threshold)
+        self.deleted = []
+        if moved and self.settings.edits is not None:
+            # A step back would bring voxels of another threshold.
+            self.layers.forget_undo()
+        return True
+
+    def absorb(self) -> bool:
+        """Take what the user painted on the findings layer; return whether anything was."""
+        layer, drawn = self.layers.findings, self._drawn
+        if layer is None or drawn is None or self.anomaly is None:
+            return False
+        data = np.asarray(layer.data)
+        if data.size != drawn.size:
+            return False
+        now = data.reshape(drawn.shape) > 0
+        changed = now != (drawn > 0)
+        if not changed.any():
+            return False
+        edits = self.settings.edits
+        edits = np.zeros(drawn.shape, dtype=np.int8) if edits is None else edits.copy()
+        edits[changed] = np.where(now[changed], 1, -1)
+        if self.found is not None and self.found.settings == self.settings:
+            # Back to what was found, by undo for instance, is no correction.
+            edits[changed & (now == (self.found.automatic > 0))] = 0
+        self.settings = replace(self.settings, edits=edits if edits.any() else None)
+        drawn = drawn.copy()
+        drawn[changed] = now[changed]
+        self._drawn = drawn
+        return True
+
+    def discard_edits(self) -> None:
+        """Go back to what was found."""
+        self.absorb()
+        self.settings = replace(self.settings, edits=None)
+        self.layers.forget_undo()
+
+    def drop_deleted(self) -> None:
+        """Let go of layers that the user has deleted; what they showed is kept."""
+        if "findings" in self.layers.deleted():
+            self.absorb()
+        self.deleted += self.layers.drop_deleted()
+
+    def _draw(self, labels: NDArray[np.uint8]) -> None:
+        self._drawn = labels
+        self._drawn_found = False
+        self.layers.show_findings(labels)
+
+    def _cut_slice(self) -> None:
+        """Cut the slice on screen anew, which takes no more than a frame."""
+        layer, where = self.layers.findings, self.layers.slice_on_screen()
+        if layer is None or where is None or self._drawn is None or self._array is None:
+            return
+        shape = self.scan.data.shape
+        if layer.data.shape != shape:
+            return
+        if self.found is not None and self._drawn is self.found.labels:
+            self._drawn = self._drawn.copy()
+        self._drawn_found = False
+        drawn = self._drawn.reshape(shape)
+        above = self._array.reshape(shape)[where] > self.threshold
+        part = np.where(above, np.maximum(drawn[where], 1), 0).astype(np.uint8)
+        if self.settings.edits is not None:
+            edits = self.settings.edits.reshape(shape)[where]
+            part = np.where(edits > 0, np.maximum(part, 1), np.where(edits < 0, 0, part))
+        drawn[where] = layer.data[where] = part
+        layer.refresh(thumbnail=False, extent=False)

@@ -1,0 +1,119 @@
+"""What a detection gives: a map, and findings with what they were found with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from napari_dino_uad.core.detect import AnomalyMap
+    from napari_dino_uad.core.maps.findings import Finding
+
+__all__ = ["Detected", "Found", "Settings", "fill_map", "find"]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What findings depend on besides the map.
+
+    Attributes
+    ----------
+    rate : float
+        The threshold, as a false-positive rate on healthy tissue.
+    minimum_size : float
+        In the scan's `size_unit`.
+    tissue_only : bool
+        Whether nothing is found in the background.
+    edits : ndarray of int8, (S, P, L), or None
+        1 where the user added a voxel, -1 where one was removed; never changed in place.
+    """
+
+    rate: float
+    minimum_size: float
+    tissue_only: bool
+    edits: NDArray[np.int8] | None = field(default=None, compare=False)
+
+    def same(self, other: Settings) -> bool:
+        """Return whether both give the same findings."""
+        return self == other and self.edits is other.edits
+
+
+@dataclass(frozen=True)
+class Found:
+    """Findings, and what they were found with.
+
+    Attributes
+    ----------
+    settings : Settings
+    automatic : ndarray of uint8, (S, P, L)
+        Labels without the user's corrections.
+    labels : ndarray of uint8, (S, P, L)
+        Labels with them; the same array where there are none.
+    findings : list of Finding
+        What `labels` are.
+    added, removed : int
+        Voxels by which the two differ.
+    """
+
+    settings: Settings
+    automatic: NDArray[np.uint8]
+    labels: NDArray[np.uint8]
+    findings: list[Finding]
+    added: int = 0
+    removed: int = 0
+
+
+@dataclass(frozen=True)
+class Detected:
+    """A finished map, as it comes from the worker.
+
+    Attributes
+    ----------
+    anomaly : AnomalyMap
+    array : ndarray of float32, (S, P, L)
+        The map as it is shown.
+    histogram : ndarray of float64
+        Shares of the tissue's scores.
+    warning : str
+        Why the scan may be none the model can judge.
+    seconds : float
+    tissue_only : bool
+        Whether the array shown was filled without the background.
+    """
+
+    anomaly: AnomalyMap
+    array: NDArray[np.float32]
+    histogram: NDArray[np.float64]
+    warning: str
+    seconds: float
+    tissue_only: bool
+
+
+def find(anomaly: AnomalyMap, settings: Settings) -> Found:
+    """Find what lies above a threshold, with the user's corrections. Called in worker threads."""
+    from napari_dino_uad.core.maps.findings import count_edits, edit_findings, find_findings
+
+    scores, volume, calibration = anomaly.scores, anomaly.volume, anomaly.model.calibration
+    automatic, findings = find_findings(
+        scores,
+        volume,
+        calibration.threshold(settings.rate),
+        calibration,
+        foreground=anomaly.foreground if settings.tissue_only else None,
+        minimum_size=settings.minimum_size,
+    )
+    if settings.edits is None:
+        return Found(settings, automatic, automatic, findings)
+    labels, findings = edit_findings(automatic, settings.edits, scores, volume, calibration)
+    return Found(settings, automatic, labels, findings, *count_edits(automatic, labels))
+
+
+def fill_map(
+    array: NDArray[np.float32], anomaly: AnomalyMap, low: float, tissue_only: bool
+) -> None:
+    """Write a finished map into the array shown; the background gets the lowest score."""
+    scores = anomaly.scores
+    np.copyto(array, np.where(anomaly.foreground, scores, low) if tissue_only else scores)

@@ -1,0 +1,166 @@
+"""The threshold, and what was found with it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from qtpy.QtCore import QSignalBlocker, Signal
+from qtpy.QtWidgets import (
+    QCheckBox,
+    QDoubleSpinBox,
+    QHBoxLayout,
+    QLabel,
+    QPushButton,
+    QSizePolicy,
+    QVBoxLayout,
+    QWidget,
+)
+
+from napari_dino_uad.core.maps.findings import SizeUnit
+from napari_dino_uad.widgets.controls import WrapLabel, rule, small_label, warning_label
+from napari_dino_uad.widgets.detect.found import Settings
+from napari_dino_uad.widgets.detect.texts import (
+    describe_deleted,
+    describe_edits,
+    describe_findings,
+)
+from napari_dino_uad.widgets.layers import layer_size_unit
+from napari_dino_uad.widgets.threshold import ThresholdControl
+
+if TYPE_CHECKING:
+    from napari.layers import Image
+
+    from napari_dino_uad.core.model import FittedModel
+    from napari_dino_uad.widgets.detect.detection import Detection
+
+__all__ = ["FindingsPanel"]
+
+
+class FindingsPanel(QWidget):
+    """Shows one detection: its warning, threshold, findings and corrections.
+
+    Signals
+    -------
+    dragged
+        The threshold moves.
+    changed
+        The threshold rests, or another setting changed.
+    edits_discarded
+        The user wants the findings without corrections.
+    """
+
+    dragged = Signal()
+    changed = Signal()
+    edits_discarded = Signal()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.warning = warning_label()
+        self.threshold = ThresholdControl()
+        self.minimum_size = QDoubleSpinBox()
+        # napari's style squeezes a box below the width of its text.
+        self.minimum_size.setSizePolicy(QSizePolicy.Policy.Fixed, QSizePolicy.Policy.Fixed)
+        self.minimum_size.setToolTip(
+            "Smaller findings are not shown: in ml, of a single slice in mm², and in pixels where "
+            "the file has no spacing."
+        )
+        self._set_unit(SizeUnit.of((1.0, 1.0, 1.0), False, True))
+        self.tissue_only = QCheckBox("Tissue only")
+        self.tissue_only.setChecked(True)
+        self.tissue_only.setToolTip(
+            "Show and find nothing in the dark background, where the model knows nothing."
+        )
+        size_row = QHBoxLayout()
+        size_row.addWidget(QLabel("Smallest"))
+        size_row.addWidget(self.minimum_size)
+        size_row.addStretch()
+        size_row.addWidget(self.tissue_only)
+        self.summary = WrapLabel()
+        self.edits = small_label()
+        self.discard = QPushButton("Discard edits")
+        self.discard.setToolTip("Go back to the findings without what was painted or erased.")
+        self._edits_row = QWidget()
+        edits_row = QHBoxLayout(self._edits_row)
+        edits_row.setContentsMargins(0, 0, 0, 0)
+        edits_row.addWidget(self.edits, 1)
+        edits_row.addWidget(self.discard)
+        self.deleted = small_label()
+        self.cursor_text = small_label()
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(self.warning)
+        layout.addWidget(rule())
+        layout.addWidget(self.threshold)
+        layout.addLayout(size_row)
+        for widget in (self.summary, self._edits_row, self.deleted, self.cursor_text):
+            layout.addWidget(widget)
+        self.threshold.dragged.connect(lambda _: self.dragged.emit())
+        self.threshold.rested.connect(lambda _: self.changed.emit())
+        self.minimum_size.valueChanged.connect(lambda _: self.changed.emit())
+        self.tissue_only.toggled.connect(lambda _: self.changed.emit())
+        self.discard.clicked.connect(lambda _: self.edits_discarded.emit())
+        self.show_findings(None)
+
+    @property
+    def settings(self) -> Settings:
+        """What is set now."""
+        return Settings(
+            self.threshold.rate, self.minimum_size.value(), self.tissue_only.isChecked()
+        )
+
+    def show_detection(self, detection: Detection) -> None:
+        """Show all of a detection, on the scale of its own model."""
+        self._take_unit(detection.scan)
+        self.threshold.set_calibration(detection.model.calibration)
+        self.threshold.show_rate(detection.settings.rate)
+        if detection.histogram is not None:
+            self.threshold.show_scan(detection.edges, detection.histogram)
+        for control in (self.minimum_size, self.tissue_only):
+            control.blockSignals(True)
+        self.minimum_size.setValue(detection.settings.minimum_size)
+        self.tissue_only.setChecked(detection.settings.tissue_only)
+        for control in (self.minimum_size, self.tissue_only):
+            control.blockSignals(False)
+        self._warn(detection.warning)
+        self.cursor_text.setText("")
+        self.show_findings(detection)
+
+    def show_nothing(self, scan: Image | None, model: FittedModel | None) -> None:
+        """Show that nothing was detected on a scan, and the scale of the model chosen."""
+        if scan is not None:
+            self._take_unit(scan)
+        self.threshold.set_calibration(None if model is None else model.calibration)
+        self.threshold.show_rate(self.threshold.rate)
+        self._warn("")
+        self.cursor_text.setText("")
+        self.show_findings(None)
+
+    def show_findings(self, detection: Detection | None) -> None:
+        """Show what was found, greyed while other settings are at work."""
+        self.summary.setText("" if detection is None else describe_findings(detection))
+        self.summary.setEnabled(detection is None or detection.current)
+        edits = "" if detection is None else describe_edits(detection)
+        self.edits.setText(edits)
+        self._edits_row.setVisible(bool(edits))
+        deleted = "" if detection is None else describe_deleted(detection)
+        self.deleted.setText(deleted)
+        self.deleted.setVisible(bool(deleted))
+
+    def _warn(self, text: str) -> None:
+        self.warning.setText(text)
+        self.warning.setVisible(bool(text))
+
+    def _take_unit(self, scan: Image) -> None:
+        unit = layer_size_unit(scan)
+        if unit.name != self._unit.name:
+            self._set_unit(unit)
+
+    def _set_unit(self, unit: SizeUnit) -> None:
+        """Show sizes in another unit, from its own smallest one on."""
+        self._unit = unit
+        with QSignalBlocker(self.minimum_size):
+            self.minimum_size.setRange(0, 1000 * unit.smallest)
+            self.minimum_size.setDecimals(unit.decimals)
+            self.minimum_size.setSingleStep(unit.smallest / 2)
+            self.minimum_size.setSuffix(f" {unit.name}")
+            self.minimum_size.setValue(unit.smallest)

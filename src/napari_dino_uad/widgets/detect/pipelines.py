@@ -1,0 +1,197 @@
+"""What Detect does beside the window: load, detect, find, save."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import json
+import time
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_dino_uad.core.errors import InputError
+from napari_dino_uad.core.progress import Inner, Progress
+from napari_dino_uad.widgets.detect.detection import Detection
+from napari_dino_uad.widgets.detect.found import Detected, Found, fill_map, find
+from napari_dino_uad.widgets.session import session
+from napari_dino_uad.widgets.threshold import score_histogram
+from napari_dino_uad.widgets.workers import writing
+
+if TYPE_CHECKING:
+    from napari_dino_uad.core.detect import AnomalyMap
+    from napari_dino_uad.core.model import FittedModel
+    from napari_dino_uad.core.scans.volume import Volume
+
+__all__ = ["Drawing", "detector", "finder", "loader", "saver"]
+
+# What napari imports when the first labels layer is made, for half a second in which the window
+# would not answer.
+_LABELS_NEED = ("pandas", "scipy.linalg", "skimage.color.colorconv")
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """The map's array, filled by the worker and shown by the window.
+
+    Attributes
+    ----------
+    array : ndarray of float32, (S, P, L)
+    indices : list of int
+        Slices that were filled last.
+    axis : int
+        Axis along which they lie.
+    """
+
+    array: NDArray[np.float32]
+    indices: list[int]
+    axis: int
+
+
+def loader(
+    path: Path | None,
+) -> Callable[[], Generator[Progress, None, tuple[str, FittedModel, str] | None]]:
+    """Return a pipeline that loads a model file, if any, and its backbone.
+
+    torch, timm and the backbone take seconds to load: that is done while the user looks around.
+    """
+
+    def pipeline() -> Generator[Progress, None, tuple[str, FittedModel, str] | None]:
+        from napari_dino_uad.core import detect as _detect  # noqa: F401 - imports torch
+        from napari_dino_uad.core.backbones.backbone import DEFAULT_BACKBONE
+        from napari_dino_uad.core.model_file import load_model
+
+        yield Progress("Loading", 0, 1)
+        for module in _LABELS_NEED:
+            with contextlib.suppress(ImportError):
+                importlib.import_module(module)
+            yield Progress("Loading", 0, 1)
+        if path is None:
+            yield from session().place(session().backbone(DEFAULT_BACKBONE))
+            return None
+        model = load_model(path)
+        try:
+            yield from session().backbone_of(model)
+        except InputError as error:
+            return path.stem, model, str(error)
+        return path.stem, model, ""
+
+    return pipeline
+
+
+def detector(
+    read: Callable[[], Volume], detection: Detection, first: int
+) -> Callable[[], Generator[Progress, None, Detected]]:
+    """Return a pipeline that detects, and brings each batch to the voxels of the scan.
+
+    Parameters
+    ----------
+    read : callable
+        Makes the volume.
+    detection : Detection
+        What it is for; read now, and not touched by the pipeline.
+    first : int
+        Slice on screen.
+    """
+    model, low, edges = detection.model, detection.limits[0], detection.edges
+    tissue_only = detection.settings.tissue_only
+
+    def pipeline() -> Generator[Progress, None, Detected]:
+        from napari_dino_uad.core.detect import SliceMaps, detect
+        from napari_dino_uad.core.maps.domain_shift import measure_shift
+        from napari_dino_uad.core.slices.planes import plane_axis, to_plane
+
+        started = time.perf_counter()
+        volume = read()
+        backbone = yield from session().backbone_of(model)
+        plane = model.preprocessing.plane
+        array = np.full(volume.shape, low, dtype=np.float32)
+        view = to_plane(array, plane)
+        detecting = Inner(detect(volume, model, backbone=backbone, first_slice=first))
+        for progress in detecting:
+            part = progress.result
+            if isinstance(part, SliceMaps):
+                heat = part.scores()
+                view[part.indices] = np.where(part.foreground, heat, low) if tissue_only else heat
+                drawing = Drawing(array, part.indices, plane_axis(plane))
+                yield replace(progress, result=drawing)
+            else:
+                yield progress
+        anomaly = detecting.value
+        yield Progress("Finishing", 1, 1, volume.name)
+        fill_map(array, anomaly, low, tissue_only)
+        histogram = score_histogram(anomaly.scores[anomaly.foreground], edges)
+        warning = measure_shift(anomaly.level, model.levels).warning
+        seconds = time.perf_counter() - started
+        return Detected(anomaly, array, histogram, warning, seconds, tissue_only)
+
+    return pipeline
+
+
+def finder(
+    detections: Sequence[Detection],
+) -> Callable[[], Generator[Progress, None, list[tuple[Detection, Found]]]]:
+    """Return a pipeline that finds what lies above the thresholds of finished detections."""
+    wanted = [(one, one.anomaly, one.settings) for one in detections if one.anomaly is not None]
+
+    def pipeline() -> Generator[Progress, None, list[tuple[Detection, Found]]]:
+        results = []
+        for number, (detection, anomaly, settings) in enumerate(wanted):
+            yield Progress("Finding", number, len(wanted))
+            results.append((detection, find(anomaly, settings)))
+        return results
+
+    return pipeline
+
+
+def saver(detection: Detection, folder: Path) -> Callable[[], Generator[Progress, None, str]]:
+    """Return a pipeline that writes a finished map, its findings and their table into a folder.
+
+    All files are of the settings and corrections of this moment, even if the findings on screen
+    are still being sought.
+    """
+    anomaly, settings, model_name = detection.anomaly, detection.settings, detection.model_name
+    known = detection.found if detection.current else None
+    if anomaly is None:
+        raise RuntimeError("only a finished map can be saved")
+
+    def pipeline() -> Generator[Progress, None, str]:
+        from napari_dino_uad.core.results import write_results
+
+        yield Progress("Saving", 0, 1)
+        found = known or find(anomaly, settings)
+        _refuse_another_scan(folder, anomaly)
+        extra: dict[str, Any] = {
+            "model_name": model_name,
+            "minimum_size": settings.minimum_size,
+            "tissue_only": settings.tissue_only,
+            "edited": settings.edits is not None,
+            "voxels_added": found.added,
+            "voxels_removed": found.removed,
+        }
+        with writing(folder):
+            write_results(folder, anomaly, found.labels, found.findings, settings.rate, extra=extra)
+        return f"Saved map, findings, table and report of {anomaly.volume.name} in {folder.name}."
+
+    return pipeline
+
+
+def _refuse_another_scan(folder: Path, anomaly: AnomalyMap) -> None:
+    """See that no results of another scan of the same name are written over."""
+    from napari_dino_uad.core.results import ResultPaths
+
+    report = ResultPaths.of(folder, anomaly.volume.name).report
+    scan = None if anomaly.volume.path is None else str(anomaly.volume.path)
+    try:
+        there = json.loads(report.read_text(encoding="utf-8"))["scan"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return
+    if scan is not None and there is not None and Path(there).resolve() != Path(scan).resolve():
+        raise InputError(
+            f"{folder.name} holds results of another scan named {anomaly.volume.name}, {there}; "
+            "choose another folder."
+        )

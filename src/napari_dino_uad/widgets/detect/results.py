@@ -1,0 +1,202 @@
+"""The detections of a viewer, one for each scan layer, whichever widget shows them."""
+
+from __future__ import annotations
+
+import weakref
+from typing import TYPE_CHECKING, Any
+
+from napari.layers import Image, Layer
+from qtpy.QtCore import QObject, QTimer, Signal
+
+from napari_dino_uad.widgets.detect.detection import Detection
+from napari_dino_uad.widgets.layers import is_ours, is_scan_layer
+
+if TYPE_CHECKING:
+    from napari.viewer import Viewer
+
+    from napari_dino_uad.widgets.detect.widget import DetectWidget
+
+__all__ = ["Results", "results_of"]
+
+_KEY = "Control-Shift-D"
+# A pause in painting after which the findings are described anew.
+_PAINTED_MS = 250
+
+
+class Results(QObject):
+    """What was detected in a viewer.
+
+    It lives as long as the viewer: the dock may be closed and opened again, and results stay with
+    their scans. It is also what binds the key and follows the cursor, once for a viewer, and
+    passes both to the widget that is open.
+
+    Signals
+    -------
+    scan_opened : Image
+        A scan was added to the viewer.
+    scan_closed : Image
+        A scan with a detection was deleted; its layers are about to be.
+    changed
+        Layers were added, deleted, moved, renamed, shown or hidden.
+    painted : Detection
+        The user corrected the findings.
+    """
+
+    scan_opened = Signal(object)
+    scan_closed = Signal(object)
+    changed = Signal()
+    painted = Signal(object)
+
+    def __init__(self, viewer: Viewer) -> None:
+        super().__init__()
+        self._viewer = weakref.ref(viewer)
+        self._detections: dict[Image, Detection] = {}
+        self._known: set[Layer] = set(viewer.layers)
+        self._widget: weakref.ref[DetectWidget] | None = None
+        self._step: tuple[int, ...] = ()
+        self._watched: weakref.WeakSet[Layer] = weakref.WeakSet()
+        self._painting = QTimer(self)
+        self._painting.setSingleShot(True)
+        self._painting.setInterval(_PAINTED_MS)
+        self._painting.timeout.connect(self._on_painted)
+        events = viewer.layers.events
+        for event in (events.inserted, events.removed, events.reordered, events.renamed):
+            event.connect(self._on_layers)
+        events.moved.connect(self._on_moved)
+        for layer in viewer.layers:
+            self._watch(layer)
+        viewer.mouse_move_callbacks.append(self._on_mouse)
+        viewer.dims.events.current_step.connect(self._on_step)
+        viewer.bind_key(_KEY, self._on_key, overwrite=True)
+
+    # Widgets ------------------------------------------------------------------------------
+
+    def attach(self, widget: DetectWidget) -> None:
+        """Let a widget hear the key and the cursor from now on."""
+        self._widget = weakref.ref(widget)
+
+    def detach(self, widget: DetectWidget) -> None:
+        """Let go of a widget that is closed."""
+        if self._live() is widget:
+            self._widget = None
+
+    def _live(self) -> DetectWidget | None:
+        return None if self._widget is None else self._widget()
+
+    def _on_key(self, _: Any = None) -> None:
+        widget = self._live()
+        if widget is not None:
+            widget.detect()
+
+    def _on_mouse(self, viewer: Viewer, event: Any) -> None:
+        widget = self._live()
+        if widget is not None:
+            widget.read_cursor(viewer.cursor.position)
+
+    def _on_step(self, _: Any = None) -> None:
+        """Read the place under the cursor in the slice that is on screen now."""
+        viewer, widget = self._viewer(), self._live()
+        if viewer is None or widget is None:
+            return
+        position = viewer.cursor.position
+        if len(position) == viewer.dims.ndim:
+            shown = viewer.dims.displayed
+            widget.read_cursor(
+                tuple(
+                    position[axis] if axis in shown else viewer.dims.point[axis]
+                    for axis in range(viewer.dims.ndim)
+                ),
+                again=True,
+            )
+
+    # Detections ---------------------------------------------------------------------------
+
+    def __iter__(self) -> Any:
+        """Walk through the detections."""
+        return iter(list(self._detections.values()))
+
+    def of(self, scan: Image | None) -> Detection | None:
+        """Return the detection on a scan, if there is one."""
+        return None if scan is None else self._detections.get(scan)
+
+    def keep(self, detection: Detection) -> None:
+        """Make a detection the one of its scan."""
+        self._detections[detection.scan] = detection
+
+    def watch_findings(self, detection: Detection) -> None:
+        """Hear of what is painted on the findings of a detection."""
+        layer = detection.layers.findings
+        if layer is None or layer in self._watched:
+            return
+        self._watched.add(layer)
+        for event in (layer.events.paint, layer.events.labels_update, layer.events.data):
+            event.connect(self._on_paint)
+        # Undo and redo announce themselves as a change of slice does.
+        layer.events.set_data.connect(self._on_drawn)
+
+    def _on_paint(self, _: Any = None) -> None:
+        self._painting.start()
+
+    def _on_drawn(self, _: Any = None) -> None:
+        viewer = self._viewer()
+        if viewer is None:
+            return
+        step = tuple(viewer.dims.current_step)
+        if step == self._step:
+            self._painting.start()
+        self._step = step
+
+    def _on_painted(self) -> None:
+        for detection in self:
+            if detection.absorb():
+                self.painted.emit(detection)
+
+    # Layers -------------------------------------------------------------------------------
+
+    def _watch(self, layer: Layer) -> None:
+        if isinstance(layer, Image) and not is_ours(layer):
+            layer.events.visible.connect(self._on_visible)
+
+    def _on_layers(self, _: Any = None) -> None:
+        viewer = self._viewer()
+        if viewer is None:
+            return
+        present = set(viewer.layers)
+        new = [layer for layer in viewer.layers if layer not in self._known]
+        self._known = present
+        for scan in [scan for scan in self._detections if scan not in present]:
+            detection = self._detections.pop(scan)
+            self.scan_closed.emit(scan)
+            # Not from within the event: several layers may be on their way out at once.
+            QTimer.singleShot(0, detection.layers.remove)
+        for detection in self:
+            detection.drop_deleted()
+            detection.layers.on_renamed()
+        for layer in new:
+            self._watch(layer)
+            if is_scan_layer(layer):
+                self.scan_opened.emit(layer)
+        self.changed.emit()
+
+    def _on_moved(self, event: Any) -> None:
+        for detection in self:
+            if detection.layers.on_moved(event.value):
+                QTimer.singleShot(0, detection.layers.place)
+
+    def _on_visible(self, event: Any) -> None:
+        detection = self.of(event.source)
+        if detection is not None:
+            detection.layers.on_visible()
+        self.changed.emit()
+
+
+_RESULTS: dict[int, Results] = {}
+
+
+def results_of(viewer: Viewer) -> Results:
+    """Return the results of a viewer, made when they are first asked for."""
+    key = id(viewer)
+    if key not in _RESULTS:
+        _RESULTS[key] = Results(viewer)
+        weakref.finalize(viewer, _RESULTS.pop, key, None)
+    return _RESULTS[key]

@@ -1,0 +1,119 @@
+"""What the Detect panel says, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from napari_dino_uad.core.maps.findings import size_unit
+from napari_dino_uad.widgets.threshold import format_rate
+
+if TYPE_CHECKING:
+    from napari_dino_uad.core.scans.volume import Volume
+    from napari_dino_uad.widgets.detect.detection import Detection
+
+__all__ = [
+    "describe_cancelled",
+    "describe_cursor",
+    "describe_deleted",
+    "describe_edits",
+    "describe_findings",
+    "place",
+]
+
+
+def place(volume: Volume, voxel: Sequence[float]) -> str:
+    """Return where a voxel (S, P, L) lies, in mm where the spacing is known."""
+    if volume.spacing_known:
+        right, anterior, superior = volume.to_ras_mm(voxel)
+        return f"R {right:.0f} A {anterior:.0f} S {superior:.0f} mm"
+    number, row, column = voxel
+    where = f"row {row:.0f} column {column:.0f}"
+    return where if volume.is_2d else f"slice {number:.0f} {where}"
+
+
+def describe_findings(detection: Detection) -> str:
+    """Sum up the findings of a detection."""
+    if detection.anomaly is None or detection.found is None:
+        return ""
+    rate = format_rate(detection.found.settings.rate)
+    findings = detection.findings
+    if not findings:
+        return f"No finding above {rate} healthy false positives."
+    volume, first = detection.anomaly.volume, findings[0]
+    unit = size_unit(volume)
+    total = unit.text(sum(finding.voxels for finding in findings))
+    many = len(findings) > 1
+    head = f"<b>{len(findings)} finding{'s' if many else ''}, {total}</b>"
+    parts = [f"largest {unit.text(first.voxels)}"] if many else []
+    if not volume.is_2d:
+        one = first.first_slice == first.last_slice
+        parts.append(
+            f"slice {first.first_slice}"
+            if one
+            else f"slices {first.first_slice} to {first.last_slice}"
+        )
+    parts.append(f"centre {place(volume, first.centroid_voxel)}".replace(" ", "&nbsp;"))
+    text = ", ".join(parts)
+    return f"{head}. {text[0].upper()}{text[1:]}."
+
+
+def describe_cancelled(running: Detection, shown: Detection | None) -> str:
+    """Return what a detection leaves on screen that is cancelled while `shown` is there."""
+    done = running.slices_done
+    if done:
+        text = f"Cancelled: {slice_count(done)} of {running.scan.name}"
+        return f"{text} {'was done and stays' if done == 1 else 'were done and stay'} on screen."
+    if shown is not None:
+        return "Cancelled before the first slice: the earlier result is on screen."
+    return "Cancelled before the first slice."
+
+
+def slice_count(count: int) -> str:
+    """Write a number of slices."""
+    return f"{count} slice" if count == 1 else f"{count} slices"
+
+
+def describe_edits(detection: Detection) -> str:
+    """Return what the user changed by hand."""
+    found = detection.found
+    if found is None or found.settings.edits is None:
+        return ""
+    unit = "pixel" if detection.scan.ndim == 2 else "voxel"
+    parts = [
+        f"{count:,} {unit if count == 1 else unit + 's'} {what}"
+        for count, what in ((found.added, "added"), (found.removed, "removed"))
+        if count
+    ]
+    return f"Edited by hand: {' and '.join(parts) or 'as found'}."
+
+
+def describe_deleted(detection: Detection) -> str:
+    """Return which layers the user has deleted, and how they come back."""
+    if not detection.deleted:
+        return ""
+    names = {"anomaly": "heat", "findings": "findings"}
+    layers = [names[role] for role in dict.fromkeys(detection.deleted)]
+    what = f"{layers[0]} layer was" if len(layers) == 1 else "heat and findings layers were"
+    if detection.anomaly is None:
+        return f"The {what} deleted; press Detect to draw it again."
+    them = "it" if len(layers) == 1 else "them"
+    return f"The {what} deleted. Save still writes {them}; move the slider to draw {them} again."
+
+
+def describe_cursor(detection: Detection, world: tuple[float, ...]) -> str:
+    """Return what lies at a point of the world: place, score and how rare that is."""
+    anomaly, layer = detection.anomaly, detection.scan
+    if anomaly is None:
+        return ""
+    position = layer.world_to_data(world[-layer.ndim :])
+    index = tuple(round(float(value)) for value in position)
+    if any(not 0 <= i < n for i, n in zip(index, layer.data.shape, strict=True)):
+        return ""
+    voxel = (0,) * (3 - len(index)) + index
+    text = place(anomaly.volume, voxel)
+    if not anomaly.foreground[voxel]:
+        return f"{text}   background"
+    score = float(anomaly.scores[voxel])
+    rate = float(anomaly.model.calibration.false_positive_rate(score))
+    return f"{text}   score {score:.3f}: {format_rate(rate)} of healthy tissue is above"
