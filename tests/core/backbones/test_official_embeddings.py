@@ -11,7 +11,7 @@ import torch.nn.functional as F
 import torchvision
 
 from napari_dino_uad.core.backbones.backbone import BACKBONES, Backbone, load_backbone
-from napari_dino_uad.core.backbones.backbone import weights as backbone_weights
+from napari_dino_uad.core.backbones import weights as backbone_weights
 from official_networks import (
     convnext_maps,
     convnext_state,
