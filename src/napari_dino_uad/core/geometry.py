@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from napari_dino_uad.core.errors import InputError
 from napari_dino_uad.core.integrity import clean_values
+from napari_dino_uad.core.straight import Straight
 
 if TYPE_CHECKING:
     import SimpleITK as sitk
@@ -48,6 +49,12 @@ class FileGrid:
         Which axes of the canonical array run against the file's.
     dimension : int
         2 for a single image without a third axis.
+    missing : tuple of int
+        Slices along the file's third axis that were never acquired: the scan's array lacks them,
+        and files written for it have them empty.
+    straight : Straight or None
+        How the file's slices were resampled, where they are tilted. Size, spacing, origin and
+        direction are then those of the slices as they are, and the direction is sheared.
     """
 
     size: tuple[int, ...]
@@ -57,6 +64,8 @@ class FileGrid:
     axes: tuple[int, int, int] = (0, 1, 2)
     flips: tuple[bool, bool, bool] = (False, False, False)
     dimension: int = 3
+    missing: tuple[int, ...] = ()
+    straight: Straight | None = None
 
 
 @dataclass(frozen=True)
@@ -91,6 +100,10 @@ class Volume:
     spacing_known : bool
         Whether the file tells the size of a voxel. PNG and TIFF do not: the resolution some of
         them name is that of a printer. Nothing may then be said in mm or ml.
+    notices : tuple of str
+        What the user should know of how it was read, a sentence each.
+    label_names : tuple of (int, str)
+        Value and name of each segment, where it is a segmentation.
     """
 
     array: NDArray[np.float32]
@@ -104,6 +117,8 @@ class Volume:
     window: tuple[float, float] | None = None
     is_2d: bool = False
     spacing_known: bool = True
+    notices: tuple[str, ...] = ()
+    label_names: tuple[tuple[int, str], ...] = ()
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -119,9 +134,23 @@ class Volume:
         index : array_like of 3 numbers
             Along the array's axes (S, P, L).
         """
-        step = np.asarray(index, dtype=np.float64) * np.asarray(self.spacing_mm)
+        place = np.array(index, dtype=np.float64)
+        if self.grid.missing:
+            axis = self.grid.axes.index(0)
+            place[axis] = _beyond_gaps(place[axis], self.shape[axis], self.grid)
+        step = place * np.asarray(self.spacing_mm)
         superior, posterior, left = np.asarray(self.origin_mm) + self.direction @ step
         return -float(left), -float(posterior), float(superior)
+
+
+def _beyond_gaps(index: float, slices: int, grid: FileGrid) -> float:
+    """Return the place of a slice, in steps of the even grid that has the missing ones too."""
+    whole = slices + len(grid.missing)
+    present = np.setdiff1d(np.arange(whole), grid.missing)
+    if grid.flips[grid.axes.index(0)]:
+        present = whole - 1 - present[::-1]
+    inside = float(np.interp(index, np.arange(slices), present))
+    return inside + min(index, 0.0) + max(index - (slices - 1), 0.0)
 
 
 def volume_from_image(
@@ -352,6 +381,7 @@ def to_file_grid(array: NDArray[Any], like: Volume) -> sitk.Image:
     grid = like.grid
     # Flips undo themselves on the canonical axes, before these are put back in order.
     stored = _turn(array, (0, 1, 2), grid.flips).transpose(np.argsort(grid.axes))
+    stored = _on_slices(stored, grid)
     stored = np.ascontiguousarray(stored, dtype=stored.dtype.newbyteorder("="))
     if grid.dimension == 2:
         image = sitk.GetImageFromArray(stored[0])
@@ -364,3 +394,12 @@ def to_file_grid(array: NDArray[Any], like: Volume) -> sitk.Image:
     image.SetOrigin(grid.origin)
     image.SetDirection(grid.direction)
     return image
+
+
+def _on_slices(stored: NDArray[Any], grid: FileGrid) -> NDArray[Any]:
+    """Bring an array (z, y, x) to the slices of the file: empty where one was never acquired."""
+    if not grid.missing and grid.straight is None:
+        return stored
+    whole = np.zeros((len(stored) + len(grid.missing), *stored.shape[1:]), dtype=stored.dtype)
+    whole[np.setdiff1d(np.arange(len(whole)), grid.missing)] = stored
+    return whole if grid.straight is None else grid.straight.back(whole)
