@@ -147,6 +147,9 @@ def _is_directory(path: Path) -> bool:
     from pydicom.filereader import read_file_meta_info
 
     try:
+        with path.open("rb") as file:
+            if file.read(132)[128:] != b"DICM":
+                return False
         with quiet_pydicom():
             return text(read_file_meta_info(path), "MediaStorageSOPClassUID") == _DICOMDIR
     except BROKEN:

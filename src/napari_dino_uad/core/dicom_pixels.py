@@ -199,6 +199,6 @@ def _colours(header: Header, indices: Sequence[int]) -> list[NDArray[Any]]:
 
 def _damaged(header: Header) -> InputError:
     return InputError(
-        f"{Path(header.file).name} cannot be decoded: it is truncated, damaged or compressed in an "
-        "unknown way, but whole DICOM pixels are expected; export it again, uncompressed."
+        f"{Path(header.file).name} cannot be read as an image; expected whole DICOM pixels, got "
+        "truncated, damaged or unknown ones; export it again, uncompressed."
     )

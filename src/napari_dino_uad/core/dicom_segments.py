@@ -96,7 +96,7 @@ def _segments(file: Path) -> tuple[tuple[tuple[int, str], ...], str, float]:
 
 
 def _grid(frames: Sequence[Frame], label: str) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
-    """Number the slice of each frame on the even grid through all of them."""
+    """Find the slice of each frame on the even grid through all of them."""
     along = places_along(frames)
     places = np.array([frame.place for frame in frames])
     order = np.argsort(along, kind="stable")

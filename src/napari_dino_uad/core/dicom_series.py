@@ -144,7 +144,7 @@ def _groups(frames: Iterable[Frame]) -> list[tuple[list[Frame], int]]:
 
 
 def _direction(frame: Frame, known: list[tuple[float, ...]]) -> int:
-    """Number the directions that differ by more than rounding."""
+    """Return the number of a direction among those that differ by more than rounding."""
     axes = frame.axes or ()
     for number, other in enumerate(known):
         if len(axes) == len(other) and all(

@@ -23,7 +23,14 @@ from napari_dino_uad.core.straight import Straight
 if TYPE_CHECKING:
     import SimpleITK as sitk
 
-__all__ = ["FileGrid", "Volume", "to_file_grid", "volume_from_array", "volume_from_image"]
+__all__ = [
+    "FileGrid",
+    "Volume",
+    "to_file_grid",
+    "volume_from_array",
+    "volume_from_image",
+    "volume_from_stored",
+]
 
 # Where array axes 0, 1, 2 of a single slice point, as (world axis S, P or L; sign), by the world
 # axis it is cut across: rows run front to back or head to feet, columns right to left or front
@@ -203,40 +210,86 @@ def volume_from_image(
             f"{name} has {dimension} dimensions, but 2 or 3 are expected; save one volume of it "
             "to its own file."
         )
+    return volume_from_stored(
+        sitk.GetArrayViewFromImage(image),
+        image.GetSpacing(),
+        image.GetOrigin(),
+        image.GetDirection(),
+        name,
+        path,
+        modality,
+        window,
+        dimension=2 if dimension == 2 else 3,
+        allow_constant=allow_constant,
+        spacing_known=spacing_known,
+    )
+
+
+def volume_from_stored(
+    stored: NDArray[Any],
+    spacing: Sequence[float],
+    origin: Sequence[float],
+    direction: Sequence[float],
+    name: str,
+    path: Path | None = None,
+    modality: str | None = None,
+    window: tuple[float, float] | None = None,
+    *,
+    dimension: int = 3,
+    allow_constant: bool = False,
+    spacing_known: bool = True,
+) -> Volume:
+    """Bring an array as files store it onto canonical axes.
+
+    Parameters
+    ----------
+    stored : ndarray, (z, y, x)
+        Of one value per voxel; it is copied.
+    spacing, origin, direction : sequence of float
+        Of 3, 3 and 9 numbers, in SimpleITK's order x, y, z.
+    name, path, modality, window, allow_constant, spacing_known
+        As in `volume_from_image`.
+    dimension : int
+        2 for a single image without a third axis.
+
+    Raises
+    ------
+    InputError
+        If it has damaged axes, no finite value, a huge one, or no contrast.
+    """
     # Rows and columns of the matrix run x, y, z; turned round in both they run S, P, L.
-    directions = np.reshape(image.GetDirection(), (3, 3))[::-1, ::-1]
+    directions = np.reshape(direction, (3, 3))[::-1, ::-1]
     if abs(np.linalg.det(directions)) < 1e-6:
         raise InputError(
             f"{name} has axes that do not span space, so its header is damaged; export it again."
         )
-    stored = sitk.GetArrayViewFromImage(image)
     thin = [axis for axis in range(3) if stored.shape[axis] == 1]
     is_2d = dimension == 2 or len(thin) == 1
     axes, signs = _canonical_axes(directions, thin[0] if is_2d else None)
 
     flips = (signs[0] < 0, signs[1] < 0, signs[2] < 0)
-    spacing = np.asarray(image.GetSpacing()[::-1])[list(axes)]
+    steps = np.asarray(tuple(spacing)[::-1])[list(axes)]
     if not spacing_known:
-        spacing = spacing / spacing[1:].min()
-        spacing[0] = 1.0
-    origin = np.asarray(image.GetOrigin()[::-1])
+        steps = steps / steps[1:].min()
+        steps[0] = 1.0
+    first = np.asarray(tuple(origin)[::-1])
     for axis, flip in zip(axes, flips, strict=True):
         if flip:
-            step = image.GetSpacing()[2 - axis]
-            origin = origin + directions[:, axis] * step * (stored.shape[axis] - 1)
+            step = spacing[2 - axis]
+            first = first + directions[:, axis] * step * (stored.shape[axis] - 1)
     return Volume(
         array=clean_values(_turn(stored, axes, flips), name, allow_constant),
-        spacing_mm=_three(spacing),
-        origin_mm=_three(origin),
+        spacing_mm=_three(steps),
+        origin_mm=_three(first),
         direction=directions[:, list(axes)] * np.asarray(signs, dtype=np.float64),
         grid=FileGrid(
-            image.GetSize(),
-            image.GetSpacing(),
-            image.GetOrigin(),
-            image.GetDirection(),
+            stored.shape[::-1],
+            tuple(spacing),
+            tuple(origin),
+            tuple(direction),
             axes,
             flips,
-            2 if dimension == 2 else 3,
+            dimension,
         ),
         name=name,
         path=path,

@@ -20,11 +20,12 @@ from napari_dino_uad.core.errors import InputError
 from napari_dino_uad.core.straight import Straight, straight_grid
 
 if TYPE_CHECKING:
-    import SimpleITK as sitk
-
     from napari_dino_uad.core.geometry import Volume
 
 __all__ = ["Stack", "is_sheared", "stack_slices", "steps_between", "volume_of_stack"]
+
+# Spacing, origin and direction, in SimpleITK's order x, y, z.
+Geometry = tuple[tuple[float, ...], tuple[float, ...], tuple[float, ...]]
 
 # Steps that differ by less than this share are rounding in the headers.
 _EVEN = 0.05
@@ -39,24 +40,25 @@ class Stack:
 
     Attributes
     ----------
-    image : SimpleITK.Image
-        float32, sorted along the slices' normal.
+    slices : ndarray of float32, (slices, rows, cols)
+        Sorted along their normal.
+    geometry : tuple of (spacing, origin, direction)
+        Of the slices, in SimpleITK's order x, y, z.
     missing : tuple of int
-        Slices of the even grid that the image lacks, counted along the whole grid.
+        Slices of the even grid that are absent, counted along the whole grid.
     straight : Straight or None
         How the slices were resampled, where results can return onto them.
-    origin, spacing, direction : tuple of float
-        Of the file's grid in SimpleITK's order, where the slices were resampled.
+    file_geometry : tuple of (spacing, origin, direction) or None
+        Of the slices as they are, where they were resampled.
     notices : tuple of str
         What was done.
     """
 
-    image: sitk.Image
+    slices: NDArray[np.float32]
+    geometry: Geometry
     missing: tuple[int, ...] = ()
     straight: Straight | None = None
-    origin: tuple[float, ...] = ()
-    spacing: tuple[float, ...] = ()
-    direction: tuple[float, ...] = ()
+    file_geometry: Geometry | None = None
     notices: tuple[str, ...] = ()
 
 
@@ -90,7 +92,7 @@ def stack_slices(
         If the slices do not lie along one line, or their distances differ too much for a grid.
     """
     if len(slices) == 1:
-        return Stack(_image(slices, (*spacing, thickness), origins[0], axes))
+        return Stack(slices, _geometry((*spacing, thickness), origins[0], axes))
     span = origins[-1] - origins[0]
     drift = np.linalg.norm(span - (span @ axes[:, 2]) * axes[:, 2])
     tilt = math.atan2(drift, float(span @ axes[:, 2]))
@@ -104,11 +106,11 @@ def stack_slices(
             "beside it; export a reformatted series."
         )
     steps, step_mm, is_even = steps_between(along)
-    whole = int(round(steps[-1])) + 1
+    whole = round(float(steps[-1])) + 1
     if not is_tilted and is_even:
         missing = tuple(sorted(set(range(whole)) - set(steps.round().astype(int).tolist())))
-        image = _image(slices, (*spacing, step_mm), origins[0], axes)
-        return Stack(image, missing, notices=_gap_notices(along, step_mm))
+        geometry = _geometry((*spacing, step_mm), origins[0], axes)
+        return Stack(slices, geometry, missing, notices=_gap_notices(along, step_mm))
     laid = _resampled(slices, origins[0], axes, spacing, (line, steps, step_mm), name)
     notices = []
     if is_tilted:
@@ -126,9 +128,9 @@ def stack_slices(
     return replace(
         laid,
         straight=back,
-        origin=tuple(origins[0].tolist()),
-        spacing=(*spacing, step_mm),
-        direction=tuple(np.column_stack([axes[:, :2], line]).ravel().tolist()),
+        file_geometry=_geometry(
+            (*spacing, step_mm), origins[0], np.column_stack([axes[:, :2], line])
+        ),
         notices=(*notices, *_gap_notices(along, step_mm)),
     )
 
@@ -206,29 +208,18 @@ def _resampled(
         )
     values, reached = way.forth(slices)
     corner = origin + way.start * step_mm * line - way.first_col * col_mm * right
-    image = _image(
-        values[reached],
-        (col_mm, row_mm, step_mm),
-        corner,
-        np.stack([right, down, line], axis=1),
+    geometry = _geometry((col_mm, row_mm, step_mm), corner, np.stack([right, down, line], axis=1))
+    return Stack(values[reached], geometry, tuple(np.flatnonzero(~reached).tolist()), way)
+
+
+def _geometry(
+    spacing: Sequence[float], origin: NDArray[np.float64], axes: NDArray[np.float64]
+) -> Geometry:
+    return (
+        tuple(float(one) for one in spacing),
+        tuple(origin.tolist()),
+        tuple(axes.ravel().tolist()),
     )
-    missing = tuple(np.flatnonzero(~reached).tolist())
-    return Stack(image, missing, way)
-
-
-def _image(
-    slices: NDArray[np.float32],
-    spacing: Sequence[float],
-    origin: NDArray[np.float64],
-    axes: NDArray[np.float64],
-) -> sitk.Image:
-    import SimpleITK as sitk
-
-    image = sitk.GetImageFromArray(slices)
-    image.SetSpacing([float(one) for one in spacing])
-    image.SetOrigin(origin.tolist())
-    image.SetDirection(axes.ravel().tolist())
-    return image
 
 
 def is_sheared(direction: Sequence[float]) -> bool:
@@ -245,26 +236,27 @@ def volume_of_stack(stack: Stack, name: str, path: Path | None = None, **keyword
     ----------
     stack : Stack
     name, path, **keywords
-        As `volume_from_image` takes them.
+        As `volume_from_stored` takes them.
 
     Raises
     ------
     InputError
-        As `volume_from_image` does.
+        As `volume_from_stored` does.
     """
-    from napari_dino_uad.core.geometry import volume_from_image
+    from napari_dino_uad.core.geometry import volume_from_stored
 
     notices = (*keywords.pop("notices", ()), *stack.notices)
-    volume = volume_from_image(stack.image, name, path, **keywords)
+    volume = volume_from_stored(stack.slices, *stack.geometry, name, path, **keywords)
     grid = replace(volume.grid, missing=stack.missing, straight=stack.straight)
-    if stack.straight is not None:
+    if stack.straight is not None and stack.file_geometry is not None:
+        spacing, first, direction = stack.file_geometry
         rows, cols = stack.straight.slice_shape
         grid = replace(
             grid,
             size=(cols, rows, len(stack.straight.steps)),
-            origin=stack.origin,
-            spacing=stack.spacing,
-            direction=stack.direction,
+            origin=first,
+            spacing=spacing,
+            direction=direction,
         )
     elif stack.missing:
         grid = replace(grid, size=(*grid.size[:2], grid.size[2] + len(stack.missing)))
