@@ -1,7 +1,7 @@
 """DICOM files, folders and media: which series they hold, and reading one of them.
 
 `dicom_headers.py` reads a header, `dicom_frames.py` and `dicom_tiles.py` find the frames in it,
-`dicom_series.py` groups frames into volumes, `dicom_pixels.py` reads their values, and
+`dicom_series.py` groups frames into volumes, `dicom_values.py` reads their values, and
 `dicom_stack.py` and `dicom_segments.py` make a volume of them.
 """
 

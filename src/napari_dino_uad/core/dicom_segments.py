@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from napari_dino_uad.core.dicom_frames import Frame
 from napari_dino_uad.core.dicom_headers import BROKEN, number, quiet_pydicom, text, value
-from napari_dino_uad.core.dicom_pixels import each_frame
 from napari_dino_uad.core.dicom_series import Series, axes_of, places_along
+from napari_dino_uad.core.dicom_values import each_frame
 from napari_dino_uad.core.errors import InputError
 from napari_dino_uad.core.geometry import Volume
 from napari_dino_uad.core.stack import stack_slices, steps_between, volume_of_stack

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_dino_uad.core.dicom_frames import Frame
-from napari_dino_uad.core.dicom_pixels import read_frames
 from napari_dino_uad.core.dicom_segments import read_segments
 from napari_dino_uad.core.dicom_series import Series, axes_of, places_along
+from napari_dino_uad.core.dicom_values import read_frames
 from napari_dino_uad.core.errors import InputError
 from napari_dino_uad.core.geometry import Volume
 from napari_dino_uad.core.stack import stack_slices, volume_of_stack

@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from napari_dino_uad.core.errors import InputError
 from napari_dino_uad.core.integrity import clean_values
-from napari_dino_uad.core.straight import Straight
+from napari_dino_uad.core.straight import Straight, is_sheared
 
 if TYPE_CHECKING:
     import SimpleITK as sitk
@@ -31,6 +31,9 @@ __all__ = [
     "volume_from_image",
     "volume_from_stored",
 ]
+
+# Cosine of two axes of a slice that are off a right angle by more than rounding.
+_RIGHT_ANGLE = 1e-2
 
 # Where array axes 0, 1, 2 of a single slice point, as (world axis S, P or L; sign), by the world
 # axis it is cut across: rows run front to back or head to feet, columns right to left or front
@@ -210,6 +213,10 @@ def volume_from_image(
             f"{name} has {dimension} dimensions, but 2 or 3 are expected; save one volume of it "
             "to its own file."
         )
+    if spacing_known and is_sheared(image.GetDirection()):
+        return _volume_of_tilted(
+            image, name, path, modality=modality, window=window, allow_constant=allow_constant
+        )
     return volume_from_stored(
         sitk.GetArrayViewFromImage(image),
         image.GetSpacing(),
@@ -223,6 +230,30 @@ def volume_from_image(
         allow_constant=allow_constant,
         spacing_known=spacing_known,
     )
+
+
+def _volume_of_tilted(image: sitk.Image, name: str, path: Path | None, **keywords: Any) -> Volume:
+    """Straighten an image whose third axis leans; refuse other axes off a right angle."""
+    import SimpleITK as sitk
+
+    from napari_dino_uad.core.stack import stack_slices, volume_of_stack
+
+    axes = np.reshape(image.GetDirection(), (3, 3))
+    normal = np.cross(axes[:, 0], axes[:, 1])
+    if abs(axes[:, 0] @ axes[:, 1]) > _RIGHT_ANGLE or abs(axes[:, 2] @ normal) < _RIGHT_ANGLE:
+        raise InputError(
+            f"{name} has axes that are not at right angles, as its header says; resample it to a "
+            "regular grid first."
+        )
+    slices = sitk.GetArrayFromImage(image).astype(np.float32, copy=False)
+    step = axes[:, 2] * image.GetSpacing()[2]
+    origins = np.asarray(image.GetOrigin()) + np.arange(len(slices))[:, None] * step
+    if axes[:, 2] @ normal < 0:
+        slices, origins = slices[::-1], origins[::-1]
+    spacing = image.GetSpacing()
+    square = np.stack([axes[:, 0], axes[:, 1], normal], axis=1)
+    stack = stack_slices(slices, origins, square, (spacing[0], spacing[1]), name, spacing[2])
+    return volume_of_stack(stack, name, path, **keywords)
 
 
 def volume_from_stored(

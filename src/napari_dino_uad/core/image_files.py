@@ -15,6 +15,8 @@ import numpy as np
 from napari_dino_uad.core.errors import InputError
 from napari_dino_uad.core.formats import WRITABLE_SUFFIXES
 from napari_dino_uad.core.integrity import check_length, damaged
+from napari_dino_uad.core.nifti_tilt import read_tilted, write_tilted
+from napari_dino_uad.core.straight import is_sheared
 
 if TYPE_CHECKING:
     import SimpleITK as sitk
@@ -56,7 +58,7 @@ def read_image(path: Path) -> sitk.Image:
         with _unpacked(path) as plain:
             check_length(plain, path.name)
             reader.SetFileName(str(plain))
-            image = reader.Execute()
+            image = _executed(reader, plain)
     except RuntimeError as error:
         if "orthonormal" in str(error):
             raise InputError(
@@ -71,6 +73,16 @@ def read_image(path: Path) -> sitk.Image:
             f"TIFF, whole and undamaged{beside}."
         ) from error
     return as_grey(image, path.name)
+
+
+def _executed(reader: sitk.ImageFileReader, plain: Path) -> sitk.Image:
+    """Read an image, of a NIfTI file one of tilted slices too."""
+    try:
+        return reader.Execute()
+    except RuntimeError as error:
+        if "orthonormal" in str(error) and (image := read_tilted(plain)) is not None:
+            return image
+        raise
 
 
 def as_grey(image: sitk.Image, name: str) -> sitk.Image:
@@ -133,11 +145,13 @@ def write_image(path: Path, image: sitk.Image) -> None:
             target = Path(folder) / name
             if suffix == ".nii.gz":
                 plain = target.with_suffix("")
-                sitk.WriteImage(image, str(plain))
+                _write_nifti(image, plain)
                 _compress(plain, target)
                 plain.unlink()
+            elif suffix == ".nii":
+                _write_nifti(image, target)
             else:
-                sitk.WriteImage(image, str(target), useCompression=suffix not in (".nii", ".mhd"))
+                sitk.WriteImage(image, str(target), useCompression=suffix != ".mhd")
             for extra in Path(folder).iterdir():
                 if extra != target:
                     extra.replace(path.parent / extra.name)
@@ -146,6 +160,15 @@ def write_image(path: Path, image: sitk.Image) -> None:
         raise InputError(
             f"{path} cannot be written; check that the folder is writable and the disk not full."
         ) from error
+
+
+def _write_nifti(image: sitk.Image, path: Path) -> None:
+    import SimpleITK as sitk
+
+    if image.GetDimension() == 3 and is_sheared(image.GetDirection()):
+        write_tilted(image, path)
+    else:
+        sitk.WriteImage(image, str(path))
 
 
 def _compress(plain: Path, packed: Path) -> None:

@@ -17,21 +17,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_dino_uad.core.errors import InputError
-from napari_dino_uad.core.straight import Straight, straight_grid
+from napari_dino_uad.core.straight import TILT, Straight, straight_grid
 
 if TYPE_CHECKING:
     from napari_dino_uad.core.geometry import Volume
 
-__all__ = ["Stack", "is_sheared", "stack_slices", "steps_between", "volume_of_stack"]
+__all__ = ["Stack", "stack_slices", "steps_between", "volume_of_stack"]
 
 # Spacing, origin and direction, in SimpleITK's order x, y, z.
 Geometry = tuple[tuple[float, ...], tuple[float, ...], tuple[float, ...]]
 
 # Steps that differ by less than this share are rounding in the headers.
 _EVEN = 0.05
-
-# A stack leans by a tilt above this angle (in radians) that also shifts it by half a pixel.
-_TILT = 1e-3
 
 
 @dataclass(frozen=True)
@@ -96,7 +93,7 @@ def stack_slices(
     span = origins[-1] - origins[0]
     drift = np.linalg.norm(span - (span @ axes[:, 2]) * axes[:, 2])
     tilt = math.atan2(drift, float(span @ axes[:, 2]))
-    is_tilted = tilt > _TILT and drift > min(spacing) / 2
+    is_tilted = tilt > TILT and drift > min(spacing) / 2
     line = span / np.linalg.norm(span) if is_tilted else axes[:, 2]
     along = (origins - origins[0]) @ line
     astray = np.linalg.norm(origins - origins[0] - along[:, None] * line, axis=1).max()
@@ -220,13 +217,6 @@ def _geometry(
         tuple(origin.tolist()),
         tuple(axes.ravel().tolist()),
     )
-
-
-def is_sheared(direction: Sequence[float]) -> bool:
-    """Say whether the axes of an image in three dimensions lean by more than rounding."""
-    axes = np.reshape(direction, (3, 3))
-    axes = axes / np.linalg.norm(axes, axis=0)
-    return bool(np.abs(axes.T @ axes - np.eye(3)).max() > _TILT)
 
 
 def volume_of_stack(stack: Stack, name: str, path: Path | None = None, **keywords: Any) -> Volume:

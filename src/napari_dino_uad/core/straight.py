@@ -8,13 +8,17 @@ directions.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Straight", "straight_grid"]
+__all__ = ["TILT", "Straight", "is_sheared", "straight_grid"]
+
+#: A stack leans by a tilt above this angle, in radians, that also shifts it by half a pixel.
+TILT = 1e-3
 
 # A column shifted by less than this share of its width stays where it is.
 _NEGLIGIBLE = 1e-3
@@ -105,6 +109,13 @@ class Straight:
 
     def _slant(self, row: int) -> float:
         return self.first_col + self.slant * row
+
+
+def is_sheared(direction: Sequence[float]) -> bool:
+    """Say whether the axes of an image in three dimensions lean by more than rounding."""
+    axes = np.reshape(direction, (3, 3))
+    axes = axes / np.linalg.norm(axes, axis=0)
+    return bool(np.abs(axes.T @ axes - np.eye(3)).max() > TILT)
 
 
 def straight_grid(
