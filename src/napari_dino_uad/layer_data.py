@@ -65,11 +65,12 @@ def volume_layer(volume: Volume) -> tuple[NDArray[Any], dict[str, Any], str]:
 def labels_layer(
     volume: Volume, labels: NDArray[Any], name: str
 ) -> tuple[NDArray[Any], dict[str, Any], str]:
-    """Return the layer data of labels (S, P, L) on the grid of a scan, as uint8.
+    """Return the layer data of labels (S, P, L) on the grid of a scan, in few bits.
 
     napari redraws edited labels of eight bits fifty times as fast as those of 32.
     """
-    data, keywords = _placed(volume, labels.astype(np.uint8))
+    kind = np.uint8 if labels.max(initial=0) < 256 else np.uint16
+    data, keywords = _placed(volume, labels.astype(kind))
     keywords |= {"name": name, "metadata": {METADATA: {"volume": volume}}}
     return data, keywords, "labels"
 

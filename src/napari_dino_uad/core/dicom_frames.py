@@ -23,10 +23,10 @@ from napari_dino_uad.core.dicom_tiles import tiles_of
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
-__all__ = ["Frame", "frames_of"]
+__all__ = ["LABEL_MAP", "Frame", "frames_of"]
 
 _SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66.4"
-_LABEL_MAP = "1.2.840.10008.5.1.4.1.1.66.7"
+LABEL_MAP = "1.2.840.10008.5.1.4.1.1.66.7"
 _PARAMETRIC_MAP = "1.2.840.10008.5.1.4.1.1.30"
 _DOSE = "1.2.840.10008.5.1.4.1.1.481.2"
 

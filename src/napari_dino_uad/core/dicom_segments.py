@@ -17,7 +17,7 @@ from napari_dino_uad.core.errors import InputError
 from napari_dino_uad.core.geometry import Volume
 from napari_dino_uad.core.stack import stack_slices, steps_between, volume_of_stack
 
-__all__ = ["read_segments"]
+__all__ = ["read_segments", "segments_of"]
 
 # Rounding of positions, in mm.
 _SAME_PLACE = 1e-2
@@ -50,7 +50,7 @@ def read_segments(series: Series, name: str, path: Path | None = None) -> Volume
             f"Expected a segmentation whose frames have positions and pixel spacing, got "
             f"{series.label} without; export it with its geometry."
         )
-    names, kind, most = _segments(Path(frames[0].header.file))
+    names, kind, most = segments_of(Path(frames[0].header.file))
     index, origins = _grid(frames, series.label)
     labels, overlaps = _labels(frames, index, len(origins), most if kind == "FRACTIONAL" else 0)
     row_mm, col_mm = frames[0].spacing
@@ -77,7 +77,7 @@ def read_segments(series: Series, name: str, path: Path | None = None) -> Volume
     return replace(volume, label_names=names)
 
 
-def _segments(file: Path) -> tuple[tuple[tuple[int, str], ...], str, float]:
+def segments_of(file: Path) -> tuple[tuple[tuple[int, str], ...], str, float]:
     """Return the names of segments, the kind of segmentation and its largest value."""
     from pydicom import dcmread
 

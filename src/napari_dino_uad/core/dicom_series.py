@@ -85,11 +85,15 @@ def series_of_frames(frames: Iterable[Frame]) -> list[Series]:
     frames : iterable of Frame
         Of any files.
     """
-    found = [
-        _series(stack, label, dropped)
-        for group, dropped in _groups(frames)
-        for stack, label in _volumes(group)
-    ]
+    groups = _groups(frames)
+    planes: dict[str, set[str]] = defaultdict(set)
+    for group, _ in groups:
+        planes[group[0].header.uid].add(_plane(group[0]))
+    found = []
+    for group, dropped in groups:
+        plane = _plane(group[0]) if len(planes[group[0].header.uid]) > 1 else ""
+        for stack, label in _volumes(group):
+            found.append(_series(stack, " ".join(filter(None, (plane, label))), dropped))
     seen: dict[str, int] = defaultdict(int)
     out = []
     for entry in sorted(found, key=lambda entry: -entry.slices):
@@ -103,6 +107,13 @@ def axes_of(frame: Frame) -> NDArray[np.float64]:
     """Return the directions of columns, rows and slices, as the columns of a matrix."""
     axes = np.array(frame.axes or (1.0, 0.0, 0.0, 0.0, 1.0, 0.0))
     return np.stack([axes[:3], axes[3:], np.cross(axes[:3], axes[3:])], axis=1)
+
+
+def _plane(frame: Frame) -> str:
+    if frame.axes is None:
+        return ""
+    normal = np.abs(axes_of(frame)[:, 2])
+    return ("sagittal", "coronal", "axial")[int(normal.argmax())]
 
 
 def places_along(frames: Sequence[Frame]) -> NDArray[np.float64]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_dino_uad.core.dicom_frames import Frame
-from napari_dino_uad.core.dicom_segments import read_segments
+from napari_dino_uad.core.dicom_frames import LABEL_MAP, Frame
+from napari_dino_uad.core.dicom_segments import read_segments, segments_of
 from napari_dino_uad.core.dicom_series import Series, axes_of, places_along
 from napari_dino_uad.core.dicom_values import read_frames
 from napari_dino_uad.core.errors import InputError
@@ -75,7 +76,7 @@ def series_volume(
         series.label,
         first.thickness or 1.0,
     )
-    return volume_of_stack(
+    volume = volume_of_stack(
         stack,
         name,
         path,
@@ -85,6 +86,10 @@ def series_volume(
         spacing_known=known,
         notices=tuple(notices),
     )
+    if first.header.sop_class == LABEL_MAP:
+        names, _, _ = segments_of(Path(first.header.file))
+        return replace(volume, label_names=names)
+    return volume
 
 
 def _origins(frames: list[Frame], placed: bool) -> NDArray[np.float64]:

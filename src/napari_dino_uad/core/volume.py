@@ -215,7 +215,9 @@ def _only(found: list[Series], uid: str | None, where: str) -> Series:
         return chosen[0]
     if not found:
         raise InputError(f"There is no DICOM image in {where}; export the scan again.")
-    listed = "; ".join(f"{one.label} ({one.slices} slices, UID {one.uid})" for one in found)
+    listed = "; ".join(f"{one.label} ({one.slices} slices, UID {one.uid})" for one in found[:20])
+    if len(found) > 20:
+        listed += f"; and {len(found) - 20} more"
     if uid is None:
         raise InputError(
             f"One DICOM series is expected, but {where} holds {len(found)}: {listed}; choose one."
