@@ -10,9 +10,7 @@ import pydicom
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
-MR, CT, ENHANCED_MR = (
-    f"1.2.840.10008.5.1.4.1.1.{end}" for end in ("4", "2", "4.1")
-)
+MR, CT, ENHANCED_MR = (f"1.2.840.10008.5.1.4.1.1.{end}" for end in ("4", "2", "4.1"))
 SEGMENTATION, PARAMETRIC_MAP, DOSE = (
     f"1.2.840.10008.5.1.4.1.1.{end}" for end in ("66.4", "30", "481.2")
 )
@@ -22,7 +20,7 @@ CORONAL = (1.0, 0.0, 0.0, 0.0, 0.0, -1.0)
 
 
 def dataset(pixels: np.ndarray, sop_class: str = MR, modality: str = "MR", **tags) -> Dataset:
-    """An object of pixels (rows, cols) or (frames, rows, cols); `tags` are keywords, None drops."""
+    """An object of pixels (rows, cols) or (frames, rows, cols), and `tags` that are not None."""
     out = Dataset()
     out.file_meta = FileMetaDataset()
     out.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
@@ -43,9 +41,7 @@ def dataset(pixels: np.ndarray, sop_class: str = MR, modality: str = "MR", **tag
     else:
         out.PixelData = pixels.tobytes() + b"\0" * (pixels.nbytes % 2)
     for key, value in tags.items():
-        if value is None:
-            delattr(out, key)
-        else:
+        if value is not None:
             setattr(out, key, value)
     return out
 

@@ -182,10 +182,20 @@ def _volumes(group: list[Frame]) -> list[tuple[list[Frame], str]]:
                 parts[tuple(found.get(name, "") for name in chosen)].append(frame)
             if not any(_repeated(part) for part in parts.values()):
                 return [
-                    (parts[key], ", ".join(f"{a} {b}" for a, b in zip(chosen, key, strict=True)))
+                    (
+                        parts[key],
+                        ", ".join(f"{a} {_shown(b)}" for a, b in zip(chosen, key, strict=True)),
+                    )
                     for key in sorted(parts, key=_natural)
                 ]
     return _by_number(group)
+
+
+def _shown(text: str) -> str:
+    try:
+        return f"{float(text):g}"
+    except ValueError:
+        return text or "none"
 
 
 def _natural(key: tuple[str, ...]) -> list[tuple[float, str]]:

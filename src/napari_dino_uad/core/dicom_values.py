@@ -146,17 +146,23 @@ def _typed(data: bytes, header: Header) -> NDArray[Any]:
 def _decoded(header: Header) -> NDArray[Any]:
     """Decode all frames of a compressed file, stored values (frames, rows, cols)."""
     import SimpleITK as sitk
+    from pydicom.pixels import pixel_array
 
     try:
         with quiet_pydicom(), tempfile.TemporaryDirectory(prefix="napari-dino-uad-") as folder:
             plain = Path(folder) / "frames.dcm"
             _write_plain(header, plain)
-            image = sitk.ReadImage(os.fspath(plain), imageIO="GDCMImageIO")
+            try:
+                whole = sitk.GetArrayFromImage(
+                    sitk.ReadImage(os.fspath(plain), imageIO="GDCMImageIO")
+                )
+            except RuntimeError:
+                # GDCM lacks some kinds, such as run lengths of an odd number of pixels.
+                whole = pixel_array(plain, raw=True)
     except InputError:
         raise
     except (RuntimeError, *BROKEN) as error:
         raise _damaged(header) from error
-    whole = sitk.GetArrayFromImage(image)
     whole = whole.reshape(-1, *whole.shape[-2:])
     if whole.shape != (header.frames, header.rows, header.cols):
         raise _damaged(header)
