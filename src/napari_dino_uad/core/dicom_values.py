@@ -26,6 +26,11 @@ __all__ = ["each_frame", "read_frames"]
 _NATIVE = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2")
 _BIG_ENDIAN = "1.2.840.10008.1.2.2"
 
+_DEFLATED = "1.2.840.10008.1.2.1.99"
+
+# Classic CT and PET: GDCM applies slope and intercept of each file.
+_SCALED_BY_GDCM = ("1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.128")
+
 # An object of these frames decodes without the header of what it was.
 _PLAIN_OBJECT = "1.2.840.10008.5.1.4.1.1.7.3"
 _PIXEL_TAGS = (
@@ -78,6 +83,9 @@ def each_frame(frames: Sequence[Frame]) -> Iterator[tuple[int, NDArray[Any]]]:
         by_file[frame.header.file].append(place)
     for places in by_file.values():
         header = frames[places[0]].header
+        if len(places) == 1 and (whole := _as_gdcm_reads(frames[places[0]])) is not None:
+            yield places[0], whole
+            continue
         stored = _stored(header, [frames[place].index for place in places])
         for place, pixels in zip(places, stored, strict=True):
             frame = frames[place]
@@ -89,6 +97,26 @@ def each_frame(frames: Sequence[Frame]) -> Iterator[tuple[int, NDArray[Any]]]:
             if (frame.slope, frame.intercept) != (1.0, 0.0):
                 pixels = pixels * np.float64(frame.slope) + frame.intercept
             yield place, pixels
+
+
+def _as_gdcm_reads(frame: Frame) -> NDArray[Any] | None:
+    """Let GDCM decode and scale a compressed slice, where it does so by the standard.
+
+    This saves the file of pixels alone that other compressed frames are decoded from.
+    """
+    import SimpleITK as sitk
+
+    header = frame.header
+    scaled = (frame.slope, frame.intercept) == (1.0, 0.0) or header.sop_class in _SCALED_BY_GDCM
+    plain = header.photometric == "MONOCHROME2" and header.frames == 1 and frame.tile is None
+    if header.syntax in (*_NATIVE, _DEFLATED) or frame.segment or not (scaled and plain):
+        return None
+    try:
+        image = sitk.ReadImage(header.file, imageIO="GDCMImageIO")
+    except RuntimeError:
+        return None
+    values: NDArray[Any] = sitk.GetArrayFromImage(image)
+    return values.reshape(values.shape[-2:]) if values.size == header.rows * header.cols else None
 
 
 def _inverted(pixels: NDArray[Any], header: Header) -> NDArray[Any]:
@@ -146,7 +174,7 @@ def _typed(data: bytes, header: Header) -> NDArray[Any]:
 def _decoded(header: Header) -> NDArray[Any]:
     """Decode all frames of a compressed file, stored values (frames, rows, cols)."""
     import SimpleITK as sitk
-    from pydicom.pixels import pixel_array
+    from pydicom.pixels.utils import pixel_array
 
     try:
         with quiet_pydicom(), tempfile.TemporaryDirectory(prefix="napari-dino-uad-") as folder:
