@@ -55,6 +55,13 @@ _ENHANCED_KEYS = (
     ("image type", "ParametricMapFrameTypeSequence", "FrameType"),
 )
 
+# Functional groups that are looked at, in a frame's own and in those shared by all.
+_GROUPS = (
+    *("FrameContentSequence", "PixelMeasuresSequence", "PixelValueTransformationSequence"),
+    *("RealWorldValueMappingSequence", "PlaneOrientationSequence", "PlanePositionSequence"),
+    *("SegmentIdentificationSequence", *{sequence for _, sequence, _ in _ENHANCED_KEYS}),
+)
+
 # Dimensions that say where a frame lies, not which volume it is of.
 _PLACES = {0x00209056, 0x00209057, 0x00200032, 0x00209113, 0x00200037, 0x0062000B, 0x0048021A}
 
@@ -224,6 +231,7 @@ def _multi_frame(frame: Frame, dataset: Dataset) -> tuple[Frame, ...]:
 
 def _enhanced(header: Header, dataset: Dataset, groups: list[Any]) -> tuple[Frame, ...]:
     shared = first_item(dataset, "SharedFunctionalGroupsSequence")
+    found = {name: first_item(shared or {}, name) for name in _GROUPS}
     top = _rescale(dataset, (1.0, 0.0))
     dimensions = [
         (index, int(pointer), _name(pointer))
@@ -232,7 +240,7 @@ def _enhanced(header: Header, dataset: Dataset, groups: list[Any]) -> tuple[Fram
     ]
     dimensions = [one for one in dimensions if one[1] not in _PLACES]
     return tuple(
-        _functional(header, index, (group, shared), top, dimensions)
+        _functional(header, index, group, found, top, dimensions)
         for index, group in enumerate(groups[: header.frames])
     )
 
@@ -240,17 +248,16 @@ def _enhanced(header: Header, dataset: Dataset, groups: list[Any]) -> tuple[Fram
 def _functional(
     header: Header,
     index: int,
-    groups: tuple[Any, Any],
+    group: Any,
+    shared: dict[str, Any],
     top: tuple[float, float],
     dimensions: list[tuple[int, int, str]],
 ) -> Frame:
     """Read one frame's functional groups: its own before the shared ones."""
 
     def find(sequence: str) -> Any:
-        for group in groups:
-            if group is not None and (item := first_item(group, sequence)) is not None:
-                return item
-        return {}
+        own = first_item(group, sequence)
+        return (own if own is not None else shared[sequence]) or {}
 
     content, measures = find("FrameContentSequence"), find("PixelMeasuresSequence")
     rescale = _rescale(find("PixelValueTransformationSequence"), top)
@@ -258,7 +265,10 @@ def _functional(
         mapping = find("RealWorldValueMappingSequence")
         slope = number(mapping, "RealWorldValueSlope")
         rescale = (slope or 1.0, number(mapping, "RealWorldValueIntercept") or 0.0)
-    keys = {name: text(find(sequence), key) for name, sequence, key in reversed(_ENHANCED_KEYS)}
+    keys: dict[str, str] = {}
+    for name, sequence, key in _ENHANCED_KEYS:
+        if found := text(find(sequence), key):
+            keys.setdefault(name, found)
     gradient = first_item(find("MRDiffusionSequence"), "DiffusionGradientDirectionSequence")
     keys["gradient direction"] = text(gradient or {}, "DiffusionGradientOrientation")
     indices = numbers(content, "DimensionIndexValues")

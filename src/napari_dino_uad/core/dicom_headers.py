@@ -249,10 +249,13 @@ def _window(dataset: Dataset) -> tuple[float, float] | None:
 
 def value(dataset: Any, key: str | int) -> Any:
     """Return the value of an element, None where it is absent, empty or damaged."""
+    from pydicom.datadict import tag_for_keyword
+
+    tag = tag_for_keyword(key) if isinstance(key, str) else key
+    if tag is None or not dataset:
+        return None
     try:
-        if isinstance(key, str):
-            return dataset.get(key)
-        return dataset[key].value if key in dataset else None
+        return None if dataset.get_item(tag) is None else dataset[tag].value
     except BROKEN:
         return None
 

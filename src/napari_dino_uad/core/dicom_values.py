@@ -18,6 +18,7 @@ from napari_dino_uad.core.errors import InputError
 from napari_dino_uad.core.image_files import as_grey
 
 if TYPE_CHECKING:
+    import SimpleITK as sitk
     from pydicom.dataset import Dataset
 
 __all__ = ["each_frame", "read_frames"]
@@ -58,6 +59,9 @@ def read_frames(frames: Sequence[Frame]) -> NDArray[np.float32]:
     InputError
         If pixels are missing, damaged or in colour.
     """
+    whole = _as_one_series(frames)
+    if whole is not None:
+        return whole
     out = np.empty((len(frames), *frames[0].shape), dtype=np.float32)
     for place, pixels in each_frame(frames):
         out[place] = pixels
@@ -78,13 +82,18 @@ def each_frame(frames: Sequence[Frame]) -> Iterator[tuple[int, NDArray[Any]]]:
     InputError
         As `read_frames` does.
     """
+    import SimpleITK as sitk
+
+    reader = sitk.ImageFileReader()
+    reader.SetImageIO("GDCMImageIO")
     by_file: dict[str, list[int]] = defaultdict(list)
     for place, frame in enumerate(frames):
         by_file[frame.header.file].append(place)
     for places in by_file.values():
         header = frames[places[0]].header
-        if len(places) == 1 and (whole := _as_gdcm_reads(frames[places[0]])) is not None:
-            yield places[0], whole
+        if len(places) == 1 and (image := _as_gdcm_reads(frames[places[0]], reader)) is not None:
+            # A view, which lives as long as its image.
+            yield places[0], sitk.GetArrayViewFromImage(image).reshape(header.rows, header.cols)
             continue
         stored = _stored(header, [frames[place].index for place in places])
         for place, pixels in zip(places, stored, strict=True):
@@ -99,24 +108,51 @@ def each_frame(frames: Sequence[Frame]) -> Iterator[tuple[int, NDArray[Any]]]:
             yield place, pixels
 
 
-def _as_gdcm_reads(frame: Frame) -> NDArray[Any] | None:
-    """Let GDCM decode and scale a compressed slice, where it does so by the standard.
-
-    This saves the file of pixels alone that other compressed frames are decoded from.
-    """
+def _as_one_series(frames: Sequence[Frame]) -> NDArray[np.float32] | None:
+    """Let GDCM read compressed slices in one go, where all are scaled alike."""
     import SimpleITK as sitk
 
+    alike = {
+        (one.slope, one.intercept, one.header.bits, one.header.bits_stored, one.header.signed)
+        for one in frames
+    }
+    if len(frames) < 2 or len(alike) > 1 or not all(_is_scaled_by_gdcm(one) for one in frames):
+        return None
+    reader = sitk.ImageSeriesReader()
+    reader.SetImageIO("GDCMImageIO")
+    reader.SetFileNames([one.header.file for one in frames])
+    try:
+        image = reader.Execute()
+    except RuntimeError:
+        return None
+    values = sitk.GetArrayViewFromImage(image)
+    shape = (len(frames), *frames[0].shape)
+    return values.astype(np.float32) if values.shape == shape else None
+
+
+def _is_scaled_by_gdcm(frame: Frame) -> bool:
+    """Say whether GDCM decodes and scales a compressed slice by the standard."""
     header = frame.header
     scaled = (frame.slope, frame.intercept) == (1.0, 0.0) or header.sop_class in _SCALED_BY_GDCM
     plain = header.photometric == "MONOCHROME2" and header.frames == 1 and frame.tile is None
-    if header.syntax in (*_NATIVE, _DEFLATED) or frame.segment or not (scaled and plain):
+    compressed = header.syntax not in (*_NATIVE, _DEFLATED)
+    return compressed and scaled and plain and not frame.segment
+
+
+def _as_gdcm_reads(frame: Frame, reader: sitk.ImageFileReader) -> sitk.Image | None:
+    """Let GDCM read a compressed slice, None where it does not do so by the standard.
+
+    This saves the file of pixels alone that other compressed frames are decoded from.
+    """
+    header = frame.header
+    if not _is_scaled_by_gdcm(frame):
         return None
+    reader.SetFileName(header.file)
     try:
-        image = sitk.ReadImage(header.file, imageIO="GDCMImageIO")
+        image = reader.Execute()
     except RuntimeError:
         return None
-    values: NDArray[Any] = sitk.GetArrayFromImage(image)
-    return values.reshape(values.shape[-2:]) if values.size == header.rows * header.cols else None
+    return image if image.GetNumberOfPixels() == header.rows * header.cols else None
 
 
 def _inverted(pixels: NDArray[Any], header: Header) -> NDArray[Any]:

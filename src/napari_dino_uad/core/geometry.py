@@ -269,19 +269,22 @@ def volume_from_stored(
     dimension: int = 3,
     allow_constant: bool = False,
     spacing_known: bool = True,
+    owned: bool = False,
 ) -> Volume:
     """Bring an array as files store it onto canonical axes.
 
     Parameters
     ----------
     stored : ndarray, (z, y, x)
-        Of one value per voxel; it is copied.
+        Of one value per voxel.
     spacing, origin, direction : sequence of float
         Of 3, 3 and 9 numbers, in SimpleITK's order x, y, z.
     name, path, modality, window, allow_constant, spacing_known
         As in `volume_from_image`.
     dimension : int
         2 for a single image without a third axis.
+    owned : bool
+        Whether nobody else holds the array, which then need not be copied.
 
     Raises
     ------
@@ -309,7 +312,7 @@ def volume_from_stored(
             step = spacing[2 - axis]
             first = first + directions[:, axis] * step * (stored.shape[axis] - 1)
     return Volume(
-        array=clean_values(_turn(stored, axes, flips), name, allow_constant),
+        array=clean_values(_turn(stored, axes, flips), name, allow_constant, owned=owned),
         spacing_mm=_three(steps),
         origin_mm=_three(first),
         direction=directions[:, list(axes)] * np.asarray(signs, dtype=np.float64),

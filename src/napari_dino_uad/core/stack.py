@@ -236,7 +236,7 @@ def volume_of_stack(stack: Stack, name: str, path: Path | None = None, **keyword
     from napari_dino_uad.core.geometry import volume_from_stored
 
     notices = (*keywords.pop("notices", ()), *stack.notices)
-    volume = volume_from_stored(stack.slices, *stack.geometry, name, path, **keywords)
+    volume = volume_from_stored(stack.slices, *stack.geometry, name, path, owned=True, **keywords)
     grid = replace(volume.grid, missing=stack.missing, straight=stack.straight)
     if stack.straight is not None and stack.file_geometry is not None:
         spacing, first, direction = stack.file_geometry
