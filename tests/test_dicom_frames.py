@@ -260,3 +260,13 @@ def test_b_value_and_direction_together_part_a_series(tmp_path):
     series = list_series(tmp_path)
     assert [one.slices for one in series] == [2, 2, 2]
     assert len({one.label for one in series}) == 3
+
+
+def test_a_request_for_another_series_is_another(tmp_path):
+    from napari_dino_uad.cli.resume import Request
+
+    model = tmp_path / "m"
+    model.write_bytes(b"model")
+    plain, chosen = (Request.of(model, 0.05, None, uid) for uid in (None, "1.2.3#2"))
+    assert "series" not in plain.entries(model)
+    assert chosen.entries(model)["series"] == "1.2.3#2"

@@ -1,8 +1,8 @@
 """DICOM files, folders and media: which series they hold, and reading one of them.
 
-`dicom_headers.py` reads a header, `dicom_frames.py` and `dicom_tiles.py` find the frames in it,
-`dicom_series.py` groups frames into volumes, `dicom_values.py` reads their values, and
-`dicom_stack.py` and `dicom_segments.py` make a volume of them.
+`dicom_elements.py` and `dicom_headers.py` read a header, `dicom_frames.py` and `dicom_tiles.py`
+find the frames in it, `dicom_series.py` groups frames into volumes, `dicom_values.py` reads their
+values, and `dicom_stack.py` and `dicom_segments.py` make a volume of them.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
+from napari_dino_uad.core.dicom_elements import BROKEN, quiet_pydicom, text, value
 from napari_dino_uad.core.dicom_frames import Frame, frames_of
-from napari_dino_uad.core.dicom_headers import BROKEN, is_dicom, quiet_pydicom, text, value
+from napari_dino_uad.core.dicom_headers import is_dicom
 from napari_dino_uad.core.dicom_series import Series, series_of_frames
 from napari_dino_uad.core.dicom_stack import series_volume
 from napari_dino_uad.core.errors import InputError

@@ -9,15 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_dino_uad.core.dicom_headers import (
-    Header,
-    first_item,
-    number,
-    numbers,
-    read_header,
-    text,
-    value,
-)
+from napari_dino_uad.core.dicom_elements import first_item, number, numbers, text, value
+from napari_dino_uad.core.dicom_headers import Header, read_header
 from napari_dino_uad.core.dicom_tiles import tiles_of
 
 if TYPE_CHECKING:

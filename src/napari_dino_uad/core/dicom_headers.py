@@ -3,47 +3,18 @@
 from __future__ import annotations
 
 import struct
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING
 
+from napari_dino_uad.core.dicom_elements import BROKEN, number, numbers, text
 from napari_dino_uad.core.errors import InputError
 from napari_dino_uad.core.formats import DICOM_SUFFIXES
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
-__all__ = [
-    "BROKEN",
-    "Header",
-    "first_item",
-    "is_dicom",
-    "number",
-    "numbers",
-    "quiet_pydicom",
-    "read_header",
-    "text",
-    "value",
-]
-
-#: What pydicom raises on damaged files.
-BROKEN = (
-    OSError,
-    EOFError,
-    ValueError,
-    KeyError,
-    TypeError,
-    AttributeError,
-    IndexError,
-    OverflowError,
-    NotImplementedError,
-    RecursionError,
-    LookupError,
-    struct.error,
-)
+__all__ = ["Header", "is_dicom", "read_header"]
 
 # Only these are parsed: private headers and icons would take most of the time.
 _TAGS = [
@@ -59,9 +30,6 @@ _TAGS = [
     *(0x0019100A, 0x0019100C, 0x00291010, 0x00291020, 0x00431039, 0x20011003, 0x00651009),
     *(0x00651050, 0x00651051),
 ]
-
-# Kinds of elements that are text of ASCII letters, one value or several.
-_TEXT = ("AE", "AS", "CS", "DA", "DS", "DT", "IS", "TM", "UI", "LO", "SH")
 
 _PIXEL_TYPES = {0x7FE00008: "f4", 0x7FE00009: "f8", 0x7FE00010: ""}
 
@@ -134,16 +102,6 @@ def is_dicom(path: Path) -> bool:
             return file.read(132)[128:] == b"DICM"
     except OSError:
         return False
-
-
-@contextmanager
-def quiet_pydicom() -> Iterator[None]:
-    """Keep pydicom from checking values and warning of them, while headers are read."""
-    from pydicom import config
-
-    with warnings.catch_warnings(), config.disable_value_validation():
-        warnings.simplefilter("ignore")
-        yield
 
 
 def read_header(path: Path) -> tuple[Header, Dataset]:
@@ -245,85 +203,3 @@ def _no_image(path: Path, dataset: Dataset) -> InputError:
 def _window(dataset: Dataset) -> tuple[float, float] | None:
     centre, width = numbers(dataset, "WindowCenter"), numbers(dataset, "WindowWidth")
     return (centre[0], width[0]) if centre and width and width[0] > 0 else None
-
-
-def value(dataset: Any, key: str | int) -> Any:
-    """Return the value of an element, None where it is absent, empty or damaged."""
-    from pydicom.datadict import tag_for_keyword
-
-    tag = tag_for_keyword(key) if isinstance(key, str) else key
-    if tag is None or not dataset:
-        return None
-    try:
-        return None if dataset.get_item(tag) is None else dataset[tag].value
-    except BROKEN:
-        return None
-
-
-def text(dataset: Any, key: str | int) -> str:
-    """Return the value of an element as text, several values with a backslash between them."""
-    raw = _raw(dataset, key)
-    if raw is not None:
-        return raw
-    found = value(dataset, key)
-    if found is None:
-        return ""
-    if isinstance(found, bytes):
-        return found.decode("ascii", "replace").strip(" \0")
-    if (
-        hasattr(found, "__iter__")
-        and not isinstance(found, str)
-        and not hasattr(found, "original_string")
-    ):
-        return "\\".join(str(part).strip(" \0") for part in found)
-    return str(found).encode("utf-8", "replace").decode("utf-8").strip(" \0")
-
-
-def _raw(dataset: Any, key: str | int) -> str | None:
-    """Return plain text as it stands in the file: pydicom's conversion takes ten times as long."""
-    from pydicom.datadict import dictionary_VR, tag_for_keyword
-    from pydicom.dataelem import RawDataElement
-
-    tag = tag_for_keyword(key) if isinstance(key, str) else key
-    if tag is None or not hasattr(dataset, "get_item"):
-        return None
-    element = dataset.get_item(tag)
-    if element is None:
-        return ""
-    if not isinstance(element, RawDataElement) or element.value is None:
-        return None
-    try:
-        kind = element.VR or dictionary_VR(tag)
-    except KeyError:
-        return None
-    if kind in _TEXT and element.value.isascii():
-        parts = element.value.decode("ascii").split("\\")
-        return "\\".join(part.strip(" \0") for part in parts)
-    if kind == "US" and len(element.value) == 2:
-        order: Literal["little", "big"] = "little" if element.is_little_endian else "big"
-        return str(int.from_bytes(element.value, order))
-    return None
-
-
-def numbers(dataset: Any, key: str | int) -> tuple[float, ...]:
-    """Return the values of an element as finite numbers; empty where one of them is none."""
-    try:
-        out = tuple(float(part) for part in text(dataset, key).split("\\"))
-    except ValueError:
-        return ()
-    return out if all(abs(one) < float("inf") for one in out) else ()
-
-
-def number(dataset: Any, key: str | int) -> float | None:
-    """Return the first value of an element as a number, None where it is none."""
-    found = numbers(dataset, key)
-    return found[0] if found else None
-
-
-def first_item(dataset: Any, key: str | int) -> Any:
-    """Return the first item of a sequence, None where there is none."""
-    items = value(dataset, key)
-    try:
-        return items[0] if items else None
-    except BROKEN:
-        return None

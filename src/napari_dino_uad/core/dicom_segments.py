@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_dino_uad.core.dicom_elements import BROKEN, number, quiet_pydicom, text, value
 from napari_dino_uad.core.dicom_frames import Frame
-from napari_dino_uad.core.dicom_headers import BROKEN, number, quiet_pydicom, text, value
 from napari_dino_uad.core.dicom_series import Series, axes_of, places_along
 from napari_dino_uad.core.dicom_values import each_frame
 from napari_dino_uad.core.errors import InputError

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_dino_uad.core.dicom_headers import Header, number, numbers, value
+from napari_dino_uad.core.dicom_elements import number, numbers, value
+from napari_dino_uad.core.dicom_headers import Header
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset

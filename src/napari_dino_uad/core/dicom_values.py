@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_dino_uad.core.dicom_elements import BROKEN, quiet_pydicom
 from napari_dino_uad.core.dicom_frames import Frame
-from napari_dino_uad.core.dicom_headers import BROKEN, Header, quiet_pydicom
+from napari_dino_uad.core.dicom_headers import Header
 from napari_dino_uad.core.errors import InputError
 from napari_dino_uad.core.image_files import as_grey
 
