@@ -6,6 +6,7 @@ import pydicom
 import pytest
 import SimpleITK as sitk
 
+from napari_dino_uad.core.dicom import is_dicom
 from napari_dino_uad.core.errors import InputError
 from napari_dino_uad.core.volume import (
     find_scans,
@@ -190,3 +191,19 @@ def test_files_without_positions_are_sorted_by_number(tmp_path):
     volume = read_volume(tmp_path)
     assert not volume.spacing_known
     assert "have no positions" in volume.notices[0]
+
+
+def test_pydicoms_own_files_open_or_are_refused():
+    folder = Path(pydicom.__file__).parent / "data"
+    files = [path for path in folder.rglob("*") if path.is_file() and is_dicom(path)]
+    opened = 0
+    for path in files:
+        try:
+            volume = read_volume(path, allow_constant=True)
+        except InputError as error:
+            assert str(error).endswith(".")
+            assert "expected" in str(error)
+        else:
+            opened += 1
+            assert np.isfinite(volume.array).all()
+    assert opened > len(files) / 3

@@ -151,7 +151,7 @@ def test_a_dicom_segmentation_opens_as_labels(tmp_path):
     segment = item(SegmentNumber=300, SegmentLabel="liver")
     path = enhanced(
         tmp_path / "s.dcm",
-        np.array([[[0, 1, 1, 0]]], np.uint8),
+        np.array([[[0, 1], [1, 0]]], np.uint8),
         groups,
         SEGMENTATION,
         SegmentationType="FRACTIONAL",
@@ -160,7 +160,7 @@ def test_a_dicom_segmentation_opens_as_labels(tmp_path):
     )
     [(data, _, kind)] = get_reader(str(path))(str(path))
     assert kind == "labels"
-    assert data.tolist() == [[0, 300, 300, 0]]
+    assert data.tolist() == [[0, 300], [300, 0]]
 
 
 def test_what_is_no_scan_is_left_to_others(tmp_path):
