@@ -232,7 +232,7 @@ def test_a_dicomdir_opens_its_series(tmp_path):
     for path in (tmp_path / "out").rglob("*"):
         if path.is_file() and path.name != "DICOMDIR":
             path.unlink()
-    with pytest.raises(InputError, match="Expected the images that DICOMDIR names"):
+    with pytest.raises(InputError, match="Expected the images that DICOMDIR lists"):
         read_volume(tmp_path / "out" / "DICOMDIR")
 
 

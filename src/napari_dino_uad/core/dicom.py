@@ -172,7 +172,7 @@ def _series_of_directory(path: Path) -> list[Series]:
     found = series_of_files(files) if files else list_series(path.parent)
     if not found:
         raise InputError(
-            f"Expected the images that {path.name} names beside it, got none of {len(named)}; copy "
+            f"Expected the images that {path.name} lists, got none of {len(named)} beside it; copy "
             "the whole medium, with its folders."
         )
     return found

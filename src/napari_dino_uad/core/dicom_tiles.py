@@ -61,9 +61,9 @@ def _siemens(header: Header, dataset: Dataset) -> Tiles | str:
     place, spacing = numbers(dataset, "ImagePositionPatient"), numbers(dataset, "PixelSpacing")
     step = number(dataset, "SpacingBetweenSlices") or number(dataset, "SliceThickness")
     if not tiles or normal.size != 3 or axes.size != 6 or len(place) != 3 or not step:
-        return _refusal(header, "Siemens mosaic", "number of slices and their normal")
+        return _refusal(header, "Siemens mosaic", "number of its slices or their normal")
     if len(spacing) != 2 or abs(normal @ np.cross(axes[:3], axes[3:])) < 0.99:
-        return _refusal(header, "Siemens mosaic", "geometry")
+        return _refusal(header, "Siemens mosaic", "geometry of its slices")
     # The position is that of a picture of the mosaic's size around the centre of the slice.
     _, _, rows, cols = tiles[0]
     corner = (
@@ -82,7 +82,7 @@ def _uih(header: Header, dataset: Dataset) -> Tiles | str:
     items = value(dataset, _UIH_FRAMES)
     places = [numbers(item, "ImagePositionPatient") for item in _items(items)]
     if not tiles or len(places) != len(tiles) or any(len(place) != 3 for place in places):
-        return _refusal(header, "UIH grid", "positions")
+        return _refusal(header, "UIH grid", "positions of its slices")
     return list(zip(tiles, places, strict=True))
 
 
@@ -93,7 +93,7 @@ def _items(found: Any) -> list[Any]:
 def _refusal(header: Header, kind: str, what: str) -> str:
     return (
         f"{Path(header.file).name} is a {kind} (slices tiled into one picture), but its header "
-        f"lacks the {what} of its slices; export it as single slices or as an enhanced object."
+        f"lacks the {what}; export it as single slices or as an enhanced object."
     )
 
 
