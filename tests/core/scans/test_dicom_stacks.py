@@ -9,6 +9,7 @@ import SimpleITK as sitk
 from dicom_files import CT, dataset, noise, save, write_slices
 from napari_dino_uad.core.errors import InputError
 from napari_dino_uad.core.scans.dicom.tiles import csa_tags
+from napari_dino_uad.core.scans.grids import match_mask
 from napari_dino_uad.core.scans.volume import (
     find_scans,
     list_series,
@@ -153,6 +154,21 @@ def test_gaps_stay_empty(tmp_path, down):
     empty = (again.array == 0).all(axis=(1, 2))
     assert empty.sum() == 3
     np.testing.assert_allclose(again.array[~empty], full[~empty], atol=0.02)
+
+
+@pytest.mark.parametrize("down", [False, True])
+@pytest.mark.parametrize("tilt", [0.0, 0.2])
+def test_a_saved_mask_fits_a_scan_with_gaps(tmp_path, down, tilt):
+    axes = tilted_axes(tilt, np.diag([1.0, 1.0, -1.0]) if down else None)
+    _, folder = write_ramp(tmp_path / "scan", axes, np.array([0, 1, 2, 6, 7, 8, 9]) * 3.0)
+    volume = read_volume(folder)
+    assert volume.grid.missing
+    mask = (noise(*volume.shape) > 500).astype(np.uint8)
+    write_volume(tmp_path / "mask.nii.gz", mask, volume)
+    array, note = match_mask(read_volume(tmp_path / "mask.nii.gz", allow_constant=True), volume)
+    assert not note and array.shape == volume.shape
+    if tilt == 0:
+        np.testing.assert_array_equal(array, mask)
 
 
 def test_slices_beside_the_line_are_refused(tmp_path):

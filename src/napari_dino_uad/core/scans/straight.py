@@ -112,7 +112,7 @@ class Straight:
 
 
 def is_sheared(direction: Sequence[float]) -> bool:
-    """Say whether the axes of an image in three dimensions lean by more than rounding."""
+    """Return whether the axes of a 3D image are sheared by more than rounding."""
     axes = np.reshape(direction, (3, 3))
     axes = axes / np.linalg.norm(axes, axis=0)
     return bool(np.abs(axes.T @ axes - np.eye(3)).max() > TILT)

@@ -94,7 +94,7 @@ class Header:
 
 
 def is_dicom(path: Path) -> bool:
-    """Say whether a file is DICOM by its ending or, where it has none, by its content."""
+    """Return whether a file is DICOM, by its suffix or, without one, by its content."""
     if path.name.lower().endswith(DICOM_SUFFIXES):
         return True
     try:

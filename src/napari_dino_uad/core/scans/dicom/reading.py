@@ -144,7 +144,7 @@ def _frames(files: Sequence[Path]) -> tuple[list[Frame], list[str]]:
 
 
 def _is_directory(path: Path) -> bool:
-    """Say whether a file lists other files, whatever its name."""
+    """Return whether a file is a DICOMDIR, whatever its name."""
     from pydicom.filereader import read_file_meta_info
 
     try:

@@ -138,7 +138,7 @@ def _as_one_series(frames: Sequence[Frame]) -> NDArray[np.float32] | None:
 
 
 def _is_scaled_by_gdcm(frame: Frame) -> bool:
-    """Say whether GDCM decodes and scales a compressed slice by the standard."""
+    """Return whether GDCM decodes and scales a compressed slice as the standard says."""
     header = frame.header
     scaled = (frame.slope, frame.intercept) == (1.0, 0.0) or header.sop_class in _SCALED_BY_GDCM
     plain = header.photometric == "MONOCHROME2" and header.frames == 1 and frame.tile is None
