@@ -13,14 +13,8 @@ import numpy as np
 
 from napari_dino_uad.core.errors import InputError
 from napari_dino_uad.core.limits import LARGEST_EDGE, LONGEST_HEADER
-from napari_dino_uad.core.stored_voxels import (
-    DICOM_TAGS,
-    StoredVoxels,
-    bad_header,
-    file_pattern,
-    files_beside,
-    numbers,
-)
+from napari_dino_uad.core.stored_voxels import DICOM_TAGS, StoredVoxels
+from napari_dino_uad.core.text_header import bad_header, file_pattern, files_beside, numbers
 
 __all__ = ["read_nrrd_header"]
 
