@@ -2,8 +2,8 @@
 
 Both formats have a text header in front of plain or compressed voxels, or in a file of its own.
 SimpleITK's decoders believe such a header in everything, so they never see it: SimpleITK gets a
-new header to take the geometry from. It reads plain voxels by a new header too, because that is
-fastest; all others are decoded here.
+new header to take the geometry from. It decodes plain voxels, zlib and gzip by a new header too,
+because that is fastest, and their checksum is looked at; all else is decoded here.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import bz2
 import io
 import math
 import mmap
+import struct
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -123,9 +124,7 @@ class StoredVoxels:
         check_one_volume(self.name, self.size)
         # The body, the image and a compressed file are held at once.
         check_reading(self.name, self.size, 2 * self.channels * self.dtype.itemsize)
-        image = None
-        if self.encoding == "raw" and len(self.files) == 1 and self.channel_axis is None:
-            image = self._linked_image()
+        image = self._linked_image()
         if image is None:
             image = self._decoded_image()
         for key in image.GetMetaDataKeys():
@@ -135,15 +134,38 @@ class StoredVoxels:
         return image
 
     def _linked_image(self) -> sitk.Image | None:
-        """Let SimpleITK read plain voxels through a link; return None where there are no links."""
-        with self._new_header(self._linked_header()) as reader:
+        """Let SimpleITK decode what is stored simply; return None where that is not possible.
+
+        It says nothing of a damaged stream, so the checksum at its end is looked at. Where that
+        differs, the stream is decoded here, which shows why.
+        """
+        swapped = self.dtype.newbyteorder("=") != self.dtype
+        if (
+            len(self.files) > 1
+            or self.channel_axis is not None
+            or self.encoding not in ("raw", "zlib", "gzip")
+            or (self.encoding != "raw" and (swapped or self.skip_unpacked))
+        ):
+            return None
+        count = math.prod(self.sizes)
+        with self._body(self.files[0], count) as (whole, start):
+            lines = whole[:start].count(b"\n") if self.encoding == "gzip" else 0
+            length = len(whole) - start
+            end = whole[max(start, len(whole) - 8) :]
+        with self._new_header(self._linked_header(start, lines, length)) as reader:
             try:
                 (Path(reader.GetFileName()).parent / _LINK).symlink_to(self.files[0].resolve())
             except OSError:
                 # Windows may leave them to administrators.
                 return None
             self._check_geometry(reader)
-            return reader.Execute()
+            try:
+                image = reader.Execute()
+            except RuntimeError:
+                if self.encoding == "raw":
+                    raise
+                return None
+        return image if self.encoding == "raw" or _is_whole(image, self.encoding, end) else None
 
     def _decoded_image(self) -> sitk.Image:
         import SimpleITK as sitk
@@ -183,28 +205,27 @@ class StoredVoxels:
             reader.SetFileName(str(file))
             yield reader
 
-    def _linked_header(self) -> str:
-        """Write a header for the plain voxels of a file, whose length is checked.
+    def _linked_header(self, start: int, lines: int, length: int) -> str:
+        """Write a header for the voxels of one file, with the geometry of `header`.
 
-        It has the geometry of `header`, and the place, type and byte order of the voxels.
+        They begin at byte `start`, behind so many lines, and have so many bytes.
         """
-        file, needed = self.files[0], math.prod(self.sizes) * self.dtype.itemsize
-        with self._mapped(file, needed) as whole:
-            start = self._start(whole, needed)
-            if len(whole) - start != needed:
-                raise wrong_length(self.name, needed, len(whole) - start)
         kind = _NAMES[self.suffix][self.dtype.str[1:]]
         big = self.dtype.str[0] == ">"
         if self.suffix == ".mha":
+            packed = f"\nCompressedData = True\nCompressedDataSize = {length}"
             changes = {
-                "BinaryDataByteOrderMSB = False": f"BinaryDataByteOrderMSB = {big}",
+                "BinaryDataByteOrderMSB = False": f"BinaryDataByteOrderMSB = {big}"
+                + packed * (self.encoding == "zlib"),
                 "ElementType = MET_UCHAR": f"ElementType = {kind}\nHeaderSize = {start}",
                 "ElementDataFile = LOCAL": f"ElementDataFile = {_LINK}",
             }
         else:
+            # Bytes are skipped behind the decoder, lines before it.
+            skip = f"line skip: {lines}" if self.encoding == "gzip" else f"byte skip: {start}"
             changes = {
                 "type: uchar": f"type: {kind}\nendian: {'big' if big else 'little'}",
-                "encoding: raw": f"encoding: raw\nbyte skip: {start}\ndata file: {_LINK}",
+                "encoding: raw": f"encoding: {self.encoding}\n{skip}\ndata file: {_LINK}",
             }
         text = self.header
         for old, new in changes.items():
@@ -213,35 +234,35 @@ class StoredVoxels:
         return text
 
     @contextmanager
-    def _mapped(self, file: Path, needed: int) -> Iterator[mmap.mmap]:
+    def _body(self, file: Path, count: int) -> Iterator[tuple[mmap.mmap, int]]:
+        """Open a file of `count` values, and find the byte at which they begin.
+
+        The length of plain voxels is checked, and that of compressed ones where it is given.
+        """
+        needed = count * self.dtype.itemsize
         if file.stat().st_size == 0:
             raise wrong_length(self.name, needed, 0)
         with (
             file.open("rb") as opened,
             closing(mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)) as whole,
         ):
-            yield whole
-
-    def _start(self, whole: mmap.mmap, needed: int) -> int:
-        """Find the byte at which the voxels of a file begin."""
-        start = 0
-        for _ in range(self.lines):
-            start = whole.find(b"\n", start) + 1
-            if start == 0:
-                raise bad_header(self.name, f"{self.lines} lines to skip")
-        start = len(whole) - needed if self.offset < 0 else start + self.offset
-        if not 0 <= start <= len(whole):
-            raise wrong_length(self.name, needed, len(whole))
-        return start
+            start = 0
+            for _ in range(self.lines):
+                start = whole.find(b"\n", start) + 1
+                if start == 0:
+                    raise bad_header(self.name, f"{self.lines} lines to skip")
+            start = len(whole) - needed if self.offset < 0 else start + self.offset
+            if not 0 <= start <= len(whole):
+                raise wrong_length(self.name, needed, len(whole))
+            expected = needed if self.encoding == "raw" else self.packed_bytes
+            if expected is not None and len(whole) - start != expected:
+                raise wrong_length(self.name, expected, len(whole) - start)
+            yield whole, start
 
     def _values(self, file: Path, count: int) -> NDArray[Any]:
         """Decode `count` values of one file."""
-        needed = count * self.dtype.itemsize
-        with self._mapped(file, needed) as whole:
-            start, length = self._start(whole, needed), len(whole)
+        with self._body(file, count) as (whole, start):
             if self.encoding == "raw":
-                if length - start != needed:
-                    raise wrong_length(self.name, needed, length - start)
                 return np.fromfile(file, dtype=self.dtype, count=count, offset=start)
             body = memoryview(whole)[start:]
             try:
@@ -252,8 +273,6 @@ class StoredVoxels:
     def _decoded(self, body: memoryview, count: int) -> NDArray[Any]:
         if self.encoding == "text":
             return self._from_text(body, count)
-        if self.packed_bytes is not None and self.packed_bytes != len(body):
-            raise wrong_length(self.name, self.packed_bytes, len(body))
         needed = self.skip_unpacked + count * self.dtype.itemsize
         try:
             unpacked = unpack(body, self.encoding, needed + 1)
@@ -278,6 +297,17 @@ class StoredVoxels:
             return np.array([int(word) for word in words]).astype(self.dtype, casting="same_value")
         except (ValueError, OverflowError) as error:
             raise damaged(self.name) from error
+
+
+def _is_whole(image: sitk.Image, encoding: str, end: bytes) -> bool:
+    """Compare the checksum of an image's voxels with the one at the end of a stream."""
+    import SimpleITK as sitk
+    from isal import isal_zlib
+
+    values = sitk.GetArrayViewFromImage(image).reshape(-1).view(np.uint8)
+    if encoding == "zlib":
+        return end[-4:] == isal_zlib.adler32(values).to_bytes(4, "big")
+    return end == struct.pack("<2I", isal_zlib.crc32(values), values.size & 0xFFFFFFFF)
 
 
 def unpack(body: memoryview, encoding: str, most: int) -> bytes:
