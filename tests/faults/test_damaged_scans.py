@@ -207,10 +207,11 @@ def test_garbled_metaimage_keys(tmp_path, image, key, garbled):
     refused(path, "in its header, which is damaged")
 
 
-def test_a_lost_line_break_in_a_metaimage_header(tmp_path, image):
+@pytest.mark.parametrize("instead", [b" ElementSpacing", b"\xff\xff\xff\xfflementSpacing"])
+def test_a_lost_line_break_in_a_metaimage_header(tmp_path, image, instead):
     path = tmp_path / "scan.mha"
     sitk.WriteImage(image, str(path))
-    path.write_bytes(path.read_bytes().replace(b"\nElementSpacing", b" ElementSpacing"))
+    path.write_bytes(path.read_bytes().replace(b"\nElementSpacing", instead))
     refused(path, "in its header, which is damaged")
 
 

@@ -51,6 +51,8 @@ _KNOWN = (
     "Modality", "NDims", "Name", "ObjectSubType", "ObjectType", "ParentID", "SequenceID",
 )  # fmt: skip
 
+_FREE_TEXT = ("Comment", "Name")
+
 # Without one of these SimpleITK takes a default; a header with a damaged key would get it too.
 _HAVE_DEFAULTS = ("BinaryDataByteOrderMSB", "TransformMatrix", "Offset", "ElementSpacing")
 
@@ -140,7 +142,7 @@ def _fields(path: Path) -> tuple[dict[str, str], int]:
             key = next((same[0] for same in _SAME if key in same), key)
             if fields.setdefault(key, value) != value:
                 raise bad_header(path.name, f"{key!r} twice")
-            if any(f"{known} =" in value for known in _KNOWN):
+            if "=" in value and key in _KNOWN and key not in _FREE_TEXT:
                 # Two lines whose line break was damaged.
                 raise bad_header(path.name, f"the line {line.decode('latin-1')!r}")
             if key == "ElementDataFile":
