@@ -72,6 +72,7 @@ _KNOWN = {*_GEOMETRY, *_UNUSED, *_OTHERS}
 _SPATIAL = ("domain", "space", "time", "none", "???")
 
 _WORDS = re.compile(r"[A-Za-z0-9 .?_-]*")
+_BLANK_LINE = re.compile(rb"\n\r?\n")
 _VECTOR = re.compile(r"none|\(([^()]*)\)")
 
 
@@ -146,7 +147,9 @@ def _fields(path: Path) -> tuple[dict[str, str], dict[str, str], int]:
     name = path.name
     with path.open("rb") as file:
         head = file.read(LONGEST_HEADER)
-    magic, *lines = head.split(b"\n")
+    # Voxels are not split into lines.
+    blank = _BLANK_LINE.search(head)
+    magic, *lines = (head[: blank.end()] if blank else head).split(b"\n")
     if not re.fullmatch(rb"NRRD000[1-5]\r?", magic):
         raise InputError(
             f"{name} cannot be read as an image; expected NRRD0001 to NRRD0005 as its first line; "
