@@ -37,7 +37,7 @@ from napari_dino_uad.cli.terminal import (
     sentence,
     writable_folder,
 )
-from napari_dino_uad.core.errors import InputError
+from napari_dino_uad.core.errors import OF_ONE_SCAN, InputError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -55,10 +55,6 @@ if TYPE_CHECKING:
     from napari_dino_uad.core.scans.volume import Volume
 
 __all__ = ["register"]
-
-
-# What one scan may bring about says nothing of the others.
-_OF_ONE_SCAN = (InputError, OSError, RuntimeError, MemoryError)
 
 
 def register(app: typer.Typer) -> None:
@@ -158,7 +154,7 @@ def _unfinished(
             check_places(out, name)
             if overwrite or not is_finished(out, name, scan, request):
                 todo[name] = scan
-        except InputError as error:
+        except OF_ONE_SCAN as error:
             bad[scan] = sentence(error)
     return todo
 
@@ -185,7 +181,7 @@ def _detect_all(
             shown = _Overall(bars, number, len(todo), name)
             try:
                 anomaly, seconds = _detect_one(path, model, backbone, shown, cache, request.series)
-            except _OF_ONE_SCAN as error:
+            except OF_ONE_SCAN as error:
                 bad[path] = sentence(error)
                 continue
             # A full disk, on the other hand, would meet every case to come.
@@ -193,7 +189,7 @@ def _detect_all(
             with writing_results(out, anomaly, name) as finish:
                 try:
                     labels, findings = _find(anomaly, model, request)
-                except _OF_ONE_SCAN as error:
+                except OF_ONE_SCAN as error:
                     bad[path] = sentence(error)
                     continue
                 seconds["findings"] = time.perf_counter() - clock

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from napari_dino_uad.core.errors import InputError
+from napari_dino_uad.core.scans.files.image_format import is_folder, regular_file
 from napari_dino_uad.core.storage.atomic import blocked
 from napari_dino_uad.core.storage.records import are_as_recorded, read_object, read_sealed
 
@@ -58,7 +59,10 @@ class Request:
 
 def fingerprint(scan: Path) -> str:
     """Tell a scan from a changed one by the names, sizes and times of its files."""
-    files = [scan] if scan.is_file() else sorted(file for file in scan.iterdir() if file.is_file())
+    if is_folder(scan):
+        files = sorted(file for file in scan.iterdir() if file.is_file())
+    else:
+        files = [regular_file(scan)]
     digest = hashlib.sha256()
     for file in files:
         status = file.stat()

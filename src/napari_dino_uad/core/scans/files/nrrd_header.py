@@ -13,9 +13,8 @@ import numpy as np
 
 from napari_dino_uad.core.errors import InputError
 from napari_dino_uad.core.limits import LARGEST_EDGE, LONGEST_HEADER
-from napari_dino_uad.core.scans.files.stored_voxels import (
-    DICOM_TAGS,
-    StoredVoxels,
+from napari_dino_uad.core.scans.files.stored_voxels import DICOM_TAGS, StoredVoxels
+from napari_dino_uad.core.scans.files.text_header import (
     bad_header,
     file_pattern,
     files_beside,
@@ -78,6 +77,7 @@ _KNOWN = {*_GEOMETRY, *_UNUSED, *_OTHERS}
 _SPATIAL = ("domain", "space", "time", "none", "???")
 
 _WORDS = re.compile(r"[A-Za-z0-9 .?_-]*")
+_BLANK_LINE = re.compile(rb"\n\r?\n")
 _VECTOR = re.compile(r"none|\(([^()]*)\)")
 
 
@@ -152,7 +152,9 @@ def _fields(path: Path) -> tuple[dict[str, str], dict[str, str], int]:
     name = path.name
     with path.open("rb") as file:
         head = file.read(LONGEST_HEADER)
-    magic, *lines = head.split(b"\n")
+    # Voxels are not split into lines.
+    blank = _BLANK_LINE.search(head)
+    magic, *lines = (head[: blank.end()] if blank else head).split(b"\n")
     if not re.fullmatch(rb"NRRD000[1-5]\r?", magic):
         raise InputError(
             f"{name} cannot be read as an image; expected NRRD0001 to NRRD0005 as its first line; "

@@ -1,8 +1,9 @@
 """The voxels of MetaImage and NRRD files, decoded by a header that was checked before.
 
 Both formats have a text header in front of plain or compressed voxels, or in a file of its own.
-SimpleITK's decoders believe such a header in everything, so they never see the file: the voxels
-are decoded here, and SimpleITK gets a new header to take the geometry from.
+SimpleITK's decoders believe such a header in everything, so they never see it: SimpleITK gets a
+new header to take the geometry from. It decodes plain voxels, zlib and gzip by a new header too,
+because that is fastest, and their checksum is looked at; all else is decoded here.
 """
 
 from __future__ import annotations
@@ -11,12 +12,12 @@ import bz2
 import io
 import math
 import mmap
-import re
+import struct
 import tempfile
-from collections.abc import Mapping, Sequence
-from contextlib import closing
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,22 +26,34 @@ from numpy.typing import NDArray
 from napari_dino_uad.core.errors import InputError
 from napari_dino_uad.core.limits import check_grid, check_one_volume, check_reading
 from napari_dino_uad.core.scans.files.integrity import damaged, wrong_length
+from napari_dino_uad.core.scans.files.text_header import bad_header
 
 if TYPE_CHECKING:
     import SimpleITK as sitk
 
-__all__ = ["DICOM_TAGS", "StoredVoxels", "bad_header", "file_pattern", "files_beside", "numbers"]
+__all__ = ["DICOM_TAGS", "StoredVoxels"]
 
 #: Tags of DICOM that SimpleITK keeps in other formats, and the product uses: modality and window.
 DICOM_TAGS = ("0008|0060", "0028|1050", "0028|1051")
 
+# The data file, as the new header names it: real names may hold spaces and patterns.
+_LINK = "voxels"
+
 # Bytes of one number in a text body, with the space behind it.
 _TEXT_NUMBER = 64
 
-_PATTERN = re.compile(r"[^%]*%0?\d{0,2}d[^%]*")
-
-# Slices in files of their own; more than the edge of any scan in such files.
-_MOST_FILES = 100_000
+# Types by their names in the two formats, as the new header has them.
+_NAMES = {
+    ".mha": {
+        "i1": "MET_CHAR", "u1": "MET_UCHAR", "i2": "MET_SHORT", "u2": "MET_USHORT",
+        "i4": "MET_INT", "u4": "MET_UINT", "i8": "MET_LONG_LONG", "u8": "MET_ULONG_LONG",
+        "f4": "MET_FLOAT", "f8": "MET_DOUBLE",
+    },
+    ".nrrd": {
+        "i1": "int8", "u1": "uint8", "i2": "int16", "u2": "uint16", "i4": "int32",
+        "u4": "uint32", "i8": "int64", "u8": "uint64", "f4": "float", "f8": "double",
+    },
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -108,13 +121,57 @@ class StoredVoxels:
         InputError
             If they are damaged, or not as many as the header says.
         """
-        import SimpleITK as sitk
-
         check_one_volume(self.name, self.size)
         # The body, the image and a compressed file are held at once.
         check_reading(self.name, self.size, 2 * self.channels * self.dtype.itemsize)
-        geometry = self._geometry()
-        check_grid(self.name, geometry.GetSpacing()[:3], geometry.GetOrigin()[:3])
+        image = self._linked_image()
+        if image is None:
+            image = self._decoded_image()
+        for key in image.GetMetaDataKeys():
+            image.EraseMetaData(key)
+        for key, value in self.tags.items():
+            image.SetMetaData(key, value)
+        return image
+
+    def _linked_image(self) -> sitk.Image | None:
+        """Let SimpleITK decode what is stored simply; return None where that is not possible.
+
+        It says nothing of a damaged stream, so the checksum at its end is looked at. Where that
+        differs, the stream is decoded here, which shows why.
+        """
+        swapped = self.dtype.newbyteorder("=") != self.dtype
+        if (
+            len(self.files) > 1
+            or self.channel_axis is not None
+            or self.encoding not in ("raw", "zlib", "gzip")
+            or (self.encoding != "raw" and (swapped or self.skip_unpacked))
+        ):
+            return None
+        count = math.prod(self.sizes)
+        with self._body(self.files[0], count) as (whole, start):
+            lines = whole[:start].count(b"\n") if self.encoding == "gzip" else 0
+            length = len(whole) - start
+            end = whole[max(start, len(whole) - 8) :]
+        with self._new_header(self._linked_header(start, lines, length)) as reader:
+            try:
+                (Path(reader.GetFileName()).parent / _LINK).symlink_to(self.files[0].resolve())
+            except OSError:
+                # Windows may leave them to administrators.
+                return None
+            self._check_geometry(reader)
+            try:
+                image = reader.Execute()
+            except RuntimeError:
+                if self.encoding == "raw":
+                    raise
+                return None
+        return image if self.encoding == "raw" or _is_whole(image, self.encoding, end) else None
+
+    def _decoded_image(self) -> sitk.Image:
+        import SimpleITK as sitk
+
+        with self._new_header(self.header) as geometry:
+            self._check_geometry(geometry)
         share = math.prod(self.sizes) // len(self.files)
         parts = [self._values(file, share) for file in self.files]
         values = parts[0] if len(parts) == 1 else np.concatenate(parts)
@@ -124,33 +181,67 @@ class StoredVoxels:
             if self.channels == 1:
                 values = values[..., 0]
         image = sitk.GetImageFromArray(values, isVector=self.channels > 1)
-        if geometry.GetSize() != image.GetSize():
-            raise bad_header(self.name, f"the size {' x '.join(map(str, geometry.GetSize()))}")
         image.SetSpacing(geometry.GetSpacing())
         image.SetOrigin(geometry.GetOrigin())
         image.SetDirection(geometry.GetDirection())
-        for key, value in self.tags.items():
-            image.SetMetaData(key, value)
         return image
 
-    def _geometry(self) -> sitk.ImageFileReader:
-        """Let SimpleITK read the new header."""
+    def _check_geometry(self, reader: sitk.ImageFileReader) -> None:
+        reader.ReadImageInformation()
+        if reader.GetSize() != self.size:
+            raise bad_header(self.name, f"the size {' x '.join(map(str, reader.GetSize()))}")
+        check_grid(self.name, reader.GetSpacing()[:3], reader.GetOrigin()[:3])
+
+    @contextmanager
+    def _new_header(self, text: str) -> Iterator[sitk.ImageFileReader]:
+        """Write a new header into a folder of its own, for SimpleITK to read."""
         import SimpleITK as sitk
 
         reader = sitk.ImageFileReader()
         reader.SetImageIO("MetaImageIO" if self.suffix == ".mha" else "NrrdImageIO")
         with tempfile.TemporaryDirectory(prefix="napari-dino-uad-") as folder:
             file = Path(folder) / f"header{self.suffix}"
-            file.write_text(self.header, encoding="ascii")
+            file.write_text(text, encoding="ascii")
             reader.SetFileName(str(file))
-            reader.ReadImageInformation()
-        return reader
+            yield reader
 
-    def _values(self, file: Path, count: int) -> NDArray[Any]:
-        """Decode `count` values of one file."""
-        length = file.stat().st_size
-        if length == 0:
-            raise wrong_length(self.name, count * self.dtype.itemsize, 0)
+    def _linked_header(self, start: int, lines: int, length: int) -> str:
+        """Write a header for the voxels of one file, with the geometry of `header`.
+
+        They begin at byte `start`, behind so many lines, and have so many bytes.
+        """
+        kind = _NAMES[self.suffix][self.dtype.str[1:]]
+        big = self.dtype.str[0] == ">"
+        if self.suffix == ".mha":
+            packed = f"\nCompressedData = True\nCompressedDataSize = {length}"
+            changes = {
+                "BinaryDataByteOrderMSB = False": f"BinaryDataByteOrderMSB = {big}"
+                + packed * (self.encoding == "zlib"),
+                "ElementType = MET_UCHAR": f"ElementType = {kind}\nHeaderSize = {start}",
+                "ElementDataFile = LOCAL": f"ElementDataFile = {_LINK}",
+            }
+        else:
+            # Bytes are skipped behind the decoder, lines before it.
+            skip = f"line skip: {lines}" if self.encoding == "gzip" else f"byte skip: {start}"
+            changes = {
+                "type: uchar": f"type: {kind}\nendian: {'big' if big else 'little'}",
+                "encoding: raw": f"encoding: {self.encoding}\n{skip}\ndata file: {_LINK}",
+            }
+        text = self.header
+        for old, new in changes.items():
+            assert text.count(old) == 1
+            text = text.replace(old, new)
+        return text
+
+    @contextmanager
+    def _body(self, file: Path, count: int) -> Iterator[tuple[mmap.mmap, int]]:
+        """Open a file of `count` values, and find the byte at which they begin.
+
+        The length of plain voxels is checked, and that of compressed ones where it is given.
+        """
+        needed = count * self.dtype.itemsize
+        if file.stat().st_size == 0:
+            raise wrong_length(self.name, needed, 0)
         with (
             file.open("rb") as opened,
             closing(mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)) as whole,
@@ -160,13 +251,18 @@ class StoredVoxels:
                 start = whole.find(b"\n", start) + 1
                 if start == 0:
                     raise bad_header(self.name, f"{self.lines} lines to skip")
-            needed = count * self.dtype.itemsize
-            start = length - needed if self.offset < 0 else start + self.offset
-            if start < 0 or start > length:
-                raise wrong_length(self.name, needed, length)
+            start = len(whole) - needed if self.offset < 0 else start + self.offset
+            if not 0 <= start <= len(whole):
+                raise wrong_length(self.name, needed, len(whole))
+            expected = needed if self.encoding == "raw" else self.packed_bytes
+            if expected is not None and len(whole) - start != expected:
+                raise wrong_length(self.name, expected, len(whole) - start)
+            yield whole, start
+
+    def _values(self, file: Path, count: int) -> NDArray[Any]:
+        """Decode `count` values of one file."""
+        with self._body(file, count) as (whole, start):
             if self.encoding == "raw":
-                if length - start != needed:
-                    raise wrong_length(self.name, needed, length - start)
                 return np.fromfile(file, dtype=self.dtype, count=count, offset=start)
             body = memoryview(whole)[start:]
             try:
@@ -177,8 +273,6 @@ class StoredVoxels:
     def _decoded(self, body: memoryview, count: int) -> NDArray[Any]:
         if self.encoding == "text":
             return self._from_text(body, count)
-        if self.packed_bytes is not None and self.packed_bytes != len(body):
-            raise wrong_length(self.name, self.packed_bytes, len(body))
         needed = self.skip_unpacked + count * self.dtype.itemsize
         try:
             unpacked = unpack(body, self.encoding, needed + 1)
@@ -203,6 +297,17 @@ class StoredVoxels:
             return np.array([int(word) for word in words]).astype(self.dtype, casting="same_value")
         except (ValueError, OverflowError) as error:
             raise damaged(self.name) from error
+
+
+def _is_whole(image: sitk.Image, encoding: str, end: bytes) -> bool:
+    """Compare the checksum of an image's voxels with the one at the end of a stream."""
+    import SimpleITK as sitk
+    from isal import isal_zlib
+
+    values = sitk.GetArrayViewFromImage(image).reshape(-1).view(np.uint8)
+    if encoding == "zlib":
+        return end[-4:] == isal_zlib.adler32(values).to_bytes(4, "big")
+    return end == struct.pack("<2I", isal_zlib.crc32(values), values.size & 0xFFFFFFFF)
 
 
 def unpack(body: memoryview, encoding: str, most: int) -> bytes:
@@ -250,109 +355,3 @@ def unpack(body: memoryview, encoding: str, most: int) -> bytes:
             raise EOFError
         rest = one.unused_data
     return joined
-
-
-def bad_header(name: str, what: str) -> InputError:
-    """Return the error to raise for a header that cannot be right.
-
-    Parameters
-    ----------
-    name : str
-        Of the file.
-    what : str
-        What the header has.
-    """
-    return InputError(
-        f"{name} has {what[:80]} in its header, which is damaged or not supported; export the scan "
-        "again, as NIfTI if it can be."
-    )
-
-
-def numbers(name: str, key: str, text: str, count: int, kind: type = float) -> list[Any]:
-    """Read `count` finite numbers of a header.
-
-    Raises
-    ------
-    InputError
-        If they are not that.
-    """
-    words = text.split()
-    try:
-        # Python would read digits of other alphabets, and 1_000.
-        if "_" in text or not text.isascii():
-            raise ValueError
-        values = [kind(word) for word in words]
-    except ValueError:
-        raise bad_header(name, f"{key!r}: {text!r}") from None
-    if len(values) != count or not all(math.isfinite(value) for value in values):
-        raise bad_header(name, f"{key!r}: {text!r} instead of {count} numbers")
-    return values
-
-
-def file_pattern(name: str, pattern: str, first: int, last: int, step: int) -> list[str]:
-    """List the names of numbered data files.
-
-    Parameters
-    ----------
-    name : str
-        Of the header's file.
-    pattern : str
-        With one number in the way of C, such as ``slice%03d.raw``.
-    first, last, step : int
-        The numbers.
-
-    Raises
-    ------
-    InputError
-        If the pattern is another, or stands for no or too many files.
-    """
-    if not _PATTERN.fullmatch(pattern):
-        raise bad_header(name, f"the data file pattern {pattern!r}")
-    if step == 0 or first < 0 or last < 0 or not 1 <= (last - first) // step + 1 <= _MOST_FILES:
-        raise bad_header(name, f"data files {first} to {last} in steps of {step}")
-    return [pattern % number for number in range(first, last + (1 if step > 0 else -1), step)]
-
-
-def files_beside(header: Path, names: Sequence[str]) -> tuple[Path, ...]:
-    """Find the data files of a header.
-
-    Parameters
-    ----------
-    header : Path
-        The header's file.
-    names : sequence of str
-        As the header gives them, relative to its folder.
-
-    Raises
-    ------
-    InputError
-        If one lies elsewhere, is missing, or is no regular file.
-    """
-    out = []
-    for name in names:
-        posix, windows = PurePosixPath(name), PureWindowsPath(name)
-        if (
-            not name
-            or "\0" in name
-            or posix.is_absolute()
-            or windows.drive
-            or windows.root
-            or ".." in (*posix.parts, *windows.parts)
-        ):
-            raise InputError(
-                f"{header.name} has its voxels in {name[:80]!r}, but a file in the header's own "
-                "folder is expected; put the two together and correct the header."
-            )
-        file = header.parent / name
-        try:
-            regular = file.is_file()
-        except OSError:
-            # Such as a name that is too long.
-            regular = False
-        if not regular:
-            raise InputError(
-                f"{header.name} cannot be read as an image: it is expected with its data file "
-                f"beside it, but {name[:80]!r} is missing or no regular file; copy both."
-            )
-        out.append(file)
-    return tuple(out)
