@@ -164,6 +164,15 @@ def test_a_file_that_is_cut_off_is_downloaded_again(hub, tmp_path):
     assert path.read_bytes() == hub.file.read_bytes()
 
 
+def test_a_file_whose_header_is_damaged_is_downloaded_again(hub, tmp_path):
+    # The library opens it, but no such numbers are ever weights.
+    header = b'{"a":{"dtype":"F8_E4M3","shape":[4],"data_offsets":[0,4]}}'
+    path = tmp_path / "dinov3-vits16.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
+    assert drain(download_weights(SPEC, tmp_path)) == path
+    assert path.read_bytes() == hub.file.read_bytes()
+
+
 def test_what_is_in_the_cache_is_copied(hub, tmp_path):
     drain(fetch_weights(SPEC))
     hub.error = OSError("no network")

@@ -194,6 +194,9 @@ def _native(header: Header, indices: Sequence[int]) -> Iterator[NDArray[Any]]:
         # An odd number of bytes is padded to an even one.
         if length not in (expected, expected + expected % 2):
             raise _damaged(header)
+        if os.fstat(file.fileno()).st_size != start + length:
+            # More elements, which are rare here, or a file that was cut or grew.
+            check_dicom(Path(header.file), Path(header.file).name)
         for index in indices:
             first, last = index * size * bits, (index + 1) * size * bits
             file.seek(start + first // 8)
@@ -284,6 +287,6 @@ def _colours(header: Header, indices: Sequence[int]) -> list[NDArray[Any]]:
 
 def _damaged(header: Header) -> InputError:
     return InputError(
-        f"{Path(header.file).name} cannot be read as an image; expected whole DICOM pixels, got "
-        "truncated, damaged or unknown ones; export it again, uncompressed."
+        f"{Path(header.file).name} is truncated or damaged, or its pixels are of an unknown kind; "
+        "export it again, uncompressed."
     )
