@@ -7,10 +7,7 @@ its checksum held and its header and tensors are those of a model, before anythi
 from __future__ import annotations
 
 import dataclasses
-import errno
 import json
-import os
-import re
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +26,7 @@ from napari_dino_uad.core.normative.base import tensors_under
 from napari_dino_uad.core.normative.methods import METHODS
 from napari_dino_uad.core.storage.atomic import staged, writing
 from napari_dino_uad.core.storage.strict_json import parse_json
-from napari_dino_uad.core.storage.tensor_file import read_tensors
+from napari_dino_uad.core.storage.tensor_file import read_tensors, write_tensors
 
 __all__ = ["FORMAT_VERSION", "load_model", "save_model"]
 
@@ -99,26 +96,7 @@ def save_model(model: FittedModel, path: Path | str) -> None:
             "with other settings or scans."
         ) from error
     with writing(path), staged(path.parent) as partial:
-        _save_tensors(partial / path.name, tensors, {_HEADER: json.dumps(header)})
-
-
-def _save_tensors(path: Path, tensors: dict[str, Any], metadata: dict[str, str]) -> None:
-    """Write a file of tensors.
-
-    Raises
-    ------
-    OSError
-        If the disk is full or broken. The library raises an error of its own for this.
-    """
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
-
-    try:
-        save_file(tensors, path, metadata=metadata)
-    except SafetensorError as error:
-        found = re.search(r"os error (\d+)", str(error))
-        number = int(found[1]) if found else errno.EIO
-        raise OSError(number, os.strerror(number)) from error
+        write_tensors(partial / path.name, tensors, {_HEADER: json.dumps(header)})
 
 
 def load_model(path: Path | str) -> FittedModel:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -21,6 +20,7 @@ from napari_dino_uad.core.normative.config import read_config
 from napari_dino_uad.core.normative.methods import METHODS
 from napari_dino_uad.core.slices.preprocessing import Preprocessing
 from napari_dino_uad.core.storage.schema import Strict, explain, whole
+from napari_dino_uad.core.storage.tensor_file import checksum
 from napari_dino_uad.core.storage.tensor_schema import TensorSpec, check_tensors, scoped, unit_rows
 
 if TYPE_CHECKING:
@@ -166,20 +166,3 @@ def check_model(header: ModelHeader, tensors: Mapping[str, torch.Tensor]) -> Non
     for name in type(header.pixels).model_fields:
         specs |= scoped(f"{name}.", Calibration.described(getattr(header.pixels, name)))
     check_tensors(specs, tensors)
-
-
-def checksum(header: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> str:
-    """Return the checksum of a header, but for its own checksum, and of tensors.
-
-    It is SHA-256 over the header's values, however the JSON is laid out, and the names, dtypes,
-    shapes and bytes of the tensors.
-    """
-    import torch
-
-    said = {name: value for name, value in header.items() if name != "checksum"}
-    digest = hashlib.sha256(json.dumps(said, sort_keys=True).encode())
-    for name in sorted(tensors):
-        tensor = tensors[name].detach().cpu().contiguous()
-        digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
-    return f"sha256:{digest.hexdigest()}"

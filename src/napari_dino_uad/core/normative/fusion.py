@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from napari_dino_uad.core.calibration import Calibration
 from napari_dino_uad.core.errors import InputError
 from napari_dino_uad.core.normative.base import NormativeModel, tensors_under
+from napari_dino_uad.core.normative.resumable import Resumable
 from napari_dino_uad.core.progress import Progress
 from napari_dino_uad.core.storage.tensor_schema import TensorSpec, scoped
 
@@ -101,7 +102,7 @@ class FusionFitted:
             raise InputError("The healthy patches of every member number 1 or more.")
 
 
-class Fusion(NormativeModel):
+class Fusion(Resumable, NormativeModel):
     """Several models fitted on the same healthy embeddings.
 
     Parameters
@@ -125,7 +126,10 @@ class Fusion(NormativeModel):
         self.calibrations_: dict[str, Calibration] = {}
 
     def fit(self, train: FeatureSet, valid: FeatureSet) -> Iterator[Progress]:
-        """Fit every member and learn what its scores are on healthy tissue.
+        """Fit every member and measure its scores on healthy tissue.
+
+        A stopped fit resumes after the last finished epoch of its members when `fit` is called
+        again with the same slices.
 
         Parameters
         ----------
@@ -144,8 +148,7 @@ class Fusion(NormativeModel):
         }
         self.calibrations_ = {}
         for name, member in self.members_.items():
-            for progress in member.fit(train, valid):
-                yield dataclasses.replace(progress, step=f"{name}: {progress.step}")
+            yield from self._fit_member(name, member, train, valid)
             healthy: dict[int, list[NDArray[np.float32]]] = {}
             done = 0
             for features, mask, scan in valid.transformed():
@@ -157,6 +160,23 @@ class Fusion(NormativeModel):
             self.calibrations_[name] = Calibration.from_scans(
                 [np.concatenate(parts) for parts in healthy.values()]
             )
+        self._state = None
+
+    def _fit_member(
+        self, name: str, member: NormativeModel, train: FeatureSet, valid: FeatureSet
+    ) -> Iterator[Progress]:
+        """Fit one member; remember its training, even when it is finished, for a stopped fit."""
+        states = 0
+        if isinstance(member, Resumable):
+            stopped = tensors_under(f"{name}.", self._state or {})
+            if stopped:
+                member.resume_from(stopped)
+        for progress in member.fit(train, valid):
+            if isinstance(member, Resumable) and member.states_kept > states:
+                states = member.states_kept
+                own = {f"{name}.{key}": one for key, one in member.training_state().items()}
+                self._remember({**(self._state or {}), **own})
+            yield dataclasses.replace(progress, step=f"{name}: {progress.step}")
 
     @property
     def patchwise(self) -> bool:

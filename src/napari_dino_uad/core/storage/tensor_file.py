@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import hashlib
+import json
 import math
+import os
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +17,7 @@ from napari_dino_uad.core.storage.strict_json import parse_json
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["read_tensors"]
+__all__ = ["checksum", "read_tensors", "write_tensors"]
 
 # Bytes of a header: that of the largest backbone has less than 100,000.
 _LARGEST_HEADER = 4_000_000
@@ -102,3 +108,48 @@ def _span(name: str, described: Any) -> tuple[int, int, str]:
     if len(offsets) != 2 or offsets[1] - offsets[0] != _BYTES[dtype] * math.prod(shape):
         raise ValueError(f"its tensor {short!r} does not have the bytes that its shape needs")
     return offsets[0], offsets[1], name
+
+
+def write_tensors(path: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> None:
+    """Write a safetensors file.
+
+    Parameters
+    ----------
+    path : Path
+        A file in a temporary folder of `staged`.
+    tensors : dict of torch.Tensor
+        By name; contiguous, and none shares memory with another.
+    metadata : dict of str
+        Text by name.
+
+    Raises
+    ------
+    OSError
+        If the disk is full or broken. The library raises an error of its own for this.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    try:
+        save_file(tensors, path, metadata=metadata)
+    except SafetensorError as error:
+        found = re.search(r"os error (\d+)", str(error))
+        number = int(found[1]) if found else errno.EIO
+        raise OSError(number, os.strerror(number)) from error
+
+
+def checksum(header: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> str:
+    """Return the checksum of tensors and of a header without its own checksum.
+
+    It is SHA-256 over the header's values, however the JSON is laid out, and the names, dtypes,
+    shapes and bytes of the tensors.
+    """
+    import torch
+
+    rest = {name: value for name, value in header.items() if name != "checksum"}
+    digest = hashlib.sha256(json.dumps(rest, sort_keys=True).encode())
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return f"sha256:{digest.hexdigest()}"
