@@ -30,10 +30,98 @@ from napari_dino_uad.core.maps.score_map import MapSettings
 from napari_dino_uad.core.normative.methods import METHODS
 
 if TYPE_CHECKING:
+    from collections.abc import Generator
+
     from napari_dino_uad.core.backbones.backbone import Backbone
+    from napari_dino_uad.core.model import FittedModel
+    from napari_dino_uad.core.progress import Progress
     from napari_dino_uad.core.scans.cohort import Case
 
 __all__ = ["load_on", "register"]
+
+Out = Annotated[
+    Path, typer.Option("--out", "-o", metavar="MODEL", help="The .safetensors file to write.")
+]
+MethodKey = Annotated[str, typer.Option(metavar="|".join(METHODS), help="Kind of model.")]
+BackboneKey = Annotated[
+    str, typer.Option(metavar="KEY", help="A key that the command backbones lists.")
+]
+Layers = Annotated[
+    str | None,
+    typer.Option(
+        metavar="N,N,...",
+        help="Layers of the backbone to read and join, counted from 1: a transformer's "
+        "blocks or a convolutional network's stages. Short for KEY@N,N,...",
+    ),
+]
+PlaneOption = Annotated[
+    str,
+    typer.Option(
+        metavar="axial|coronal|sagittal|all",
+        help="Plane to cut slices in. all fits a model for each and averages their maps, for "
+        "scans whose voxels are nearly cubes.",
+    ),
+]
+Valid = Annotated[
+    list[Path] | None,
+    typer.Option(
+        metavar="SCANS...",
+        help="Other healthy scans, to choose the epoch and calibrate thresholds with; all "
+        "paths up to the next option. Without it a fifth of SCANS is held out.",
+    ),
+]
+InputSize = Annotated[
+    int | None,
+    typer.Option(metavar="PIXELS", help="Shorter edge of the backbone's input."),
+]
+Window = Annotated[
+    str | None,
+    typer.Option(
+        metavar="CENTRE,WIDTH",
+        help="Fixed intensity window, or brain, stroke, lung, abdomen or bone for CT. "
+        "Without it every scan is scaled to its own brightest tissue.",
+    ),
+]
+SingleSlice = Annotated[
+    bool,
+    typer.Option(
+        "--single-slice",
+        help="Show the backbone each slice alone, not with its two neighbours as colours.",
+    ),
+]
+Neighbourhood = Annotated[
+    int,
+    typer.Option(
+        metavar="PATCHES", help="Edge of the square of patches that is averaged; 1 for none."
+    ),
+]
+SmoothingMm = Annotated[
+    float, typer.Option(metavar="MM", help="Width of the Gaussian that smooths the map.")
+]
+DetailMm = Annotated[
+    float,
+    typer.Option(
+        metavar="MM",
+        help="Radius of the windows in which the map's edges follow the anatomy's; 0 for none.",
+    ),
+]
+Symmetry = Annotated[
+    str,
+    typer.Option(
+        metavar="auto|WEIGHT",
+        help="Weight of the comparison of left and right beside the model's score; auto "
+        "compares where healthy slices are symmetric, 0 never.",
+    ),
+]
+NoCentring = Annotated[
+    bool,
+    typer.Option("--no-centring", help="Do not take each scan's own median score from its scores."),
+]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="A setting of the method, as components=250."),
+]
+Seed = Annotated[int, typer.Option(min=0, help="The same seed gives the same model.")]
 
 
 class _ManyValidScans(TyperCommand):
@@ -105,115 +193,43 @@ def load_on(
 
 def _fit(
     scans: Scans,
-    out: Annotated[
-        Path, typer.Option("--out", "-o", metavar="MODEL", help="The .safetensors file to write.")
-    ],
-    method: Annotated[str, typer.Option(metavar="|".join(METHODS), help="Kind of model.")] = "dpmm",
-    backbone: Annotated[
-        str, typer.Option(metavar="KEY", help="A key that the command backbones lists.")
-    ] = "efficientnet-lite0",
-    layers: Annotated[
-        str | None,
-        typer.Option(
-            metavar="N,N,...",
-            help="Layers of the backbone to read and join, counted from 1: a transformer's "
-            "blocks or a convolutional network's stages. Short for KEY@N,N,...",
-        ),
-    ] = None,
+    out: Out,
+    method: MethodKey = "dpmm",
+    backbone: BackboneKey = "efficientnet-lite0",
+    layers: Layers = None,
     weights: Weights = None,
-    plane: Annotated[
-        str,
-        typer.Option(
-            metavar="axial|coronal|sagittal|all",
-            help="Plane to cut slices in. all fits a model for each and averages their maps, for "
-            "scans whose voxels are nearly cubes.",
-        ),
-    ] = "axial",
-    valid: Annotated[
-        list[Path] | None,
-        typer.Option(
-            metavar="SCANS...",
-            help="Other healthy scans, to choose the epoch and calibrate thresholds with; all "
-            "paths up to the next option. Without it a fifth of SCANS is held out.",
-        ),
-    ] = None,
+    plane: PlaneOption = "axial",
+    valid: Valid = None,
     pattern: Pattern = None,
     mask_pattern: MaskPattern = None,
     mask_geometry: MaskGeometryOption = "check",
-    input_size: Annotated[
-        int | None,
-        typer.Option(metavar="PIXELS", help="Shorter edge of the backbone's input."),
-    ] = None,
-    window: Annotated[
-        str | None,
-        typer.Option(
-            metavar="CENTRE,WIDTH",
-            help="Fixed intensity window, or brain, stroke, lung, abdomen or bone for CT. "
-            "Without it every scan is scaled to its own brightest tissue.",
-        ),
-    ] = None,
-    single_slice: Annotated[
-        bool,
-        typer.Option(
-            "--single-slice",
-            help="Show the backbone each slice alone, not with its two neighbours as colours.",
-        ),
-    ] = False,
-    neighbourhood: Annotated[
-        int,
-        typer.Option(
-            metavar="PATCHES", help="Edge of the square of patches that is averaged; 1 for none."
-        ),
-    ] = Context.neighbourhood,
-    smoothing_mm: Annotated[
-        float, typer.Option(metavar="MM", help="Width of the Gaussian that smooths the map.")
-    ] = MapSettings.smoothing_mm,
-    detail_mm: Annotated[
-        float,
-        typer.Option(
-            metavar="MM",
-            help="Radius of the windows in which the map's edges follow the anatomy's; 0 for none.",
-        ),
-    ] = MapSettings.detail_mm,
-    symmetry: Annotated[
-        str,
-        typer.Option(
-            metavar="auto|WEIGHT",
-            help="Weight of the comparison of left and right beside the model's score; auto "
-            "compares where healthy slices are symmetric, 0 never.",
-        ),
-    ] = "auto",
-    no_centring: Annotated[
-        bool,
-        typer.Option(
-            "--no-centring", help="Do not take each scan's own median score from its scores."
-        ),
-    ] = False,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", metavar="KEY=VALUE", help="A setting of the method, as components=250."
-        ),
-    ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same model.")] = 0,
+    input_size: InputSize = None,
+    window: Window = None,
+    single_slice: SingleSlice = False,
+    neighbourhood: Neighbourhood = Context.neighbourhood,
+    smoothing_mm: SmoothingMm = MapSettings.smoothing_mm,
+    detail_mm: DetailMm = MapSettings.detail_mm,
+    symmetry: Symmetry = "auto",
+    no_centring: NoCentring = False,
+    settings: Settings = None,
+    seed: Seed = 0,
     device: Device = "auto",
     engine: Engine = "auto",
     no_cache: NoCache = False,
 ) -> None:
     """Fit a model of what is normal on healthy scans.
 
-    With --mask-pattern the slices with lesions, and those within 2 of them, are left out.
+    With --mask-pattern the slices with lesions, and those within 2 of them, are left out. A fit
+    that was stopped resumes after its last finished epoch when it is called again.
     """
     from napari_dino_uad.core.backbones.backbone import backbone_spec
-    from napari_dino_uad.core.scans.cohort import find_cases
-    from napari_dino_uad.core.scans.grids import check_mask_geometry
     from napari_dino_uad.core.slices.planes import PLANES
     from napari_dino_uad.core.slices.preprocessing import Preprocessing
 
     started = time.perf_counter()
     spec = backbone_spec(backbone, layers)
     preprocessing = Preprocessing(
-        plane="axial" if plane == "all" else plane,  # type: ignore[arg-type]  # it refuses others
+        plane="axial" if plane == "all" else plane,  # type: ignore[arg-type]  # it checks the name
         input_size=spec.input_size if input_size is None else input_size,
         window=parse_window(window),
         neighbours=not single_slice,
@@ -221,36 +237,57 @@ def _fit(
     context = Context(neighbourhood=neighbourhood)
     maps = MapSettings(smoothing_mm, detail_mm, parse_symmetry(symmetry), not no_centring)
     writable_file(out, ".safetensors")
+    cases, held_out = _find_cohort(scans, valid, pattern, mask_pattern, mask_geometry)
+    options = parse_settings(method, settings or [])
+    loaded = load_on(device, engine, spec.key, weights, preprocessing.input_size)
+
+    from napari_dino_uad.core.fit import fit
+
+    fitting = fit(
+        cases,
+        valid=held_out,
+        method=method,
+        settings=options,
+        backbone=loaded,
+        preprocessing=preprocessing,
+        planes=PLANES if plane == "all" else None,
+        context=context,
+        maps=maps,
+        seed=seed,
+        cache=not no_cache,
+    )
+    _fit_and_save(fitting, out, started)
+
+
+def _find_cohort(
+    scans: list[Path],
+    valid: list[Path] | None,
+    pattern: str | None,
+    mask_pattern: str | None,
+    mask_geometry: str,
+) -> tuple[list[Case], list[Case] | None]:
+    """Find the scans to fit on, and those to validate on if they are given."""
+    from napari_dino_uad.core.scans.cohort import find_cases
+    from napari_dino_uad.core.scans.grids import check_mask_geometry
+
     matching = check_mask_geometry(mask_geometry)
     cases = find_cases(scans, pattern, mask_pattern, mask_geometry=matching)
     held_out = find_cases(valid, pattern, mask_pattern, mask_geometry=matching) if valid else None
     _refuse_shared(cases, held_out or [])
     if mask_pattern is not None:
-        _tell_without_mask([*cases, *(held_out or [])])
-    options = parse_settings(method, settings or [])
-    loaded = load_on(device, engine, spec.key, weights, preprocessing.input_size)
+        _note_without_mask([*cases, *(held_out or [])])
+    return cases, held_out
 
-    from napari_dino_uad.core.fit import fit
+
+def _fit_and_save(
+    fitting: Generator[Progress, None, FittedModel], out: Path, started: float
+) -> None:
+    """Run the fit with progress bars, save the model and print its summary."""
     from napari_dino_uad.core.model_file import save_model
     from napari_dino_uad.core.progress import drain
 
     with progress_bars() as bars:
-        model = drain(
-            fit(
-                cases,
-                valid=held_out,
-                method=method,
-                settings=options,
-                backbone=loaded,
-                preprocessing=preprocessing,
-                planes=PLANES if plane == "all" else None,
-                context=context,
-                maps=maps,
-                seed=seed,
-                cache=not no_cache,
-            ),
-            bars,
-        )
+        model = drain(fitting, bars)
     save_model(model, out)
     console = output()
     console.print(model.summary(), soft_wrap=True)
@@ -260,7 +297,7 @@ def _fit(
     )
 
 
-def _tell_without_mask(cases: list[Case]) -> None:
+def _note_without_mask(cases: list[Case]) -> None:
     """Say which scans are taken as healthy for want of a mask."""
     without = [case.name for case in cases if case.mask is None]
     if without:

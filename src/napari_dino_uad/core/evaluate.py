@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from napari_dino_uad.core.backbones.engines.choice import choose_engine
 from napari_dino_uad.core.detect import detect
@@ -23,7 +24,9 @@ from napari_dino_uad.core.storage.atomic import csv_text, json_text, write_texts
 
 if TYPE_CHECKING:
     from napari_dino_uad.core.backbones.backbone import Backbone
+    from napari_dino_uad.core.detect import AnomalyMap
     from napari_dino_uad.core.model import FittedModel
+    from napari_dino_uad.core.slices.planes import Plane
 
 __all__ = ["FALSE_POSITIVE_RATES", "Evaluation", "evaluate", "write_evaluation"]
 
@@ -38,9 +41,9 @@ class Evaluation:
     Attributes
     ----------
     metrics : dict
-        Pooled metrics, counts and seconds; what `metrics.json` holds.
+        Pooled metrics, counts and seconds; the content of `metrics.json`.
     cases : list of dict
-        One row for each case; what `cases.csv` holds.
+        One row for each case; the content of `cases.csv`.
     """
 
     metrics: dict[str, Any]
@@ -55,10 +58,10 @@ def evaluate(
     batch: int | None = None,
     cache: FeatureCache | bool = True,
 ) -> Generator[Progress, None, Evaluation]:
-    """Score scans with lesion masks and compare, over foreground pixels.
+    """Score scans and compare the scores with lesion masks, over foreground pixels.
 
     Slices with hardly any tissue are left out. Lesion pixels outside the foreground get the
-    lowest score, and so count as missed at every threshold.
+    lowest score, so they count as missed at every threshold.
 
     Parameters
     ----------
@@ -88,90 +91,126 @@ def evaluate(
         If a case has no mask, a mask lies elsewhere, or no slice holds tissue.
     """
     if not cases:
-        raise InputError("At least one scan with a mask is needed to evaluate, but none came.")
+        raise InputError("Expected at least one scan with a mask, got none; add some.")
     started = time.perf_counter()
     if backbone is None:
         size = model.preprocessing.input_size
         backbone = yield from choose_engine(model.load_backbone(), input_size=size)
-    thresholds = {rate: model.calibration.threshold(rate) for rate in FALSE_POSITIVE_RATES}
-    rows: list[dict[str, Any]] = []
-    truths, scores = [], []
-    seconds = {"reading": 0.0, "backbone": 0.0, "model": 0.0}
-    slices = scored = 0
+    pool = _Pool({rate: model.calibration.threshold(rate) for rate in FALSE_POSITIVE_RATES})
     reading = read_cases(cases)
     for case in cases:
         clock = time.perf_counter()
         number, volume, mask, note = next(reading)
         if mask is None:
             raise InputError(f"{case.name} has no mask; evaluation needs one for every scan.")
-        seconds["reading"] += time.perf_counter() - clock
+        pool.seconds["reading"] += time.perf_counter() - clock
         yield Progress("Evaluating", number, len(cases), case.name, note=note)
         detecting = Inner(detect(volume, model, backbone=backbone, batch=batch, cache=cache))
         for inner in detecting:
             yield Progress("Evaluating", number, len(cases), case.name, note=inner.note)
-        anomaly = detecting.value
-        seconds["backbone"] += anomaly.seconds["backbone"]
-        seconds["model"] += anomaly.seconds["model"]
-        scored += len(anomaly.scan)
+        pool.add(case.name, detecting.value, mask, model.preprocessing.plane)
+    yield Progress("Computing metrics", 0, 1)
+    metrics = pool.metrics(started)
+    metrics["model"] = {
+        "method": model.normative.method,
+        "backbone": model.backbone_key,
+        "engine": backbone.engine.spec.description,
+        "cohort": model.cohort,
+    }
+    return Evaluation(metrics, pool.rows)
+
+
+class _Pool:
+    """Scored pixels of all cases.
+
+    Attributes
+    ----------
+    rows : list of dict
+        As in `Evaluation.cases`.
+    seconds : dict of float
+        Time spent in each step.
+    """
+
+    def __init__(self, thresholds: dict[float, float]) -> None:
+        self._thresholds = thresholds
+        self._truths: list[NDArray[np.bool_]] = []
+        self._scores: list[NDArray[np.float32]] = []
+        self._slices_scored = 0
+        self.rows: list[dict[str, Any]] = []
+        self.seconds = {"reading": 0.0, "backbone": 0.0, "model": 0.0}
+
+    def add(self, name: str, anomaly: AnomalyMap, mask: NDArray[np.bool_], plane: Plane) -> None:
+        """Add the pixels of a case, in the slices that have enough tissue."""
+        for step in ("backbone", "model"):
+            self.seconds[step] += anomaly.seconds[step]
+        self._slices_scored += len(anomaly.scan)
         kept = tissue_slices(anomaly.scan)
         if not kept.any():
-            continue
-        plane = model.preprocessing.plane
+            return
         lesion = to_plane(mask, plane)[kept]
         inside = anomaly.scan.foreground[kept]
         score = np.where(inside, to_plane(anomaly.scores, plane)[kept], np.float32(-np.inf))
         counted = inside | lesion
-        # Metrics do not take minus infinity; below every score does the same.
+        # The metrics refuse minus infinity; a value below every score has the same effect.
         score[~inside] = anomaly.scores.min() - 1
         truth, value = lesion[counted], score[counted]
-        rows.append(
+        self.rows.append(
             {
-                "case": case.name,
+                "case": name,
                 "slices": int(kept.sum()),
                 "pixels": int(counted.sum()),
                 "lesion_pixels": int(truth.sum()),
-                **_flat(pixel_metrics(truth, value, thresholds)),
+                **_flat(pixel_metrics(truth, value, self._thresholds)),
             }
         )
-        slices += int(kept.sum())
-        truths.append(truth)
-        scores.append(value)
-    if not truths:
-        raise InputError("No scan has a slice with enough tissue; check the window and plane.")
-    truth, value = np.concatenate(truths), np.concatenate(scores)
-    yield Progress("Computing metrics", 0, 1)
-    pooled = pixel_metrics(truth, value, thresholds)
-    total = time.perf_counter() - started
-    metrics = {
-        "pixel": pooled,
-        "cases": len(rows),
-        "slices": slices,
-        "slices_scored": scored,
-        "pixels": int(truth.size),
-        "lesion_pixels": int(truth.sum()),
-        "median_realised_fpr": {
-            f"{rate:g}": _median([row[f"realised_fpr_{rate:g}"] for row in rows])
-            for rate in FALSE_POSITIVE_RATES
-        },
-        "seconds": {**seconds, "rest": total - sum(seconds.values()), "total": total},
-        "model": {
-            "method": model.normative.method,
-            "backbone": model.backbone_key,
-            "engine": backbone.engine.spec.description,
-            "cohort": model.cohort,
-        },
-    }
-    return Evaluation(metrics, rows)
+        self._truths.append(truth)
+        self._scores.append(value)
+
+    def metrics(self, started: float) -> dict[str, Any]:
+        """Compute the metrics over all pixels.
+
+        Parameters
+        ----------
+        started : float
+            `time.perf_counter` at the start of the evaluation.
+
+        Raises
+        ------
+        InputError
+            If there are no pixels.
+        """
+        if not self._truths:
+            raise InputError("No scan has a slice with enough tissue; check the window and plane.")
+        truth, value = np.concatenate(self._truths), np.concatenate(self._scores)
+        pooled = pixel_metrics(truth, value, self._thresholds)
+        total = time.perf_counter() - started
+        return {
+            "pixel": pooled,
+            "cases": len(self.rows),
+            "slices": sum(row["slices"] for row in self.rows),
+            "slices_scored": self._slices_scored,
+            "pixels": int(truth.size),
+            "lesion_pixels": int(truth.sum()),
+            "median_realised_fpr": {
+                f"{rate:g}": _median([row[f"realised_fpr_{rate:g}"] for row in self.rows])
+                for rate in self._thresholds
+            },
+            "seconds": {
+                **self.seconds,
+                "rest": total - sum(self.seconds.values()),
+                "total": total,
+            },
+        }
 
 
 def _median(values: list[float | None]) -> float | None:
-    """Return the median of those that are known: a case of lesion alone has no false positives."""
+    """Return the median without None: a case that is all lesion has no false-positive rate."""
     known = [value for value in values if value is not None]
     return float(np.median(known)) if known else None
 
 
 def _flat(metrics: dict[str, Any]) -> dict[str, Any]:
-    """Put nested values beside the others, as columns of a table."""
+    """Return metrics without nesting, one for each column of a table."""
     out: dict[str, Any] = {}
     for name, value in metrics.items():
         if isinstance(value, dict):

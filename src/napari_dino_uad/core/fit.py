@@ -60,6 +60,7 @@ def fit(
     seed: int = 0,
     batch: int | None = None,
     cache: FeatureCache | bool = True,
+    resume: bool = True,
 ) -> Generator[Progress, None, FittedModel]:
     """Fit a model on healthy scans.
 
@@ -96,6 +97,8 @@ def fit(
     cache : FeatureCache or bool
         Where to look for embeddings and keep them. True is the user's own cache; False keeps
         nothing on disk, neither embeddings nor the training of a stopped fit.
+    resume : bool
+        Whether to resume a stopped fit, and to keep this one on disk while it is trained.
 
     Yields
     ------
@@ -115,7 +118,7 @@ def fit(
     new_config(method, seed, settings or {})
     maps = maps or MapSettings()
     store = open_cache(cache)
-    home = None if store is None else cache_home()
+    home = cache_home() if resume and store is not None else None
     train, held_out = _split(list(cases), valid, seed)
     if backbone is None:
         size = None if preprocessing is None else preprocessing.input_size

@@ -185,11 +185,12 @@ def _plain(values: dict[str, Any]) -> dict[str, Any]:
 
 def _source_digest() -> str:
     """Return a digest of the core's code, without the benchmarks, because results depend on it."""
-    core = Path(__file__).parent
+    core = Path(__file__).parents[1]
     digest = hashlib.sha256()
     for path in sorted(core.rglob("*.py")):
-        if not path.name.startswith("bench"):
-            digest.update(path.relative_to(core).as_posix().encode())
+        inside = path.relative_to(core)
+        if inside.parts[0] != "bench":
+            digest.update(inside.as_posix().encode())
             digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
 
@@ -255,6 +256,8 @@ def _run(
                 seed=request["seed"],
                 batch=setting.batch,
                 cache=setting.cache,
+                # The seconds are those of a whole fit.
+                resume=False,
             )
         )
         yield from fitting

@@ -173,47 +173,17 @@ def volume_from_image(
     import SimpleITK as sitk
 
     dimension = image.GetDimension()
-    check_one_volume(name, image.GetSize())
-    check_grid(name, image.GetSpacing()[:3], image.GetOrigin()[:3], known=spacing_known)
-    if dimension == 4:
-        image = image[:, :, :, 0]
-    elif dimension == 2:
-        image = sitk.JoinSeries(image)
-    elif dimension != 3:
-        raise InputError(
-            f"{name} has {dimension} dimensions, but 2 or 3 are expected; save one volume of it "
-            "to its own file."
-        )
-    # Rows and columns of the matrix run x, y, z; turned round in both they run S, P, L.
-    directions = np.reshape(image.GetDirection(), (3, 3))[::-1, ::-1]
-    if abs(np.linalg.det(directions)) < 1e-6:
-        raise InputError(
-            f"{name} has axes that do not span space, so its header is damaged; export it again."
-        )
-    if np.abs(directions.T @ directions - np.eye(3)).max() > _LEAST_RIGHT:
-        raise InputError(
-            f"{name} has axes that are not at right angles, as its header says; resample it to a "
-            "regular grid first."
-        )
+    image = _in_three_dimensions(image, name, spacing_known)
+    directions = _checked_directions(image, name)
     stored = sitk.GetArrayViewFromImage(image)
     thin = [axis for axis in range(3) if stored.shape[axis] == 1]
     is_2d = dimension == 2 or len(thin) == 1
     axes, signs = _canonical_axes(directions, thin[0] if is_2d else None)
-
     flips = (signs[0] < 0, signs[1] < 0, signs[2] < 0)
-    spacing = np.asarray(image.GetSpacing()[::-1])[list(axes)]
-    if not spacing_known:
-        spacing = spacing / spacing[1:].min()
-        spacing[0] = 1.0
-    origin = np.asarray(image.GetOrigin()[::-1])
-    for axis, flip in zip(axes, flips, strict=True):
-        if flip:
-            step = image.GetSpacing()[2 - axis]
-            origin = origin + directions[:, axis] * step * (stored.shape[axis] - 1)
     return Volume(
         array=clean_values(_turn(stored, axes, flips), name, allow_constant),
-        spacing_mm=_three(spacing),
-        origin_mm=_three(origin),
+        spacing_mm=_canonical_spacing(image, axes, spacing_known),
+        origin_mm=_canonical_origin(image, directions, axes, flips),
         direction=directions[:, list(axes)] * np.asarray(signs, dtype=np.float64),
         grid=FileGrid(
             image.GetSize(),
@@ -231,6 +201,73 @@ def volume_from_image(
         is_2d=is_2d,
         spacing_known=spacing_known,
     )
+
+
+def _in_three_dimensions(image: sitk.Image, name: str, spacing_known: bool) -> sitk.Image:
+    """Return the single volume of an image of 2, 3 or 4 dimensions, with its grid checked."""
+    import SimpleITK as sitk
+
+    dimension = image.GetDimension()
+    check_one_volume(name, image.GetSize())
+    check_grid(name, image.GetSpacing()[:3], image.GetOrigin()[:3], known=spacing_known)
+    if dimension == 4:
+        return image[:, :, :, 0]
+    if dimension == 2:
+        return sitk.JoinSeries(image)
+    if dimension != 3:
+        raise InputError(
+            f"{name} has {dimension} dimensions, but 2 or 3 are expected; save one volume of it "
+            "to its own file."
+        )
+    return image
+
+
+def _checked_directions(image: sitk.Image, name: str) -> NDArray[np.float64]:
+    """Return the directions (S, P, L) of the axes of the file's array, as columns (3, 3).
+
+    Raises
+    ------
+    InputError
+        If they do not span space or are not at right angles.
+    """
+    # Rows and columns of the matrix run x, y, z; reversed in both they run S, P, L.
+    directions = np.reshape(image.GetDirection(), (3, 3))[::-1, ::-1]
+    if abs(np.linalg.det(directions)) < 1e-6:
+        raise InputError(
+            f"{name} has axes that do not span space, so its header is damaged; export it again."
+        )
+    if np.abs(directions.T @ directions - np.eye(3)).max() > _LEAST_RIGHT:
+        raise InputError(
+            f"{name} has axes that are not at right angles, as its header says; resample it to a "
+            "regular grid first."
+        )
+    return directions
+
+
+def _canonical_spacing(
+    image: sitk.Image, axes: tuple[int, int, int], known: bool
+) -> tuple[float, float, float]:
+    """Return the spacing along the canonical axes; if unknown, relative to the finer in-plane."""
+    spacing = np.asarray(image.GetSpacing()[::-1])[list(axes)]
+    if not known:
+        spacing = spacing / spacing[1:].min()
+        spacing[0] = 1.0
+    return _three(spacing)
+
+
+def _canonical_origin(
+    image: sitk.Image,
+    directions: NDArray[np.float64],
+    axes: tuple[int, int, int],
+    flips: tuple[bool, bool, bool],
+) -> tuple[float, float, float]:
+    """Return the position of the first voxel once the flipped axes are reversed."""
+    origin = np.asarray(image.GetOrigin()[::-1])
+    for axis, flip in zip(axes, flips, strict=True):
+        if flip:
+            step = image.GetSpacing()[2 - axis]
+            origin = origin + directions[:, axis] * step * (image.GetSize()[2 - axis] - 1)
+    return _three(origin)
 
 
 def _canonical_axes(
