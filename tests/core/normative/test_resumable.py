@@ -28,7 +28,7 @@ def dpmm() -> DPMM:
 
 
 def ar() -> Autoregressive:
-    return Autoregressive(AutoregressiveConfig(epochs=4, hidden=8, components=0))
+    return Autoregressive(AutoregressiveConfig(epochs=4, hidden=8, components=6))
 
 
 def fusion() -> Fusion:
@@ -44,7 +44,7 @@ def slices(count: int, seed: int) -> FeatureSet:
 
 
 def fitting(build, file=None, seed=0):
-    return fit_resumably(build, slices(8, seed), slices(3, 1), file)
+    return fit_resumably(build, slices(8, seed), slices(8, 1), file)
 
 
 def stop(steps, detail="epoch 3 of 4", step="") -> None:

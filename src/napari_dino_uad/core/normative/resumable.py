@@ -174,7 +174,8 @@ def _keeping(
                 if begun >= due:
                     problem, unsaved = _save(file, unsaved), None
                     due = time.monotonic() + max(_INTERVAL_S, (time.monotonic() - begun) / _SHARE)
-            yield dataclasses.replace(progress, note=problem) if problem else progress
+                    progress = dataclasses.replace(progress, note=problem or progress.note)
+            yield progress
     finally:
         if unsaved is not None:
             _save(file, unsaved)
