@@ -10,6 +10,7 @@ from napari_dino_uad.core.scans.phantom import PHANTOM_BACKBONE
 from napari_dino_uad.core.scans.volume import volume_from_array
 from napari_dino_uad.core.slices.preprocessing import Preprocessing
 from napari_dino_uad.core.storage.training_states import TrainingStates
+from stopped_fits import notes
 
 SMALL = {"components": 4, "epochs": 4, "max_patches": 2000, "patience": None}
 
@@ -54,13 +55,6 @@ def stop(fitting, planes=1) -> None:
         if reached == planes:
             break
     fitting.close()
-
-
-def notes(fitting):
-    """Run a fit; return its notes and the model."""
-    found = []
-    model = drain(fitting, lambda progress: found.append(progress.note))
-    return [note for note in found if note], model
 
 
 def assert_same(one, other):

@@ -21,6 +21,7 @@ from napari_dino_uad.core.normative.mixture.dpmm import DPMM, DPMMConfig
 from napari_dino_uad.core.normative.resumable import fit_resumably
 from napari_dino_uad.core.progress import drain
 from napari_dino_uad.core.storage.training_states import TrainingStates
+from stopped_fits import notes
 
 
 def dpmm() -> DPMM:
@@ -53,13 +54,6 @@ def stop(steps, detail="epoch 3 of 4", step="") -> None:
         if progress.detail.startswith(detail) and step in progress.step:
             break
     steps.close()
-
-
-def notes(steps):
-    """Run a fit; return its notes and the model."""
-    found = []
-    model = drain(steps, lambda progress: found.append(progress.note))
-    return [note for note in found if note], model
 
 
 def assert_same(one, other):

@@ -8,19 +8,20 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+import torch
+
 from napari_dino_uad.core.errors import InputError
 from napari_dino_uad.core.normative.base import NormativeModel
 from napari_dino_uad.core.progress import Progress
 
 if TYPE_CHECKING:
-    import torch
-
     from napari_dino_uad.core.features.feature_set import FeatureSet
     from napari_dino_uad.core.storage.training_states import TrainingFile
 
 __all__ = [
     "OtherFitError",
     "Resumable",
+    "check_fingerprint",
     "fit_resumably",
     "restoring",
     "resuming_note",
@@ -67,6 +68,32 @@ class Resumable:
         """Remember the training after an epoch."""
         self._state = state
         self.states_kept += 1
+
+
+def check_fingerprint(own: torch.Tensor | None, expected: torch.Tensor) -> None:
+    """Refuse to resume a fit of other slices.
+
+    Parameters
+    ----------
+    own : torch.Tensor or None
+        Fingerprint in the state.
+    expected : torch.Tensor
+        Fingerprint of the slices at hand.
+
+    Raises
+    ------
+    OtherFitError
+        If they differ.
+    """
+    if (
+        own is None
+        or own.shape != expected.shape
+        or not torch.equal(own.to(expected), expected)
+    ):
+        raise OtherFitError(
+            "A stopped fit must continue with the healthy slices it began with, got other slices; "
+            "start a new fit."
+        )
 
 
 @contextmanager

@@ -172,13 +172,7 @@ def sync_file(path: Path) -> None:
     """
     # Windows does this only for files that are open for writing.
     descriptor = os.open(path, os.O_RDWR | getattr(os, "O_BINARY", 0))
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno not in _NO_SYNC:
-            raise
-    finally:
-        os.close(descriptor)
+    _sync_and_close(descriptor)
 
 
 def sync_folder(folder: Path) -> None:
@@ -189,6 +183,11 @@ def sync_folder(folder: Path) -> None:
         descriptor = os.open(folder, os.O_RDONLY)
     except OSError:
         return
+    _sync_and_close(descriptor)
+
+
+def _sync_and_close(descriptor: int) -> None:
+    """Sync an open file or folder and close it; file systems without fsync are excused."""
     try:
         os.fsync(descriptor)
     except OSError as error:

@@ -11,7 +11,7 @@ from torch import nn
 
 from napari_dino_uad.core.errors import InputError
 from napari_dino_uad.core.normative.base import tensors_under
-from napari_dino_uad.core.normative.resumable import OtherFitError
+from napari_dino_uad.core.normative.resumable import OtherFitError, check_fingerprint
 from napari_dino_uad.core.progress import Progress
 
 if TYPE_CHECKING:
@@ -215,13 +215,7 @@ class Training:
         OtherFitError
             If the state is from other slices or settings.
         """
-        own = state["fingerprint"]
-        if own.shape != self._fingerprint.shape or not torch.equal(own, self._fingerprint):
-            raise OtherFitError(
-                "A stopped fit must continue with the healthy slices it began with, got others; "
-                "start a new fit."
-            )
-
+        check_fingerprint(state.get("fingerprint"), self._fingerprint)
         moments: dict[int, dict[str, torch.Tensor]] = {}
         for name, value in tensors_under("adam.", state).items():
             index, kind = name.split(".")

@@ -21,7 +21,7 @@ from napari_dino_uad.core.normative.mixture.mixture import Mixture, new_componen
 from napari_dino_uad.core.normative.mixture.settings import DPMMConfig
 from napari_dino_uad.core.normative.mixture.start import Clustering, kmeans
 from napari_dino_uad.core.normative.mixture.weights import log_stick_weights, update_concentration
-from napari_dino_uad.core.normative.resumable import OtherFitError
+from napari_dino_uad.core.normative.resumable import check_fingerprint
 from napari_dino_uad.core.pipeline import in_background
 from napari_dino_uad.core.progress import Inner, Progress
 
@@ -327,16 +327,7 @@ class Training:
         OtherFitError
             If the state is of other patches or settings.
         """
-        own = state.get("origin")
-        if (
-            own is None
-            or own.shape != self._origin.shape
-            or not torch.equal(own.to(self._origin), self._origin)
-        ):
-            raise OtherFitError(
-                "The stopped fit is of other slices or settings; continue with the same ones, "
-                "or start a new fit."
-            )
+        check_fingerprint(state.get("origin"), self._origin)
         running = _State.of(state, "running", self._device)
         self._statistics, self._log_weights = running.statistics, running.log_weights
         self._concentration = running.concentration

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from napari_dino_uad.core.errors import InputError
-from napari_dino_uad.core.limits import LARGEST_EDGE, LONGEST_HEADER
+from napari_dino_uad.core.limits import LONGEST_HEADER
 from napari_dino_uad.core.scans.files.stored_voxels import (
     DICOM_TAGS,
     StoredVoxels,
@@ -18,6 +18,7 @@ from napari_dino_uad.core.scans.files.stored_voxels import (
     file_pattern,
     files_beside,
     numbers,
+    read_sizes,
 )
 
 __all__ = ["read_metaimage_header"]
@@ -82,15 +83,8 @@ def read_metaimage_header(path: Path) -> StoredVoxels:
     fields, end = _fields(path)
     if fields.get("ObjectType", "Image").lower() != "image":
         raise bad_header(name, f"the object {fields['ObjectType']!r}")
-    (count,) = numbers(name, "NDims", _need(name, fields, "NDims"), 1, int)
-    if not 2 <= count <= 4:
-        raise InputError(
-            f"{name} has {count} dimensions in its header, but 2 or 3 are expected; save one "
-            "volume of it to its own file."
-        )
-    sizes = numbers(name, "DimSize", _need(name, fields, "DimSize"), count, int)
-    if not all(1 <= size <= LARGEST_EDGE for size in sizes):
-        raise bad_header(name, f"the size {' x '.join(map(str, sizes))}")
+    dimensions = ("NDims", _need(name, fields, "NDims"))
+    sizes = read_sizes(name, dimensions, ("DimSize", _need(name, fields, "DimSize")), most=4)
     (channels,) = numbers(name, "channels", fields.get("ElementNumberOfChannels", "1"), 1, int)
     if not 1 <= channels <= _MOST_CHANNELS:
         raise bad_header(name, f"{channels} channels")

@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 
 from napari_dino_uad.core.errors import InputError
-from napari_dino_uad.core.limits import LARGEST_EDGE, LONGEST_HEADER
+from napari_dino_uad.core.limits import LONGEST_HEADER
 from napari_dino_uad.core.scans.files.stored_voxels import (
     DICOM_TAGS,
     StoredVoxels,
@@ -20,6 +20,7 @@ from napari_dino_uad.core.scans.files.stored_voxels import (
     file_pattern,
     files_beside,
     numbers,
+    read_sizes,
 )
 
 __all__ = ["read_nrrd_header"]
@@ -104,15 +105,9 @@ def read_nrrd_header(path: Path) -> StoredVoxels:
     for key in ("dimension", "sizes", "type", "encoding"):
         if key not in fields:
             raise bad_header(name, f"no {key!r}")
-    (count,) = numbers(name, "dimension", fields["dimension"], 1, int)
-    if not 2 <= count <= 5:
-        raise InputError(
-            f"{name} has {count} dimensions in its header, but 2 or 3 are expected; save one "
-            "volume of it to its own file."
-        )
-    sizes = numbers(name, "sizes", fields["sizes"], count, int)
-    if not all(1 <= size <= LARGEST_EDGE for size in sizes):
-        raise bad_header(name, f"the size {' x '.join(map(str, sizes))}")
+    dimensions = ("dimension", fields["dimension"])
+    sizes = read_sizes(name, dimensions, ("sizes", fields["sizes"]), most=5)
+    count = len(sizes)
     code = _TYPES.get(fields["type"].lower())
     encoding = _ENCODINGS.get(fields["encoding"].lower())
     if code is None or encoding is None:

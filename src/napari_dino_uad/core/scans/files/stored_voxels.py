@@ -23,13 +23,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_dino_uad.core.errors import InputError
-from napari_dino_uad.core.limits import check_grid, check_one_volume, check_reading
+from napari_dino_uad.core.limits import LARGEST_EDGE, check_grid, check_one_volume, check_reading
 from napari_dino_uad.core.scans.files.integrity import damaged, wrong_length
 
 if TYPE_CHECKING:
     import SimpleITK as sitk
 
-__all__ = ["DICOM_TAGS", "StoredVoxels", "bad_header", "file_pattern", "files_beside", "numbers"]
+__all__ = [
+    "DICOM_TAGS",
+    "StoredVoxels",
+    "bad_header",
+    "file_pattern",
+    "files_beside",
+    "numbers",
+    "read_sizes",
+]
 
 #: Tags of DICOM that SimpleITK keeps in other formats, and the product uses: modality and window.
 DICOM_TAGS = ("0008|0060", "0028|1050", "0028|1051")
@@ -287,6 +295,37 @@ def numbers(name: str, key: str, text: str, count: int, kind: type = float) -> l
     if len(values) != count or not all(math.isfinite(value) for value in values):
         raise bad_header(name, f"{key!r}: {text!r} instead of {count} numbers")
     return values
+
+
+def read_sizes(
+    name: str, dimensions: tuple[str, str], sizes: tuple[str, str], most: int
+) -> list[int]:
+    """Read the number of axes of a header and the voxels along each.
+
+    Parameters
+    ----------
+    name : str
+        Name of the file.
+    dimensions, sizes : tuple of (str, str)
+        Key and text of both fields.
+    most : int
+        Largest number of axes, with those of channels and time.
+
+    Raises
+    ------
+    InputError
+        If the number of axes is not 2 to `most`, or a size is impossible.
+    """
+    (count,) = numbers(name, *dimensions, 1, int)
+    if not 2 <= count <= most:
+        raise InputError(
+            f"{name} has {count} dimensions in its header, but 2 or 3 are expected; save one "
+            "volume of it to its own file."
+        )
+    found: list[int] = numbers(name, *sizes, count, int)
+    if not all(1 <= size <= LARGEST_EDGE for size in found):
+        raise bad_header(name, f"the size {' x '.join(map(str, found))}")
+    return found
 
 
 def file_pattern(name: str, pattern: str, first: int, last: int, step: int) -> list[str]:
