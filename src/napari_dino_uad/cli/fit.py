@@ -231,7 +231,7 @@ def _fit_and_save(
 
 
 def _note_without_mask(cases: list[Case]) -> None:
-    """Say which scans are taken as healthy for want of a mask."""
+    """Return which scans are taken as healthy for want of a mask."""
     without = [case.name for case in cases if case.mask is None]
     if without:
         note(

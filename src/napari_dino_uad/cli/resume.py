@@ -57,7 +57,7 @@ def fingerprint(scan: Path) -> str:
 
 
 def is_finished(folder: Path, case: str, scan: Path, request: Request) -> bool:
-    """Say whether a case's results are there, whole, and of the same request.
+    """Return whether a case's results are there, whole, and of the same request.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""What the header of a model file must say. Imports pydantic, so import it inside functions."""
+"""The schema of a model file's header. Imports pydantic, so import it inside functions."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ Name = Annotated[str, StringConstraints(min_length=1, max_length=100)]
 
 
 class ViewHeader(Strict):
-    """What stands in the header for one plane."""
+    """The part of the header for one plane."""
 
     preprocessing: whole(Preprocessing)  # type: ignore[valid-type]
     config: dict[str, Any]
@@ -62,19 +62,19 @@ class BackboneHeader(Strict):
 
     @property
     def spec(self) -> BackboneSpec:
-        """Its row of the table."""
+        """The backbone's row of the table."""
         return backbone_spec(self.key)
 
 
 class PixelsHeader(Strict):
-    """Healthy pixels that the calibrations rest on."""
+    """Numbers of healthy pixels in the calibrations."""
 
     calibration: Annotated[Count, Field(ge=1)]
     levels: Annotated[Count, Field(ge=1)]
 
 
 class CohortHeader(Strict):
-    """What a model was fitted on."""
+    """The cohort that a model was fitted on."""
 
     scans: Count
     validation_scans: Count
@@ -86,7 +86,7 @@ class CohortHeader(Strict):
 
 
 class ModelHeader(Strict):
-    """All that a model file says besides its tensors.
+    """Everything in a model file besides its tensors.
 
     Attributes
     ----------
@@ -141,7 +141,7 @@ def read_header(header: dict[str, Any]) -> ModelHeader:
 
 
 def check_model(header: ModelHeader, tensors: Mapping[str, torch.Tensor]) -> None:
-    """Validate the settings and the tensors of a model, before anything is built of them.
+    """Validate the settings and tensors of a model, before anything is built from them.
 
     Parameters
     ----------

@@ -85,11 +85,7 @@ def check_fingerprint(own: torch.Tensor | None, expected: torch.Tensor) -> None:
     OtherFitError
         If they differ.
     """
-    if (
-        own is None
-        or own.shape != expected.shape
-        or not torch.equal(own.to(expected), expected)
-    ):
+    if own is None or own.shape != expected.shape or not torch.equal(own.to(expected), expected):
         raise OtherFitError(
             "A stopped fit must continue with the healthy slices it began with, got other slices; "
             "start a new fit."

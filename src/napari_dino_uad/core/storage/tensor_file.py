@@ -1,4 +1,4 @@
-"""Safetensors files, whose header is checked before the library and torch see it."""
+"""Safetensors files; the header is checked before the library and torch see it."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 __all__ = ["checksum", "read_tensors", "write_tensors"]
 
-# Bytes of a header: that of the largest backbone has less than 100,000.
+# Maximum bytes of a header; the largest backbone needs less than 100,000.
 _LARGEST_HEADER = 4_000_000
 
-# Bytes of a number, of the types that torch reads everywhere.
+# Bytes per number, for the types that torch reads on every system.
 _BYTES = {
     "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1,
     "BOOL": 1,
@@ -37,8 +37,8 @@ def read_tensors(path: Path, owned: bool = True) -> tuple[dict[str, str], dict[s
     path : Path
         A regular file.
     owned : bool
-        Whether the tensors are copied to memory of their own. Mapped ones change with the file,
-        and where they begin in it changes the last digit of what is computed with them.
+        Whether to copy the tensors to memory of their own. Mapped tensors change with the file,
+        and their alignment in it changes the last digit of results.
 
     Returns
     -------
@@ -52,7 +52,7 @@ def read_tensors(path: Path, owned: bool = True) -> tuple[dict[str, str], dict[s
     OSError
         If it cannot be read.
     ValueError
-        If it is no sound safetensors file. The message is a clause such as "it is cut off".
+        If it is not a valid safetensors file. The message is a clause such as "it is cut off".
     """
     from safetensors import SafetensorError, safe_open
 
@@ -71,7 +71,7 @@ def read_tensors(path: Path, owned: bool = True) -> tuple[dict[str, str], dict[s
 
 
 def _read_header(path: Path) -> dict[str, Any]:
-    """Read the description of the tensors, and see that they fill the file without overlap."""
+    """Read the header, and check that the tensors fill the file without overlap."""
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         if length > _LARGEST_HEADER:

@@ -3,7 +3,7 @@
 E. Erdil, N. Schulthess, G. Tombak and E. Konukoglu, "Spatial Autoregressive Modeling of DINOv3
 Embeddings for Unsupervised Anomaly Detection", arXiv 2603.02974 (2026). A small convolutional
 network predicts each patch embedding from others of its slice; where healthy anatomy does not
-foretell what is there, the prediction fails. Inference is one pass, and memory does not grow
+predict the content, the error is large. Inference is one pass, and memory does not grow
 with the healthy cohort.
 """
 
@@ -271,7 +271,7 @@ class Autoregressive(Resumable, NormativeModel):
 
     @torch.inference_mode()
     def explain(self, features: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Say where scores come from.
+        """Return maps that explain the score.
 
         Returns
         -------
@@ -400,7 +400,7 @@ class Autoregressive(Resumable, NormativeModel):
         return model
 
     def summary(self) -> str:
-        """Say in one line what was fitted."""
+        """Describe the fitted model in one line."""
         settings = self.settings
         both = (
             "" if settings.combination == "none" else f", both directions by {settings.combination}"

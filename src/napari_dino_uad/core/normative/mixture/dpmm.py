@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
 __all__ = ["DPMM", "SCORES", "DPMMConfig"]
 
-# Validation patches that the likelihood of an epoch is measured on: its standard error is then
-# a few tenths of a percent of the spread between patches.
+# Validation patches for the likelihood of an epoch. Its standard error is then a few tenths of a
+# percent of the spread between patches.
 _HELD_OUT_PATCHES = 20_000
 
 
@@ -43,7 +43,7 @@ class DPMM(Resumable, NormativeModel):
     ----------
     settings : DPMMConfig, optional
     device : str or torch.device
-        Where it is fitted and scores.
+        Device for fitting and scoring.
 
     Attributes
     ----------
@@ -191,19 +191,19 @@ class DPMM(Resumable, NormativeModel):
     def explain(
         self, features: torch.Tensor, components: Sequence[int] = ()
     ) -> dict[str, torch.Tensor]:
-        """Say which component each patch is nearest to, and how likely it is.
+        """Return which component each patch is nearest to, and how likely it is.
 
         Parameters
         ----------
         features : torch.Tensor, (B, C, h, w)
         components : sequence of int
-            Components whose own maps are wanted too, n of them; 0 is the most common.
+            Components to return maps of, n of them; 0 is the most common.
 
         Returns
         -------
         dict
             "component": (B, h, w) of int64, the nearest component under the model's score;
-            "log_likelihood": (B, h, w); and where components are asked for, in nats,
+            "log_likelihood": (B, h, w); and if components are given, in nats,
             "component_log_likelihood", log p(x | k), and "responsibility", the posterior, each
             (B, n, h, w).
 
@@ -218,7 +218,7 @@ class DPMM(Resumable, NormativeModel):
         wrong = [k for k in components if not 0 <= k < count]
         if wrong:
             raise InputError(
-                f"The mixture has the components 0 to {count - 1}, but {wrong[0]} was asked for."
+                f"Component {wrong[0]} was asked for, but the mixture has 0 to {count - 1}."
             )
         x, _, index = self._nearest(features, self.settings.score)
         joint = mixture.joint(x)
@@ -248,7 +248,7 @@ class DPMM(Resumable, NormativeModel):
     # Files --------------------------------------------------------------------------------
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        """Return the living components and the space they live in.
+        """Return the living components and their embedding space.
 
         Means and spreads are in half precision: scores after `restore` differ by less than 0.5 %
         of the larger of the score and 1 (the likelihood, and
@@ -266,7 +266,7 @@ class DPMM(Resumable, NormativeModel):
         return out
 
     def config(self) -> dict[str, Any]:
-        """Return the settings and the fitted numbers that are no tensors."""
+        """Return the settings and the fitted numbers that are not tensors."""
         return {
             **dataclasses.asdict(self.settings),
             "best_epoch": self.best_epoch_,
@@ -326,7 +326,7 @@ class DPMM(Resumable, NormativeModel):
         return model
 
     def summary(self) -> str:
-        """Say in one line what was fitted."""
+        """Describe the fitted model in one line."""
         settings = self.settings
         return (
             f"DPMM, {settings.covariance} covariance: {len(self.mixture.components)} of "

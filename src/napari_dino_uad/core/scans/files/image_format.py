@@ -25,7 +25,7 @@ _BY_SUFFIX = {
 
 
 def is_folder(path: Path) -> bool:
-    """Say whether a path is a folder; one that cannot be a path is none."""
+    """Return whether a path is a folder; one that cannot be a path is none."""
     try:
         return path.is_dir()
     except (OSError, ValueError):
@@ -74,7 +74,7 @@ def _kind(mode: int) -> str:
 
 
 def image_format(path: Path) -> str:
-    """Say which of SimpleITK's decoders a file is for.
+    """Return which of SimpleITK's decoders a file is for.
 
     Parameters
     ----------
