@@ -58,14 +58,14 @@ __all__ = ["load_on", "register"]
 
 
 class _ManyValidScans(TyperCommand):
-    """A command in which `--valid` takes all that follows it up to the next option.
+    """A command in which `--valid` takes all arguments up to the next option.
 
-    So does a shell's `--valid folder/*.nii.gz`; taking the first alone would quietly put the
-    others among the scans to learn from.
+    A shell expands `--valid folder/*.nii.gz` to many arguments. Taking only the first would
+    silently fit on the others.
     """
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Write the option before each of its values."""
+        """Repeat the option before each of its values."""
         spread: list[str] = []
         taking = False
         for place, arg in enumerate(args):
@@ -89,23 +89,23 @@ def register(app: typer.Typer) -> None:
 def load_on(
     device: str, engine: str, key: str, weights: Path | None, input_size: int | None = None
 ) -> Backbone:
-    """Load a backbone, find the engine that runs it and tell the user what runs where.
+    """Load a backbone, choose its engine and print both.
 
     Parameters
     ----------
     device, engine : str
-        What the user asked for.
+        The options of the command.
     key : str
         The backbone.
     weights : Path or None
         A file of weights.
     input_size : int, optional
-        Shorter edge of the input in pixels; the backbone's own if not given.
+        Shorter edge of the input in pixels; default the backbone's own.
 
     Raises
     ------
     InputError
-        If the device or engine is not there, or the weights are missing or of another network.
+        If the device or engine is missing, or the weights are missing or of another network.
     """
     from napari_dino_uad.core.backbones.backbone import backbone_spec, load_backbone
     from napari_dino_uad.core.backbones.engines.choice import choose_engine, describe_place
@@ -231,7 +231,7 @@ def _fit_and_save(
 
 
 def _note_without_mask(cases: list[Case]) -> None:
-    """Return which scans are taken as healthy for want of a mask."""
+    """Print a note about scans without a mask, which count as healthy."""
     without = [case.name for case in cases if case.mask is None]
     if without:
         note(
@@ -241,7 +241,7 @@ def _note_without_mask(cases: list[Case]) -> None:
 
 
 def _refuse_shared(cases: list[Case], held_out: list[Case]) -> None:
-    """Refuse to validate on a scan that the model learns from: thresholds would come too low."""
+    """Refuse validation scans that the model is fitted on: thresholds would be too low."""
     learned = {path_of(case).resolve() for case in cases}
     shared = [case.name for case in held_out if path_of(case).resolve() in learned]
     if shared:

@@ -194,8 +194,8 @@ def _read_folder(folder: Path, series: str | None, allow_constant: bool) -> Volu
         raise InputError(f"The folder {folder} is empty; choose one with slices, or a file.")
     if scans:
         raise InputError(
-            f"The folder {folder.name} is not a single scan: it has {len(scans)} scan files, such as "
-            f"{scans[0]}; choose one of them."
+            f"The folder {folder.name} is not a single scan: it has {len(scans)} scan files, such "
+            f"as {scans[0]}; choose one of them."
         )
     raise InputError(
         f"The folder {folder} holds no DICOM series and no PNG or TIFF slices; choose the folder "

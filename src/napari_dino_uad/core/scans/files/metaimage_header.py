@@ -1,4 +1,4 @@
-"""Headers of MetaImage files (.mha, .mhd), read and checked before anything else sees the file."""
+"""Headers of MetaImage files (.mha, .mhd), checked before the file is decoded."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _TYPES = {
 
 _LINE = re.compile(rb"\s*([A-Za-z0-9_|.-]+(?: [A-Za-z0-9_|.-]+)*)\s*[=:]\s*(.*?)\s*")
 
-# Keys of one meaning; the first is the one that SimpleITK writes.
+# Synonymous keys; SimpleITK writes the first.
 _SAME = (
     ("BinaryDataByteOrderMSB", "ElementByteOrderMSB"),
     ("TransformMatrix", "Rotation", "Orientation"),
@@ -72,7 +72,7 @@ def read_metaimage_header(path: Path) -> StoredVoxels:
     Returns
     -------
     StoredVoxels
-        Where its voxels lie. None of them is read.
+        Position and type of the voxels, which are not read.
 
     Raises
     ------
@@ -122,7 +122,7 @@ def read_metaimage_header(path: Path) -> StoredVoxels:
 
 
 def _fields(path: Path) -> tuple[dict[str, str], int]:
-    """Read the keys of a header, and where it ends."""
+    """Return the fields of a header and the position of its end."""
     fields: dict[str, str] = {}
     with path.open("rb") as file:
         while (line := file.readline(LONGEST_HEADER)).endswith(b"\n") or line:
@@ -138,7 +138,7 @@ def _fields(path: Path) -> tuple[dict[str, str], int]:
             if fields.setdefault(key, value) != value:
                 raise bad_header(path.name, f"{key!r} twice")
             if key not in _KNOWN and "|" not in key and get_close_matches(key, _KNOWN, 1, 0.8):
-                # A damaged key would count as one that is not there.
+                # A damaged key would count as missing.
                 raise bad_header(path.name, f"the key {key!r}")
             if key == "ElementDataFile":
                 return fields, file.tell()
@@ -164,7 +164,7 @@ def _flag(name: str, fields: dict[str, str], key: str, default: bool = False) ->
 def _data_files(
     path: Path, fields: dict[str, str], sizes: list[int], end: int
 ) -> tuple[tuple[Path, ...], int]:
-    """Find the data files, and where in them the voxels begin."""
+    """Return the data files and the position of the first voxel in them."""
     name, value = path.name, fields["ElementDataFile"]
     (skipped,) = numbers(name, "HeaderSize", fields.get("HeaderSize", "0"), 1, int)
     if skipped < -1:
@@ -207,7 +207,7 @@ def _matching(path: Path, names: list[str], sizes: list[int]) -> tuple[Path, ...
 
 
 def _new_header(name: str, fields: dict[str, str], sizes: list[int], channels: int) -> str:
-    """Write a header of the same grid, of bytes that SimpleITK does not read."""
+    """Return a header of the same grid, for voxels that SimpleITK does not read."""
     count = len(sizes)
     spacing = fields.get("ElementSpacing", fields.get("ElementSize", " ".join(["1"] * count)))
     origin = fields.get("Offset", " ".join(["0"] * count))

@@ -1,8 +1,8 @@
-"""The voxels of MetaImage and NRRD files, decoded by a header that was checked before.
+"""Decode the voxels of MetaImage and NRRD files by a checked header.
 
 Both formats have a text header in front of plain or compressed voxels, or in a file of its own.
-SimpleITK's decoders believe such a header in everything, so they never see the file: the voxels
-are decoded here, and SimpleITK gets a new header to take the geometry from.
+SimpleITK's decoders trust such a header completely, so they never read the file: the voxels are
+decoded here, and SimpleITK gets a new header for the geometry.
 """
 
 from __future__ import annotations
@@ -39,47 +39,47 @@ __all__ = [
     "read_sizes",
 ]
 
-#: Tags of DICOM that SimpleITK keeps in other formats, and the product uses: modality and window.
+#: DICOM tags that SimpleITK keeps in other formats and this package uses: modality and window.
 DICOM_TAGS = ("0008|0060", "0028|1050", "0028|1051")
 
-# Bytes of one number in a text body, with the space behind it.
+# Bytes of one number in a text body, with the space after it.
 _TEXT_NUMBER = 64
 
 _PATTERN = re.compile(r"[^%]*%0?\d{0,2}d[^%]*")
 
-# Slices in files of their own; more than the edge of any scan in such files.
+# Most data files of one header; more than any real scan has.
 _MOST_FILES = 100_000
 
 
 @dataclass(frozen=True)
 class StoredVoxels:
-    """Where and how the voxels of a file lie.
+    """Position, type and encoding of the voxels of a file.
 
     Attributes
     ----------
     name : str
-        Of the header's file, for messages.
+        Name of the header's file, for messages.
     dtype : numpy.dtype
-        With the byte order of the file.
+        Type of the voxels, with the byte order of the file.
     sizes : tuple of int
-        Along all stored axes, the fastest first.
+        Sizes of all stored axes, the fastest first.
     channel_axis : int or None
-        Which of them holds the values of one voxel.
+        Axis of the values of one voxel.
     files : tuple of Path
-        One, or several that are joined along the slowest axis.
+        One file, or several that are joined along the slowest axis.
     encoding : {"raw", "text", "zlib", "gzip", "bzip2"}
-        How they are stored.
+        Encoding of the voxels.
     offset : int
-        Bytes before the voxels in every file, of which `lines` are not part. -1: the voxels
-        are the end of the file.
+        Bytes before the voxels in every file, after `lines`. -1: the voxels are at the end of
+        the file.
     lines : int
         Lines to skip before that.
     packed_bytes : int or None
-        Length of the compressed voxels, where the header says it.
+        Length of the compressed voxels, if the header gives it.
     header : str
         A new header of the same grid, without voxels, and `suffix` its format.
     tags : mapping
-        Tags of DICOM among the header's keys.
+        DICOM tags among the header's keys.
     skip_unpacked : int
         Bytes to skip after unpacking.
     """
@@ -114,12 +114,12 @@ class StoredVoxels:
         Raises
         ------
         InputError
-            If they are damaged, or not as many as the header says.
+            If they are damaged, or their number differs from the header.
         """
         import SimpleITK as sitk
 
         check_one_volume(self.name, self.size)
-        # The body, the image and a compressed file are held at once.
+        # The body, the image and a compressed file are in memory at once.
         check_reading(self.name, self.size, 2 * self.channels * self.dtype.itemsize)
         geometry = self._geometry()
         check_grid(self.name, geometry.GetSpacing()[:3], geometry.GetOrigin()[:3])
@@ -142,7 +142,7 @@ class StoredVoxels:
         return image
 
     def _geometry(self) -> sitk.ImageFileReader:
-        """Let SimpleITK read the new header."""
+        """Read the new header with SimpleITK."""
         import SimpleITK as sitk
 
         reader = sitk.ImageFileReader()
@@ -221,9 +221,9 @@ def unpack(body: memoryview, encoding: str, most: int) -> bytes:
     body : memoryview
         The compressed bytes.
     encoding : {"zlib", "gzip", "bzip2"}
-        How.
+        Kind of compression.
     most : int
-        How many bytes may come; nothing is decompressed beyond them.
+        Maximum number of bytes; decompression stops there.
 
     Raises
     ------
@@ -261,14 +261,14 @@ def unpack(body: memoryview, encoding: str, most: int) -> bytes:
 
 
 def bad_header(name: str, what: str) -> InputError:
-    """Return the error to raise for a header that cannot be right.
+    """Return the error to raise for an impossible header.
 
     Parameters
     ----------
     name : str
-        Of the file.
+        Name of the file.
     what : str
-        What the header has.
+        The fault in the header.
     """
     return InputError(
         f"{name} has {what[:80]} in its header, which is damaged or not supported; export the scan "
@@ -282,11 +282,11 @@ def numbers(name: str, key: str, text: str, count: int, kind: type = float) -> l
     Raises
     ------
     InputError
-        If they are not that.
+        If the text is anything else.
     """
     words = text.split()
     try:
-        # Python would read digits of other alphabets, and 1_000.
+        # Python would accept digits of other alphabets, and 1_000.
         if "_" in text or not text.isascii():
             raise ValueError
         values = [kind(word) for word in words]
@@ -334,16 +334,16 @@ def file_pattern(name: str, pattern: str, first: int, last: int, step: int) -> l
     Parameters
     ----------
     name : str
-        Of the header's file.
+        Name of the header's file.
     pattern : str
-        With one number in the way of C, such as ``slice%03d.raw``.
+        File name with one number in C format, such as ``slice%03d.raw``.
     first, last, step : int
-        The numbers.
+        Range of the numbers.
 
     Raises
     ------
     InputError
-        If the pattern is another, or stands for no or too many files.
+        If the pattern is not supported, or gives no files or too many.
     """
     if not _PATTERN.fullmatch(pattern):
         raise bad_header(name, f"the data file pattern {pattern!r}")
@@ -360,12 +360,12 @@ def files_beside(header: Path, names: Sequence[str]) -> tuple[Path, ...]:
     header : Path
         The header's file.
     names : sequence of str
-        As the header gives them, relative to its folder.
+        Names from the header, relative to its folder.
 
     Raises
     ------
     InputError
-        If one lies elsewhere, is missing, or is no regular file.
+        If one is in another folder, missing, or not a regular file.
     """
     out = []
     for name in names:
