@@ -86,6 +86,14 @@ def _detect(
     fpr: Rate = 0.05,
     min_size: MinimumSize = None,
     pattern: Pattern = None,
+    series: Annotated[
+        str | None,
+        typer.Option(
+            metavar="UID",
+            help="The DICOM series or volume to read, where a file or folder holds several; "
+            "without it they are listed.",
+        ),
+    ] = None,
     weights: Weights = None,
     device: Device = "auto",
     engine: Engine = "auto",
@@ -110,7 +118,7 @@ def _detect(
     fitted = load_model(model)
     _check_rate(fitted, fpr)
     writable_folder(out)
-    request = Request.of(model, fpr, min_size)
+    request = Request.of(model, fpr, min_size, series)
     bad: dict[Path, str] = {}
     todo = _unfinished(cases, out, request, bad, overwrite)
     skipped = len(cases) - len(todo) - len(bad)
@@ -198,7 +206,7 @@ def _detect_all(
             started = time.perf_counter()
             shown = _Overall(bars, number, len(todo), name)
             try:
-                anomaly, seconds = _detect_one(path, model, backbone, shown, cache)
+                anomaly, seconds = _detect_one(path, model, backbone, shown, cache, request.series)
             except _OF_ONE_SCAN as error:
                 bad[path] = sentence(error)
                 continue
@@ -258,7 +266,12 @@ class _Overall:
 
 
 def _detect_one(
-    path: Path, model: FittedModel, backbone: Backbone, shown: _Overall, cache: bool
+    path: Path,
+    model: FittedModel,
+    backbone: Backbone,
+    shown: _Overall,
+    cache: bool,
+    series: str | None,
 ) -> tuple[AnomalyMap, dict[str, float]]:
     """Detect in a scan; return the map, with its scores computed, and the seconds of each step."""
     from napari_dino_uad.core.detect import detect
@@ -267,7 +280,7 @@ def _detect_one(
     from napari_dino_uad.core.scans.volume import read_volume
 
     clock = time.perf_counter()
-    volume = read_volume(path)
+    volume = read_volume(path, series)
     refuse_labels(volume)
     reading = time.perf_counter() - clock
     anomaly = drain(detect(volume, model, backbone=backbone, cache=cache), shown)

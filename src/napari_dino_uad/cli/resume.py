@@ -28,22 +28,32 @@ class Request:
         Share of healthy pixels above the threshold.
     minimum_size : float or None
         Smaller findings are dropped; None for the default of the scan.
+    series : str or None
+        UID of the DICOM series to look at, if a scan holds several.
     """
 
     model_sha256: str
     false_positive_rate: float
     minimum_size: float | None
+    series: str | None = None
 
     @classmethod
-    def of(cls, model: Path, false_positive_rate: float, minimum_size: float | None) -> Request:
+    def of(
+        cls,
+        model: Path,
+        false_positive_rate: float,
+        minimum_size: float | None,
+        series: str | None = None,
+    ) -> Request:
         """Build a request from a model file and options."""
         with model.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
-        return cls(digest, false_positive_rate, minimum_size)
+        return cls(digest, false_positive_rate, minimum_size, series)
 
     def entries(self, scan: Path) -> dict[str, Any]:
         """Return the entries that a report must have for its case to count as done."""
-        return {**asdict(self), "scan": str(scan.resolve()), "scan_fingerprint": fingerprint(scan)}
+        asked = {key: value for key, value in asdict(self).items() if key != "series" or value}
+        return {**asked, "scan": str(scan.resolve()), "scan_fingerprint": fingerprint(scan)}
 
 
 def fingerprint(scan: Path) -> str:

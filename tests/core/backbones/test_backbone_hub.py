@@ -18,8 +18,8 @@ from typer.testing import CliRunner
 
 from napari_dino_uad import drain, load_backbone
 from napari_dino_uad.cli import app
-from napari_dino_uad.core.backbones.backbone import BACKBONES
 from napari_dino_uad.core.backbones import hub as backbone_hub
+from napari_dino_uad.core.backbones.backbone import BACKBONES
 from napari_dino_uad.core.backbones.hub import download_weights, fetch_weights
 from napari_dino_uad.core.backbones.weights import create_network
 from napari_dino_uad.core.errors import InputError

@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from napari_dino_uad.core.errors import InputError
 from napari_dino_uad.core.limits import check_grid, check_one_volume
 from napari_dino_uad.core.scans.files.integrity import clean_values
+from napari_dino_uad.core.scans.straight import Straight, is_sheared
 
 if TYPE_CHECKING:
     import SimpleITK as sitk
@@ -30,7 +31,11 @@ __all__ = [
     "to_file_order",
     "volume_from_array",
     "volume_from_image",
+    "volume_from_stored",
 ]
+
+# Cosine between two axes of a slice that deviate from a right angle by more than rounding.
+_RIGHT_ANGLE = 1e-2
 
 # Directions of array axes 0, 1, 2 of a single slice, as (world axis S, P or L; sign), by the world
 # axis across the slice. Rows run front to back or head to feet, columns right to left or front to
@@ -60,6 +65,12 @@ class FileGrid:
         Which axes of the canonical array run against the file's.
     dimension : int
         2 for a single image without a third axis.
+    missing : tuple of int
+        Slices along the file's third axis that were never acquired: the scan's array lacks them,
+        and files written for it have them empty.
+    straight : Straight or None
+        How the file's slices were resampled, where they are tilted. Size, spacing, origin and
+        direction are then those of the slices as they are, and the direction is sheared.
     """
 
     size: tuple[int, ...]
@@ -69,6 +80,8 @@ class FileGrid:
     axes: tuple[int, int, int] = (0, 1, 2)
     flips: tuple[bool, bool, bool] = (False, False, False)
     dimension: int = 3
+    missing: tuple[int, ...] = ()
+    straight: Straight | None = None
 
 
 @dataclass(frozen=True)
@@ -103,6 +116,10 @@ class Volume:
     spacing_known : bool
         Whether the file has the size of a voxel. PNG and TIFF do not: the resolution in some of
         them is for printing. Sizes are then given in pixels, not in mm or ml.
+    notices : tuple of str
+        Notes for the user about how it was read, a sentence each.
+    label_names : tuple of (int, str)
+        Value and name of each segment, if it is a segmentation.
     """
 
     array: NDArray[np.float32]
@@ -116,6 +133,8 @@ class Volume:
     window: tuple[float, float] | None = None
     is_2d: bool = False
     spacing_known: bool = True
+    notices: tuple[str, ...] = ()
+    label_names: tuple[tuple[int, str], ...] = ()
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -131,9 +150,23 @@ class Volume:
         index : array_like of 3 numbers
             Along the array's axes (S, P, L).
         """
-        step = np.asarray(index, dtype=np.float64) * np.asarray(self.spacing_mm)
+        place = np.array(index, dtype=np.float64)
+        if self.grid.missing:
+            axis = self.grid.axes.index(0)
+            place[axis] = _beyond_gaps(place[axis], self.shape[axis], self.grid)
+        step = place * np.asarray(self.spacing_mm)
         superior, posterior, left = np.asarray(self.origin_mm) + self.direction @ step
         return -float(left), -float(posterior), float(superior)
+
+
+def _beyond_gaps(index: float, slices: int, grid: FileGrid) -> float:
+    """Return the place of a slice, in steps of the even grid that has the missing ones too."""
+    whole = slices + len(grid.missing)
+    present = np.setdiff1d(np.arange(whole), grid.missing)
+    if grid.flips[grid.axes.index(0)]:
+        present = whole - 1 - present[::-1]
+    inside = float(np.interp(index, np.arange(slices), present))
+    return inside + min(index, 0.0) + max(index - (slices - 1), 0.0)
 
 
 def volume_from_image(
@@ -173,25 +206,102 @@ def volume_from_image(
 
     dimension = image.GetDimension()
     image = _in_three_dimensions(image, name, spacing_known)
-    directions = _checked_directions(image, name)
-    stored = sitk.GetArrayViewFromImage(image)
+    if spacing_known and is_sheared(image.GetDirection()):
+        return _volume_of_tilted(
+            image, name, path, modality=modality, window=window, allow_constant=allow_constant
+        )
+    return volume_from_stored(
+        sitk.GetArrayViewFromImage(image),
+        image.GetSpacing(),
+        image.GetOrigin(),
+        image.GetDirection(),
+        name,
+        path,
+        modality,
+        window,
+        dimension=2 if dimension == 2 else 3,
+        allow_constant=allow_constant,
+        spacing_known=spacing_known,
+    )
+
+
+def _volume_of_tilted(image: sitk.Image, name: str, path: Path | None, **keywords: Any) -> Volume:
+    """Straighten an image whose third axis leans; refuse other axes off a right angle."""
+    import SimpleITK as sitk
+
+    from napari_dino_uad.core.scans.stack import stack_slices, volume_of_stack
+
+    axes = np.reshape(image.GetDirection(), (3, 3))
+    normal = np.cross(axes[:, 0], axes[:, 1])
+    if abs(axes[:, 0] @ axes[:, 1]) > _RIGHT_ANGLE or abs(axes[:, 2] @ normal) < _RIGHT_ANGLE:
+        raise InputError(
+            f"{name} has axes that are not at right angles, as its header says; resample it to a "
+            "regular grid first."
+        )
+    slices = sitk.GetArrayFromImage(image).astype(np.float32, copy=False)
+    step = axes[:, 2] * image.GetSpacing()[2]
+    origins = np.asarray(image.GetOrigin()) + np.arange(len(slices))[:, None] * step
+    if axes[:, 2] @ normal < 0:
+        slices, origins = slices[::-1], origins[::-1]
+    spacing = image.GetSpacing()
+    square = np.stack([axes[:, 0], axes[:, 1], normal], axis=1)
+    stack = stack_slices(slices, origins, square, (spacing[0], spacing[1]), name, spacing[2])
+    return volume_of_stack(stack, name, path, **keywords)
+
+
+def volume_from_stored(
+    stored: NDArray[Any],
+    spacing: Sequence[float],
+    origin: Sequence[float],
+    direction: Sequence[float],
+    name: str,
+    path: Path | None = None,
+    modality: str | None = None,
+    window: tuple[float, float] | None = None,
+    *,
+    dimension: int = 3,
+    allow_constant: bool = False,
+    spacing_known: bool = True,
+    owned: bool = False,
+) -> Volume:
+    """Bring an array as files store it onto canonical axes.
+
+    Parameters
+    ----------
+    stored : ndarray, (z, y, x)
+        Of one value per voxel.
+    spacing, origin, direction : sequence of float
+        Of 3, 3 and 9 numbers, in SimpleITK's order x, y, z.
+    name, path, modality, window, allow_constant, spacing_known
+        As in `volume_from_image`.
+    dimension : int
+        2 for a single image without a third axis.
+    owned : bool
+        Whether nobody else holds the array, which then need not be copied.
+
+    Raises
+    ------
+    InputError
+        If it has damaged axes, no finite value, a huge one, or no contrast.
+    """
+    directions = _checked_directions(direction, name)
     thin = [axis for axis in range(3) if stored.shape[axis] == 1]
     is_2d = dimension == 2 or len(thin) == 1
     axes, signs = _canonical_axes(directions, thin[0] if is_2d else None)
     flips = (signs[0] < 0, signs[1] < 0, signs[2] < 0)
     return Volume(
-        array=clean_values(_turn(stored, axes, flips), name, allow_constant),
-        spacing_mm=_canonical_spacing(image, axes, spacing_known),
-        origin_mm=_canonical_origin(image, directions, axes, flips),
+        array=clean_values(_turn(stored, axes, flips), name, allow_constant, owned=owned),
+        spacing_mm=_canonical_spacing(spacing, axes, spacing_known),
+        origin_mm=_canonical_origin(origin, spacing, directions, stored.shape, axes, flips),
         direction=directions[:, list(axes)] * np.asarray(signs, dtype=np.float64),
         grid=FileGrid(
-            image.GetSize(),
-            image.GetSpacing(),
-            image.GetOrigin(),
-            image.GetDirection(),
+            stored.shape[::-1],
+            tuple(spacing),
+            tuple(origin),
+            tuple(direction),
             axes,
             flips,
-            2 if dimension == 2 else 3,
+            dimension,
         ),
         name=name,
         path=path,
@@ -221,7 +331,7 @@ def _in_three_dimensions(image: sitk.Image, name: str, spacing_known: bool) -> s
     return image
 
 
-def _checked_directions(image: sitk.Image, name: str) -> NDArray[np.float64]:
+def _checked_directions(direction: Sequence[float], name: str) -> NDArray[np.float64]:
     """Return the directions (S, P, L) of the axes of the file's array, as columns (3, 3).
 
     Raises
@@ -230,7 +340,7 @@ def _checked_directions(image: sitk.Image, name: str) -> NDArray[np.float64]:
         If they do not span space or are not at right angles.
     """
     # Rows and columns of the matrix run x, y, z; reversed in both they run S, P, L.
-    directions = np.reshape(image.GetDirection(), (3, 3))[::-1, ::-1]
+    directions = np.reshape(direction, (3, 3))[::-1, ::-1]
     if abs(np.linalg.det(directions)) < 1e-6:
         raise InputError(
             f"{name} has axes that do not span space, so its header is damaged; export it again."
@@ -244,29 +354,31 @@ def _checked_directions(image: sitk.Image, name: str) -> NDArray[np.float64]:
 
 
 def _canonical_spacing(
-    image: sitk.Image, axes: tuple[int, int, int], known: bool
+    spacing: Sequence[float], axes: tuple[int, int, int], known: bool
 ) -> tuple[float, float, float]:
     """Return the spacing along the canonical axes; if unknown, relative to the finer in-plane."""
-    spacing = np.asarray(image.GetSpacing()[::-1])[list(axes)]
+    steps = np.asarray(tuple(spacing)[::-1])[list(axes)]
     if not known:
-        spacing = spacing / spacing[1:].min()
-        spacing[0] = 1.0
-    return _three(spacing)
+        steps = steps / steps[1:].min()
+        steps[0] = 1.0
+    return _three(steps)
 
 
 def _canonical_origin(
-    image: sitk.Image,
+    origin: Sequence[float],
+    spacing: Sequence[float],
     directions: NDArray[np.float64],
+    shape: tuple[int, ...],
     axes: tuple[int, int, int],
     flips: tuple[bool, bool, bool],
 ) -> tuple[float, float, float]:
     """Return the position of the first voxel once the flipped axes are reversed."""
-    origin = np.asarray(image.GetOrigin()[::-1])
+    first = np.asarray(tuple(origin)[::-1])
     for axis, flip in zip(axes, flips, strict=True):
         if flip:
-            step = image.GetSpacing()[2 - axis]
-            origin = origin + directions[:, axis] * step * (image.GetSize()[2 - axis] - 1)
-    return _three(origin)
+            step = spacing[2 - axis]
+            first = first + directions[:, axis] * step * (shape[axis] - 1)
+    return _three(first)
 
 
 def _canonical_axes(
@@ -412,7 +524,7 @@ def to_file_grid(array: NDArray[Any], like: Volume) -> sitk.Image:
     if array.dtype in (np.bool_, np.float16):
         array = array.astype(np.uint8 if array.dtype == np.bool_ else np.float32)
     grid = like.grid
-    stored = to_file_order(array, grid)
+    stored = _on_slices(to_file_order(array, grid), grid)
     stored = np.ascontiguousarray(stored, dtype=stored.dtype.newbyteorder("="))
     if grid.dimension == 2:
         image = sitk.GetImageFromArray(stored[0])
@@ -425,3 +537,12 @@ def to_file_grid(array: NDArray[Any], like: Volume) -> sitk.Image:
     image.SetOrigin(grid.origin)
     image.SetDirection(grid.direction)
     return image
+
+
+def _on_slices(stored: NDArray[Any], grid: FileGrid) -> NDArray[Any]:
+    """Bring an array (z, y, x) to the slices of the file: empty where one was never acquired."""
+    if not grid.missing and grid.straight is None:
+        return stored
+    whole = np.zeros((len(stored) + len(grid.missing), *stored.shape[1:]), dtype=stored.dtype)
+    whole[np.setdiff1d(np.arange(len(whole)), grid.missing)] = stored
+    return whole if grid.straight is None else grid.straight.back(whole)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from napari_dino_uad.core.errors import InputError
-from napari_dino_uad.core.scans.dicom.reading import is_dicom
+from napari_dino_uad.core.scans.dicom.reading import is_dicom, series_uid
 from napari_dino_uad.core.scans.files.image_format import is_folder, regular_file
 from napari_dino_uad.core.scans.formats import DICOM_SUFFIXES, VOLUME_SUFFIXES, stack_files
 
@@ -66,7 +66,14 @@ def _scans_in(folder: Path) -> list[Path]:
     if not scans:
         images = stack_files(folder)
         scans = images if images and _is_paged(images[0]) else [folder] if images else []
-    return scans + [scan for entry in entries if entry.is_dir() for scan in _scans_in(entry)]
+    folders = [entry for entry in entries if entry.is_dir()]
+    below = [scan for part in folders for scan in _scans_in(part)]
+    # A series split over folders is one scan.
+    if not scans and 1 < len(below) == len(folders) and below == folders:
+        uids = {series_uid(part) for part in folders}
+        if len(uids) == 1 and uids != {""}:
+            return [folder]
+    return scans + below
 
 
 def _is_paged(file: Path) -> bool:

@@ -18,11 +18,11 @@ from napari_dino_uad.core.scans.dicom.reading import (
     Series,
     is_dicom,
     list_series,
-    modality_and_window,
-    read_series_image,
+    series_in,
     series_of_files,
+    series_volume,
 )
-from napari_dino_uad.core.scans.files.image_files import as_grey, read_image, write_image
+from napari_dino_uad.core.scans.files.image_files import read_image, write_image
 from napari_dino_uad.core.scans.files.image_format import is_folder, regular_file
 from napari_dino_uad.core.scans.formats import (
     DICOM_SUFFIXES,
@@ -75,7 +75,7 @@ def read_volume(
         A NIfTI, NRRD, MHA, DICOM, PNG or TIFF file, or a folder with a DICOM series or a stack
         of PNG or TIFF slices.
     series : str, optional
-        UID of the series to read from a folder that holds several.
+        UID of the series to read from a folder or DICOM file that holds several.
     allow_constant : bool
         Whether an image with a single value, such as an empty mask, is accepted.
 
@@ -95,19 +95,17 @@ def read_volume(
     if is_folder(path):
         return _read_folder(path, series, allow_constant)
     regular_file(path)
+    if is_dicom(path):
+        return _read_dicom_file(path, series, allow_constant)
     if series is not None:
         raise InputError(
             f"A series can be chosen only from a folder, but {path.name} is a file; give the "
             "folder or leave out the series."
         )
-    image = read_image(path)
-    modality, window = modality_and_window(image)
     return volume_from_image(
-        image,
+        read_image(path),
         case_name(path),
         path,
-        modality,
-        window,
         allow_constant=allow_constant,
         spacing_known=path.suffix.lower() not in IMAGE_SUFFIXES,
     )
@@ -134,11 +132,7 @@ def read_series(
     InputError
         If it cannot be read, is in colour or without contrast.
     """
-    image, modality, window = read_series_image(series)
-    name = name or case_name(path)
-    return volume_from_image(
-        as_grey(image, series.label), name, path, modality, window, allow_constant=allow_constant
-    )
+    return series_volume(series, name or case_name(path), path, allow_constant=allow_constant)
 
 
 def read_stack(paths: Sequence[Path | str], *, allow_constant: bool = False) -> Volume:
@@ -172,6 +166,15 @@ def read_stack(paths: Sequence[Path | str], *, allow_constant: bool = False) -> 
             f"{', '.join(file.name for file in files[:3]) or 'no file'}; open volumes one by one."
         )
     return _read_images(sorted(files, key=natural_key), files[0].parent, allow_constant)
+
+
+def _read_dicom_file(path: Path, series: str | None, allow_constant: bool) -> Volume:
+    if path.stat().st_size == 0:
+        raise InputError(f"{path.name} is empty; copy or export the file again.")
+    found = series_in(path)
+    chosen = _only(found, series, f"the file {path.name}")
+    name = case_name(path) if len(found) == 1 else f"{case_name(path)} {chosen.label}"
+    return read_series(chosen, path, name, allow_constant=allow_constant)
 
 
 def _read_folder(folder: Path, series: str | None, allow_constant: bool) -> Volume:
@@ -210,7 +213,9 @@ def _only(found: list[Series], uid: str | None, where: str) -> Series:
         return chosen[0]
     if not found:
         raise InputError(f"There is no DICOM image in {where}; export the scan again.")
-    listed = "; ".join(f"{one.label} ({one.slices} slices, UID {one.uid})" for one in found)
+    listed = "; ".join(f"{one.label} ({one.slices} slices, UID {one.uid})" for one in found[:20])
+    if len(found) > 20:
+        listed += f"; and {len(found) - 20} more"
     if uid is None:
         raise InputError(
             f"One DICOM series is expected, but {where} holds {len(found)}: {listed}; choose one."

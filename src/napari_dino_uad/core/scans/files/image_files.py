@@ -20,10 +20,12 @@ from napari_dino_uad.core.scans.files.image_format import image_format, regular_
 from napari_dino_uad.core.scans.files.integrity import damaged, wrong_length
 from napari_dino_uad.core.scans.files.metaimage_header import read_metaimage_header
 from napari_dino_uad.core.scans.files.nifti_header import check_nifti_length, read_nifti_header
+from napari_dino_uad.core.scans.files.nifti_tilt import read_tilted, write_tilted
 from napari_dino_uad.core.scans.files.nrrd_header import read_nrrd_header
 from napari_dino_uad.core.scans.files.png_file import check_png
 from napari_dino_uad.core.scans.files.tiff_file import check_tiff
 from napari_dino_uad.core.scans.formats import IMAGE_SUFFIXES, WRITABLE_SUFFIXES
+from napari_dino_uad.core.scans.straight import is_sheared
 from napari_dino_uad.core.storage.atomic import staged, writing
 
 if TYPE_CHECKING:
@@ -96,7 +98,12 @@ def _decoded(path: Path, decoder: str) -> sitk.Image:
         else:
             check_dicom(plain, path.name)
         reader.SetFileName(str(plain))
-        reader.ReadImageInformation()
+        try:
+            reader.ReadImageInformation()
+        except RuntimeError as error:
+            if "orthonormal" in str(error) and (image := read_tilted(plain)) is not None:
+                return image
+            raise
         check_one_volume(path.name, reader.GetSize())
         known = path.suffix.lower() not in IMAGE_SUFFIXES
         check_grid(path.name, reader.GetSpacing()[:3], reader.GetOrigin()[:3], known=known)
@@ -172,8 +179,15 @@ def save_image(path: Path, image: sitk.Image) -> None:
 
     plain = path.with_suffix("") if path.name.endswith(".nii.gz") else path
     try:
-        compressed = plain.suffix not in (".nii", ".mhd")
-        sitk.WriteImage(image, str(plain), useCompression=compressed)
+        if (
+            plain.suffix == ".nii"
+            and image.GetDimension() == 3
+            and is_sheared(image.GetDirection())
+        ):
+            write_tilted(image, plain)
+        else:
+            compressed = plain.suffix not in (".nii", ".mhd")
+            sitk.WriteImage(image, str(plain), useCompression=compressed)
     except RuntimeError as error:
         raise _failure(path.parent) from error
     # SimpleITK does not report a .nii that is cut off by a full disk.

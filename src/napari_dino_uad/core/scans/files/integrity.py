@@ -31,7 +31,9 @@ def wrong_length(name: str, expected: int, found: int) -> InputError:
     )
 
 
-def clean_values(array: NDArray[Any], name: str, allow_constant: bool) -> NDArray[np.float32]:
+def clean_values(
+    array: NDArray[Any], name: str, allow_constant: bool, *, owned: bool = False
+) -> NDArray[np.float32]:
     """Copy an image to contiguous float32, with finite values only.
 
     Parameters
@@ -42,6 +44,8 @@ def clean_values(array: NDArray[Any], name: str, allow_constant: bool) -> NDArra
         Name of the case, for messages.
     allow_constant : bool
         Whether an image with a single value, such as an empty mask, is accepted.
+    owned : bool
+        Whether nothing else uses the array, so that it need not be copied.
 
     Returns
     -------
@@ -76,5 +80,7 @@ def clean_values(array: NDArray[Any], name: str, allow_constant: bool) -> NDArra
             f"{name} has the value {lowest:g}{' or NaN' if lowest == 0 else ''} in every voxel, "
             "but an image with contrast is expected; choose another file."
         )
+    if owned:
+        return np.ascontiguousarray(array, dtype=np.float32)
     # The copy is needed even of float32: the view dies with SimpleITK's image.
     return np.array(array, dtype=np.float32, order="C")
