@@ -66,6 +66,14 @@ MinimumSize = Annotated[
         "if the file has no spacing. Without it 0.1 ml, 10 mm² or 100 pixels.",
     ),
 ]
+SeriesUid = Annotated[
+    str | None,
+    typer.Option(
+        metavar="UID",
+        help="The DICOM series or volume to read, if a file or folder holds several; without it "
+        "they are listed.",
+    ),
+]
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Repeat the cases that have results already.")
 ]
@@ -86,14 +94,7 @@ def _detect(
     fpr: Rate = 0.05,
     min_size: MinimumSize = None,
     pattern: Pattern = None,
-    series: Annotated[
-        str | None,
-        typer.Option(
-            metavar="UID",
-            help="The DICOM series or volume to read, where a file or folder holds several; "
-            "without it they are listed.",
-        ),
-    ] = None,
+    series: SeriesUid = None,
     weights: Weights = None,
     device: Device = "auto",
     engine: Engine = "auto",
