@@ -1,7 +1,7 @@
-"""Reading and writing scans: NIfTI, NRRD, MHA, DICOM, PNG and TIFF.
+"""Read and write scans: NIfTI, NRRD, MHA, DICOM, PNG and TIFF.
 
 `geometry.py` defines `Volume`, `dicom/` reads DICOM files and folders, `search.py` finds scans.
-Their public names are available here too.
+Their public names can also be imported from here.
 """
 
 from __future__ import annotations
@@ -77,14 +77,14 @@ def read_volume(
     series : str, optional
         UID of the series to read from a folder or DICOM file that holds several.
     allow_constant : bool
-        Whether an image of one value throughout is welcome, as an empty mask is.
+        Whether an image with a single value, such as an empty mask, is accepted.
 
     Returns
     -------
     Volume
-        NaN became the smallest value of the scan, infinities the smallest and the largest; in a
-        NIfTI file SimpleITK has made all of them 0. The spacing of PNG and TIFF images is not
-        known, and slices of a stack are taken to lie one pixel apart.
+        NaN is replaced by the smallest value, infinities by the smallest and the largest; in
+        NIfTI files SimpleITK replaces all of them by 0. The spacing of PNG and TIFF images is
+        unknown, and slices of a stack are taken to be one pixel apart.
 
     Raises
     ------
@@ -99,7 +99,7 @@ def read_volume(
         return _read_dicom_file(path, series, allow_constant)
     if series is not None:
         raise InputError(
-            f"A series can be chosen from a folder only, but {path.name} is a file; give the "
+            f"A series can be chosen only from a folder, but {path.name} is a file; give the "
             "folder or leave out the series."
         )
     return volume_from_image(
@@ -123,7 +123,7 @@ def read_series(
     path : Path
         The folder it is in.
     name : str, optional
-        Name of the case instead of the folder's.
+        Name of the case; default the folder's name.
     allow_constant : bool
         As in `read_volume`.
 
@@ -136,7 +136,7 @@ def read_series(
 
 
 def read_stack(paths: Sequence[Path | str], *, allow_constant: bool = False) -> Volume:
-    """Read files that are the slices of one scan: a DICOM series, or PNG or TIFF images.
+    """Read the slices of one scan: a DICOM series, or PNG or TIFF images.
 
     Parameters
     ----------
@@ -148,7 +148,7 @@ def read_stack(paths: Sequence[Path | str], *, allow_constant: bool = False) -> 
     Raises
     ------
     InputError
-        If a file is missing, or they are no single stack of slices of one size.
+        If a file is missing, or they are not a single stack of slices of one size.
     """
     files = [Path(path) for path in paths]
     for file in files:
@@ -162,9 +162,8 @@ def read_stack(paths: Sequence[Path | str], *, allow_constant: bool = False) -> 
         )
     if not files or not all(file.suffix.lower() in IMAGE_SUFFIXES for file in files):
         raise InputError(
-            "A stack is made of DICOM, PNG or TIFF slices, but "
-            f"{', '.join(file.name for file in files[:3]) or 'no file'} came; open volumes one "
-            "by one."
+            "A stack needs DICOM, PNG or TIFF slices, got "
+            f"{', '.join(file.name for file in files[:3]) or 'no file'}; open volumes one by one."
         )
     return _read_images(sorted(files, key=natural_key), files[0].parent, allow_constant)
 
@@ -198,8 +197,8 @@ def _read_folder(folder: Path, series: str | None, allow_constant: bool) -> Volu
         raise InputError(f"The folder {folder} is empty; choose one with slices, or a file.")
     if scans:
         raise InputError(
-            f"The folder {folder.name} is no single scan: it holds {len(scans)} scan files such as "
-            f"{scans[0]}; choose one of them."
+            f"The folder {folder.name} is not a single scan: it has {len(scans)} scan files, such "
+            f"as {scans[0]}; choose one of them."
         )
     raise InputError(
         f"The folder {folder} holds no DICOM series and no PNG or TIFF slices; choose the folder "
@@ -208,7 +207,7 @@ def _read_folder(folder: Path, series: str | None, allow_constant: bool) -> Volu
 
 
 def _only(found: list[Series], uid: str | None, where: str) -> Series:
-    """Pick the series of a UID, or the only one."""
+    """Return the series of a UID, or the only one."""
     chosen = [one for one in found if uid in (None, one.uid)]
     if len(chosen) == 1:
         return chosen[0]
@@ -225,7 +224,7 @@ def _only(found: list[Series], uid: str | None, where: str) -> Series:
 
 
 def _read_images(files: list[Path], folder: Path, allow_constant: bool) -> Volume:
-    """Read a stack of 2D images, or the one volume where there is a single file."""
+    """Read a stack of 2D images; a single file is read as a volume."""
     import SimpleITK as sitk
 
     if len(files) == 1:
@@ -258,9 +257,9 @@ def write_volume(path: Path | str, array: NDArray[Any], like: Volume) -> None:
     Parameters
     ----------
     path : path
-        Ends in .nii, .nii.gz, .nrrd, .mha or .mhd. An existing file is replaced.
+        File to write; it ends in .nii, .nii.gz, .nrrd, .mha or .mhd. An existing one is replaced.
     array : ndarray, (S, P, L)
-        On the canonical grid of `like`. Its type stays: labels of uint8 are written as uint8.
+        On the canonical grid of `like`. The type is kept: labels of uint8 are written as uint8.
     like : Volume
         The scan it belongs to.
 

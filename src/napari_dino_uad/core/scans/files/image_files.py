@@ -1,4 +1,4 @@
-"""One image file: read whole or not at all, written whole or not at all."""
+"""Read and write one image file, whole or not at all."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ __all__ = [
     "write_image",
 ]
 
-# Threads that compress a file; more are no faster.
+# Threads for compressing a file; more are not faster.
 _COMPRESSING = 4
 
 _CHUNK = 1 << 20
 
-# A disk with less room left is full, whatever the size of an image.
+# A disk with less free space counts as full.
 _FULL_BYTES = 1_000_000
 
 
@@ -58,7 +58,7 @@ def read_image(path: Path) -> sitk.Image:
     Raises
     ------
     InputError
-        If it is no image, empty, truncated, damaged, or in colour.
+        If it is not an image, or is empty, truncated, damaged or in colour.
     """
     decoder = image_format(regular_file(path))
     try:
@@ -83,7 +83,7 @@ def read_image(path: Path) -> sitk.Image:
 
 
 def _decoded(path: Path, decoder: str) -> sitk.Image:
-    """Let SimpleITK decode a file that was checked."""
+    """Decode a checked file with SimpleITK."""
     import SimpleITK as sitk
 
     reader = sitk.ImageFileReader()
@@ -111,7 +111,7 @@ def _decoded(path: Path, decoder: str) -> sitk.Image:
 
 
 def as_grey(image: sitk.Image, name: str) -> sitk.Image:
-    """Take one channel of a grey image that was stored in colour; refuse real colour.
+    """Return one channel of a grey image that was stored in colour; refuse real colour.
 
     Raises
     ------
@@ -128,7 +128,7 @@ def as_grey(image: sitk.Image, name: str) -> sitk.Image:
     if count == 1:
         return image
     values = sitk.GetArrayViewFromImage(image)
-    # Grey with opacity has two channels, colour three or, with opacity, four.
+    # Grey has two channels with opacity; colour has three, or four with opacity.
     grey = values.dtype == np.uint8 and count <= 4
     colours = [values[..., channel] for channel in range(1 if count == 2 else 3)] if grey else []
     if not grey or not all(np.array_equal(colours[0], colour) for colour in colours[1:]):
@@ -161,12 +161,12 @@ def write_image(path: Path, image: sitk.Image) -> None:
 
 
 def save_image(path: Path, image: sitk.Image) -> None:
-    """Write an image straight to its place, inside a folder of `staged`.
+    """Write an image directly, inside a folder of `staged`.
 
     Parameters
     ----------
     path : Path
-        With its ending in small letters, which SimpleITK asks for.
+        File to write; its ending is in lower case, as SimpleITK requires.
     image : SimpleITK.Image
         The image.
 
@@ -190,7 +190,7 @@ def save_image(path: Path, image: sitk.Image) -> None:
             sitk.WriteImage(image, str(plain), useCompression=compressed)
     except RuntimeError as error:
         raise _failure(path.parent) from error
-    # Of a .nii cut off by a full disk SimpleITK says nothing.
+    # SimpleITK does not report a .nii that is cut off by a full disk.
     if plain.suffix == ".nii" and plain.stat().st_size < _voxel_bytes(image):
         raise _failure(path.parent)
     if plain != path:
@@ -199,7 +199,7 @@ def save_image(path: Path, image: sitk.Image) -> None:
 
 
 def _failure(folder: Path) -> OSError:
-    """Return why a file could not be written: SimpleITK does not say it, the disk's room does."""
+    """Return why a file could not be written, by the free space: SimpleITK gives no reason."""
     full = shutil.disk_usage(folder).free < _FULL_BYTES
     number = errno.ENOSPC if full else errno.EIO
     return OSError(number, os.strerror(number))

@@ -1,6 +1,6 @@
-"""The header of a NIfTI file, checked before SimpleITK sees the file.
+"""Headers of NIfTI files, checked before SimpleITK decodes the file.
 
-Its decoder trusts the header's sizes and types, and some make it write beyond its memory.
+Its decoder trusts the sizes and types in the header, and some make it write beyond its memory.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from napari_dino_uad.core.scans.files.integrity import damaged, wrong_length
 
 __all__ = ["HEADER_BYTES", "NiftiHeader", "check_nifti_length", "read_nifti_header"]
 
-#: With the four bytes that say whether extensions follow.
+#: Includes the four bytes that announce extensions.
 HEADER_BYTES = 352
 
 # Bits of a voxel, by the code of its type.
@@ -31,7 +31,7 @@ _COMPLEX = (32, 1792, 2048)
 
 @dataclass(frozen=True)
 class NiftiHeader:
-    """What the length of an unpacked NIfTI file must be.
+    """Expected length of an unpacked NIfTI file.
 
     Attributes
     ----------
@@ -46,14 +46,14 @@ class NiftiHeader:
 
 
 def check_nifti_length(path: Path, name: str) -> None:
-    """Refuse an unpacked NIfTI file whose header is damaged, or that is not as long as it says.
+    """Refuse an unpacked NIfTI file with a damaged header or another length than the header gives.
 
     Parameters
     ----------
     path : Path
         The file.
     name : str
-        What the user calls it.
+        Name of the file, for messages.
 
     Raises
     ------
@@ -73,9 +73,9 @@ def read_nifti_header(file: BinaryIO, name: str) -> NiftiHeader:
     Parameters
     ----------
     file : binary file
-        At its beginning; it is left behind the header.
+        Positioned at its start; afterwards after the header.
     name : str
-        What the user calls it.
+        Name of the file, for messages.
 
     Raises
     ------
@@ -113,7 +113,7 @@ def _sizes(name: str, dimensions: tuple[int, ...]) -> list[int]:
     count, *sizes = dimensions
     if not 1 <= count <= 7:
         raise _wrong(name, f"{count} dimensions")
-    # Some programs leave 0 where there is no time.
+    # Some programs write 0 if there is no time axis.
     sizes = [max(size, 1) if axis > 2 and size == 0 else size for axis, size in enumerate(sizes)]
     sizes = sizes[:count]
     text = " x ".join(map(str, sizes))
@@ -133,7 +133,7 @@ def _sizes(name: str, dimensions: tuple[int, ...]) -> list[int]:
 
 
 def _bits(name: str, kind: int, bits: int) -> int:
-    """Return the bits of a voxel, which the header gives twice."""
+    """Return the bits per voxel, which the header gives twice."""
     if kind in _COMPLEX:
         raise InputError(
             f"{name} holds complex numbers, but grey values are expected; save the magnitude."
@@ -151,7 +151,7 @@ def _start(name: str, start: float) -> int:
 
 def _check_scale(name: str, scale: tuple[float, ...], colour: bool) -> None:
     slope, intercept = scale
-    # A slope of 0 or NaN means that values stand as they are.
+    # A slope of 0 or NaN means that values are not scaled.
     scaled = slope != 0 and not math.isnan(slope)
     if scaled and not (math.isfinite(slope) and math.isfinite(intercept)):
         raise _wrong(name, f"a slope of {slope:g} and an intercept of {intercept:g}")
@@ -160,7 +160,7 @@ def _check_scale(name: str, scale: tuple[float, ...], colour: bool) -> None:
 
 
 def _check_geometry(name: str, field: Any, count: int) -> None:
-    """Refuse numbers of the geometry that are not finite where the header says they count."""
+    """Refuse numbers of the geometry that are used but not finite."""
     qform, sform = field("2h", 252)
     used = list(field("8f", 76)[1 : 1 + min(count, 3)])
     if qform > 0:

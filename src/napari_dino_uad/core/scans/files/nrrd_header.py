@@ -1,4 +1,4 @@
-"""Headers of NRRD files (.nrrd, .nhdr), read and checked before anything else sees the file.
+"""Headers of NRRD files (.nrrd, .nhdr), checked before the file is decoded.
 
 The format is described at https://teem.sourceforge.net/nrrd/format.html.
 """
@@ -12,13 +12,14 @@ from typing import Literal
 import numpy as np
 
 from napari_dino_uad.core.errors import InputError
-from napari_dino_uad.core.limits import LARGEST_EDGE, LONGEST_HEADER
+from napari_dino_uad.core.limits import LONGEST_HEADER
 from napari_dino_uad.core.scans.files.stored_voxels import DICOM_TAGS, StoredVoxels
 from napari_dino_uad.core.scans.files.text_header import (
     bad_header,
     file_pattern,
     files_beside,
     numbers,
+    read_sizes,
 )
 
 __all__ = ["read_nrrd_header"]
@@ -49,7 +50,7 @@ _ENCODINGS = {
     "bzip2": "bzip2",
 }
 
-# What the new header keeps as it is, and what says nothing that is used.
+# Fields that the new header keeps, and fields that are ignored.
 _GEOMETRY = ("space", "space dimension", "spacings", "axis mins", "axis maxs", "centers")
 _UNUSED = (
     "block size", "content", "labels", "max", "measurement frame", "min", "number", "old max",
@@ -73,7 +74,7 @@ _OTHERS = (
 )  # fmt: skip
 _KNOWN = {*_GEOMETRY, *_UNUSED, *_OTHERS}
 
-# Kinds of axes that lie in space or time; along the others the values of one voxel lie.
+# Kinds of axes in space or time; along other axes are the values of one voxel.
 _SPATIAL = ("domain", "space", "time", "none", "???")
 
 _WORDS = re.compile(r"[A-Za-z0-9 .?_-]*")
@@ -92,7 +93,7 @@ def read_nrrd_header(path: Path) -> StoredVoxels:
     Returns
     -------
     StoredVoxels
-        Where its voxels lie. None of them is read.
+        Position and type of the voxels, which are not read.
 
     Raises
     ------
@@ -104,15 +105,9 @@ def read_nrrd_header(path: Path) -> StoredVoxels:
     for key in ("dimension", "sizes", "type", "encoding"):
         if key not in fields:
             raise bad_header(name, f"no {key!r}")
-    (count,) = numbers(name, "dimension", fields["dimension"], 1, int)
-    if not 2 <= count <= 5:
-        raise InputError(
-            f"{name} has {count} dimensions in its header, but 2 or 3 are expected; save one "
-            "volume of it to its own file."
-        )
-    sizes = numbers(name, "sizes", fields["sizes"], count, int)
-    if not all(1 <= size <= LARGEST_EDGE for size in sizes):
-        raise bad_header(name, f"the size {' x '.join(map(str, sizes))}")
+    dimensions = ("dimension", fields["dimension"])
+    sizes = read_sizes(name, dimensions, ("sizes", fields["sizes"]), most=5)
+    count = len(sizes)
     code = _TYPES.get(fields["type"].lower())
     encoding = _ENCODINGS.get(fields["encoding"].lower())
     if code is None or encoding is None:
@@ -146,7 +141,7 @@ def read_nrrd_header(path: Path) -> StoredVoxels:
 
 
 def _fields(path: Path) -> tuple[dict[str, str], dict[str, str], int]:
-    """Read the fields of a header, the tags of DICOM among its keys, and where it ends."""
+    """Return the fields of a header, its DICOM tags and the position of its end."""
     fields: dict[str, str] = {}
     tags: dict[str, str] = {}
     name = path.name
@@ -165,7 +160,7 @@ def _fields(path: Path) -> tuple[dict[str, str], dict[str, str], int]:
         end += len(line) + 1
         text = line.decode("latin-1").rstrip("\r")
         if not text:
-            # What follows an empty line are the voxels.
+            # The voxels follow an empty line.
             if end <= len(head):
                 return fields, tags, end
             break
@@ -192,7 +187,7 @@ def _fields(path: Path) -> tuple[dict[str, str], dict[str, str], int]:
 
 
 def _channel_axis(name: str, fields: dict[str, str], count: int) -> int | None:
-    """Find the axis along which the values of one voxel lie, if there is one."""
+    """Return the axis of the values of one voxel, if there is one."""
     kinds = fields.get("kinds", "").split() or ["domain"] * count
     found = [axis for axis, kind in enumerate(kinds) if kind.lower() not in _SPATIAL]
     if len(kinds) != count or len(found) > 1 or not 2 <= count - len(found) <= 4:
@@ -244,7 +239,7 @@ def _data_files(path: Path, value: str, sizes: list[int], end: int) -> tuple[Pat
 def _new_header(
     name: str, fields: dict[str, str], sizes: list[int], channel_axis: int | None
 ) -> str:
-    """Write a header of the same grid, of bytes that SimpleITK does not read."""
+    """Return a header of the same grid, for voxels that SimpleITK does not read."""
     given = [axis != channel_axis for axis in range(len(sizes))]
     lines = [
         "NRRD0005",
@@ -288,7 +283,7 @@ def _number(name: str, key: str, word: str) -> str:
 
 
 def _check_axes(name: str, key: str, text: str, present: list[bool], given: list[bool]) -> None:
-    """Refuse a field that has nothing for an axis in space, which would count as 1 mm."""
+    """Refuse a field without a value for an axis in space, which would count as 1 mm."""
     if len(present) != len(given) or not all(
         here for here, needed in zip(present, given, strict=True) if needed
     ):
@@ -296,7 +291,7 @@ def _check_axes(name: str, key: str, text: str, present: list[bool], given: list
 
 
 def _vectors(name: str, key: str, text: str, count: int) -> list[str]:
-    """Check vectors such as (1,0,0), or none for an axis that does not lie in space."""
+    """Check vectors such as (1,0,0); an axis that is not in space has none."""
     out: list[str] = []
     rest = text.strip()
     while rest and len(out) <= count:
