@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from napari_dino_uad.core.backbones.backbone import Backbone
     from napari_dino_uad.core.model import FittedModel
 
-__all__ = ["Session", "session", "weights_setting"]
+__all__ = ["Session", "read_model", "session", "weights_setting"]
 
 
 class Session(QObject):
@@ -130,6 +130,14 @@ class Session(QObject):
         if not chosen or weights_here(spec) or not Path(chosen).is_file():
             return None
         return Path(chosen)
+
+
+def read_model(path: Path) -> Generator[Progress, None, tuple[str, FittedModel]]:
+    """Load a model file; return what to call the model, and the model."""
+    from napari_dino_uad.core.model_file import load_model
+
+    yield Progress("Loading", 0, 1)
+    return path.stem, load_model(path)
 
 
 def weights_setting(name: str) -> str:

@@ -22,6 +22,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_dino_uad.widgets.controls import small_label
+from napari_dino_uad.widgets.plots import HEALTHY, healthy_shares, still_plot
 
 if TYPE_CHECKING:
     from qtpy.QtGui import QPaintEvent
@@ -44,7 +45,6 @@ _MARKS = (0.1, 0.05, 0.01, 0.001, 0.0001)
 _REST_MS = 150
 _BINS = 96
 
-_HEALTHY = (110, 160, 220)
 _SCAN = (240, 150, 60)
 # Stands off both histograms on a dark and on a light background.
 _LINE = (150, 150, 150)
@@ -135,12 +135,7 @@ class ThresholdControl(QWidget):
             "How many false positives the healthy scans that the model was calibrated on really "
             "have at this threshold, but for the lowest and the highest tenth of them."
         )
-        self._plot = pg.PlotWidget(background=None)
-        self._plot.setFixedHeight(84)
-        self._plot.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
-        self._plot.setMenuEnabled(False)
-        self._plot.setMouseEnabled(x=False, y=False)
-        self._plot.hideButtons()
+        self._plot = still_plot(84)
         self._plot.hideAxis("left")
         self._plot.getAxis("bottom").setStyle(tickTextOffset=2)
         self._plot.setToolTip(
@@ -149,7 +144,7 @@ class ThresholdControl(QWidget):
         )
         self._curves = {
             name: self._plot.plot(stepMode="center", fillLevel=0, pen=colour, brush=(*colour, 90))
-            for name, colour in (("healthy", _HEALTHY), ("scan", _SCAN))
+            for name, colour in (("healthy", HEALTHY), ("scan", _SCAN))
         }
         for curve in self._curves.values():
             curve.hide()
@@ -212,8 +207,7 @@ class ThresholdControl(QWidget):
             self._curves["healthy"].hide()
         else:
             edges = histogram_edges(calibration)
-            rates = np.exp(np.interp(edges, calibration.scores, np.log(calibration.rates)))
-            self._draw("healthy", edges, -np.diff(rates))
+            self._draw("healthy", edges, healthy_shares(calibration, edges))
             self._plot.setXRange(edges[0], edges[-1], padding=0)
         self._show_text()
 
