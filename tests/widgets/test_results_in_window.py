@@ -18,7 +18,7 @@ from qtpy.QtWidgets import QFileDialog
 from napari_dino_uad.core.progress import Progress
 from napari_dino_uad.layer_data import volume_layer
 from napari_dino_uad.widgets.detect import pipelines
-from napari_dino_uad.widgets.detect import widget as detect_widget
+from napari_dino_uad.widgets.detect import run as detect_run
 from napari_dino_uad.widgets.session import session
 
 LONG_MS = 120_000
@@ -160,7 +160,7 @@ def slow(monkeypatch):
 
         return pipeline
 
-    monkeypatch.setattr(detect_widget, "detector", slowed)
+    monkeypatch.setattr(detect_run, "detector", slowed)
     return gate
 
 

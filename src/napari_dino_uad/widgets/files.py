@@ -8,10 +8,16 @@ from qtpy.QtWidgets import QFileDialog, QWidget
 
 from napari_dino_uad.widgets.settings import recall, remember
 
-__all__ = ["MODEL_FILES", "choose_file", "choose_files", "choose_folder", "choose_new_file"]
+__all__ = [
+    "choose_file",
+    "choose_files",
+    "choose_folder",
+    "choose_model",
+    "choose_new_model",
+]
 
-#: Filter for model files.
-MODEL_FILES = "Models (*.safetensors)"
+_MODELS = "Models (*.safetensors)"
+_MODEL_FOLDER = "model folder"
 
 
 def choose_file(parent: QWidget, title: str, setting: str, kinds: str) -> Path | None:
@@ -45,10 +51,16 @@ def choose_files(parent: QWidget, title: str, setting: str, kinds: str) -> list[
     return [Path(name) for name in names]
 
 
-def choose_new_file(parent: QWidget, title: str, setting: str, kinds: str) -> Path | None:
-    """Ask for a file to write; parameters as in `choose_file`."""
-    name, _ = QFileDialog.getSaveFileName(parent, title, recall(setting), kinds)
-    return _chosen(name, setting)
+def choose_model(parent: QWidget) -> Path | None:
+    """Ask for a model file to load; None if the user cancelled."""
+    return choose_file(parent, "Load a model", _MODEL_FOLDER, _MODELS)
+
+
+def choose_new_model(parent: QWidget) -> Path | None:
+    """Ask for a model file to write; None if the user cancelled."""
+    name, _ = QFileDialog.getSaveFileName(parent, "Save the model", recall(_MODEL_FOLDER), _MODELS)
+    file = _chosen(name, _MODEL_FOLDER)
+    return None if file is None else file.with_suffix(".safetensors")
 
 
 def choose_folder(parent: QWidget, title: str, setting: str) -> Path | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -89,8 +90,9 @@ def _overlap(one: Layer, other: Layer) -> bool:
 def volume_reader(layer: Image) -> Callable[[], Volume]:
     """Take what is needed from an image layer, and return how to make a volume of it.
 
-    A layer that our reader made carries the volume with the true geometry of its file. Any other
-    layer's axes are taken as feet to head, front to back, right to left.
+    A layer that our reader made carries the volume with the true geometry of its file; its voxels
+    are those of the layer, which may have been replaced. The axes of any other layer are taken as
+    feet to head, front to back, right to left.
 
     Parameters
     ----------
@@ -115,7 +117,7 @@ def volume_reader(layer: Image) -> Callable[[], Volume]:
         )
     volume = layer.metadata.get(METADATA, {}).get("volume")
     if volume is not None and volume.shape[-data.ndim :] == tuple(data.shape):
-        return lambda: volume
+        return lambda: _with_voxels(volume, data)
     if data.ndim not in (2, 3):
         raise InputError(
             f"The layer {layer.name!r} has {data.ndim} dimensions; expected a 2D or 3D image."
@@ -130,6 +132,17 @@ def volume_reader(layer: Image) -> Callable[[], Volume]:
         return volume_from_array(np.asarray(data), spacing, origin, name, spacing_known=known)
 
     return make
+
+
+def _with_voxels(volume: Volume, data: Any) -> Volume:
+    """Return a volume with the voxels of its layer, which may not be those of the file any more."""
+    from napari_dino_uad.core.scans.volume import volume_from_array
+
+    array = np.asarray(data).reshape(volume.shape)
+    if np.array_equal(array, volume.array):
+        return volume
+    checked = volume_from_array(array, volume.spacing_mm, volume.origin_mm, volume.name)
+    return replace(volume, array=checked.array, path=None)
 
 
 def _spacing(layer: Layer) -> tuple[tuple[float, ...], bool]:

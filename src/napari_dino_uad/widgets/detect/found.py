@@ -56,6 +56,9 @@ class Found:
         What `labels` are.
     added, removed : int
         Voxels by which the two differ.
+    left_out : int
+        Voxels above the threshold or painted that are in neither the labels nor the findings,
+        because only the largest regions fit.
     """
 
     settings: Settings
@@ -64,6 +67,7 @@ class Found:
     findings: list[Finding]
     added: int = 0
     removed: int = 0
+    left_out: int = 0
 
 
 @dataclass(frozen=True)
@@ -107,8 +111,11 @@ def find(anomaly: AnomalyMap, settings: Settings) -> Found:
     )
     if settings.edits is None:
         return Found(settings, automatic, automatic, findings)
-    labels, findings = edit_findings(automatic, settings.edits, scores, volume, calibration)
-    return Found(settings, automatic, labels, findings, *count_edits(automatic, labels))
+    edits = settings.edits
+    labels, findings = edit_findings(automatic, edits, scores, volume, calibration)
+    wanted = ((automatic > 0) | (edits > 0)) & (edits >= 0)
+    left_out = int(np.count_nonzero(wanted) - np.count_nonzero(labels))
+    return Found(settings, automatic, labels, findings, *count_edits(automatic, labels), left_out)
 
 
 def fill_map(

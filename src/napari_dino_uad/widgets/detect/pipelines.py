@@ -18,7 +18,7 @@ from napari_dino_uad.core.errors import InputError
 from napari_dino_uad.core.progress import Inner, Progress
 from napari_dino_uad.widgets.detect.detection import Detection
 from napari_dino_uad.widgets.detect.found import Detected, Found, fill_map, find
-from napari_dino_uad.widgets.session import session
+from napari_dino_uad.widgets.session import read_model, session
 from napari_dino_uad.widgets.threshold import score_histogram
 from napari_dino_uad.widgets.workers import writing
 
@@ -63,7 +63,6 @@ def loader(
     def pipeline() -> Generator[Progress, None, tuple[str, FittedModel, str] | None]:
         from napari_dino_uad.core import detect as _detect  # noqa: F401 - imports torch
         from napari_dino_uad.core.backbones.backbone import DEFAULT_BACKBONE
-        from napari_dino_uad.core.model_file import load_model
 
         yield Progress("Loading", 0, 1)
         for module in _LABELS_NEED:
@@ -73,12 +72,12 @@ def loader(
         if path is None:
             yield from session().place(session().backbone(DEFAULT_BACKBONE))
             return None
-        model = load_model(path)
+        name, model = yield from read_model(path)
         try:
             yield from session().backbone_of(model)
         except InputError as error:
-            return path.stem, model, str(error)
-        return path.stem, model, ""
+            return name, model, str(error)
+        return name, model, ""
 
     return pipeline
 
@@ -172,6 +171,7 @@ def saver(detection: Detection, folder: Path) -> Callable[[], Generator[Progress
             "edited": settings.edits is not None,
             "voxels_added": found.added,
             "voxels_removed": found.removed,
+            "voxels_left_out": found.left_out,
         }
         with writing(folder):
             write_results(folder, anomaly, found.labels, found.findings, settings.rate, extra=extra)

@@ -35,7 +35,10 @@ class Results(QObject):
     scan_opened : Image
         A scan was added to the viewer.
     scan_closed : Image
-        A scan with a detection was deleted; its layers are about to be.
+        A scan with a detection was deleted; its result layers are removed next.
+    scan_replaced : Image, bool
+        The voxels of a scan were replaced, and whether it had a detection; that was of the old
+        voxels and is gone.
     changed
         Layers were added, deleted, moved, renamed, shown or hidden.
     painted : Detection
@@ -44,6 +47,7 @@ class Results(QObject):
 
     scan_opened = Signal(object)
     scan_closed = Signal(object)
+    scan_replaced = Signal(object, bool)
     changed = Signal()
     painted = Signal(object)
 
@@ -156,6 +160,7 @@ class Results(QObject):
     def _watch(self, layer: Layer) -> None:
         if isinstance(layer, Image) and not is_ours(layer):
             layer.events.visible.connect(self._on_visible)
+            layer.events.data.connect(self._on_data)
 
     def _on_layers(self, _: Any = None) -> None:
         viewer = self._viewer()
@@ -182,6 +187,14 @@ class Results(QObject):
         for detection in self:
             if detection.layers.on_moved(event.value):
                 QTimer.singleShot(0, detection.layers.place)
+
+    def _on_data(self, event: Any) -> None:
+        """Drop the detection of a scan whose voxels were replaced: it is of the old ones."""
+        scan = event.source
+        detection = self._detections.pop(scan, None)
+        if detection is not None:
+            QTimer.singleShot(0, detection.layers.remove)
+        self.scan_replaced.emit(scan, detection is not None)
 
     def _on_visible(self, event: Any) -> None:
         detection = self.of(event.source)

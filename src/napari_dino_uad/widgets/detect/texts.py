@@ -1,11 +1,11 @@
-"""What the Detect panel says, in words."""
+"""The texts of the Detect panel."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from napari_dino_uad.core.maps.findings import size_unit
+from napari_dino_uad.core.maps.findings import MOST_FINDINGS, size_unit
 from napari_dino_uad.widgets.threshold import format_rate
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def place(volume: Volume, voxel: Sequence[float]) -> str:
 
 
 def describe_findings(detection: Detection) -> str:
-    """Sum up the findings of a detection."""
+    """Summarise the findings of a detection."""
     if detection.anomaly is None or detection.found is None:
         return ""
     rate = format_rate(detection.found.settings.rate)
@@ -55,11 +55,14 @@ def describe_findings(detection: Detection) -> str:
         )
     parts.append(f"centre {place(volume, first.centroid_voxel)}".replace(" ", "&nbsp;"))
     text = ", ".join(parts)
-    return f"{head}. {text[0].upper()}{text[1:]}."
+    text = f"{head}. {text[0].upper()}{text[1:]}."
+    if len(findings) == MOST_FINDINGS:
+        text += f" Only the {MOST_FINDINGS} largest are shown."
+    return text
 
 
 def describe_cancelled(running: Detection, shown: Detection | None) -> str:
-    """Return what a detection leaves on screen that is cancelled while `shown` is there."""
+    """Describe what stays on screen when `running` is cancelled, with `shown` the result so far."""
     done = running.slices_done
     if done:
         text = f"Cancelled: {slice_count(done)} of {running.scan.name}"
@@ -75,7 +78,7 @@ def slice_count(count: int) -> str:
 
 
 def describe_edits(detection: Detection) -> str:
-    """Return what the user changed by hand."""
+    """Describe what the user changed by hand."""
     found = detection.found
     if found is None or found.settings.edits is None:
         return ""
@@ -85,11 +88,18 @@ def describe_edits(detection: Detection) -> str:
         for count, what in ((found.added, "added"), (found.removed, "removed"))
         if count
     ]
-    return f"Edited by hand: {' and '.join(parts) or 'as found'}."
+    text = f"Edited by hand: {' and '.join(parts) or 'as found'}."
+    if found.left_out:
+        left_out = f"{found.left_out:,} {unit if found.left_out == 1 else unit + 's'}"
+        text += (
+            f" {left_out} in smaller regions are left out, here and in saved files: only the "
+            f"{MOST_FINDINGS} largest regions are kept. Erase some, or raise the smallest size."
+        )
+    return text
 
 
 def describe_deleted(detection: Detection) -> str:
-    """Return which layers the user has deleted, and how they come back."""
+    """Name the layers that the user has deleted, and how they come back."""
     if not detection.deleted:
         return ""
     names = {"anomaly": "heat", "findings": "findings"}
@@ -102,7 +112,7 @@ def describe_deleted(detection: Detection) -> str:
 
 
 def describe_cursor(detection: Detection, world: tuple[float, ...]) -> str:
-    """Return what lies at a point of the world: place, score and how rare that is."""
+    """Describe a point: its place, its score and how rare that score is."""
     anomaly, layer = detection.anomaly, detection.scan
     if anomaly is None:
         return ""

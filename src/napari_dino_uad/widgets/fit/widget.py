@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari_dino_uad.core.results import RESEARCH_USE
 from napari_dino_uad.widgets.controls import DockWidget, RunControl, rule, small_label
-from napari_dino_uad.widgets.files import MODEL_FILES, choose_file, choose_new_file
+from napari_dino_uad.widgets.files import choose_model, choose_new_model
 from napari_dino_uad.widgets.fit.advanced import Advanced
 from napari_dino_uad.widgets.fit.model_choice import ModelChoice
 from napari_dino_uad.widgets.fit.pipelines import Request, fitter, load_settings, saver
@@ -180,9 +180,9 @@ class FitWidget(DockWidget):
     # Files --------------------------------------------------------------------------------
 
     def _choose_save(self) -> None:
-        file = choose_new_file(self, "Save the model", "model folder", MODEL_FILES)
+        file = choose_new_model(self)
         if file is not None:
-            self.save(file.with_suffix(".safetensors"))
+            self.save(file)
 
     def save(self, path: Path) -> None:
         """Write the last model to a file, in the background."""
@@ -190,7 +190,7 @@ class FitWidget(DockWidget):
             self.saving.start(saver(self.fitted, path))
 
     def _choose_load(self) -> None:
-        file = choose_file(self, "Load a model", "model folder", MODEL_FILES)
+        file = choose_model(self)
         if file is not None:
             self.load(file)
 
