@@ -207,9 +207,17 @@ class Job(QObject):
                 return _Failure(error)
 
         worker = create_worker(run)
-        current: Callable[[], bool] = lambda: generation == self._generation  # noqa: E731
-        worker.yielded.connect(lambda value: current() and self.progressed.emit(value))
-        worker.returned.connect(lambda value: current() and self._end(value))
+
+        def on_yielded(value: Progress) -> None:
+            if generation == self._generation:
+                self.progressed.emit(value)
+
+        def on_returned(value: Any) -> None:
+            if generation == self._generation:
+                self._end(value)
+
+        worker.yielded.connect(on_yielded)
+        worker.returned.connect(on_returned)
         self._worker = worker
         worker.start()
 
