@@ -1,4 +1,4 @@
-"""What a detection gives: a map, and findings with what they were found with."""
+"""Results of a detection: the map, and the findings with their settings."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["Detected", "Found", "Settings", "fill_map", "find"]
 
 @dataclass(frozen=True)
 class Settings:
-    """What findings depend on besides the map.
+    """Settings that the findings depend on, beside the map.
 
     Attributes
     ----------
@@ -26,9 +26,9 @@ class Settings:
     minimum_size : float
         In the scan's `size_unit`.
     tissue_only : bool
-        Whether nothing is found in the background.
+        Whether the background is left out.
     edits : ndarray of int8, (S, P, L), or None
-        1 where the user added a voxel, -1 where one was removed; never changed in place.
+        1 where the user added a voxel, -1 where the user removed one; never changed in place.
     """
 
     rate: float
@@ -43,7 +43,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Found:
-    """Findings, and what they were found with.
+    """Findings, and the settings they belong to.
 
     Attributes
     ----------
@@ -51,14 +51,13 @@ class Found:
     automatic : ndarray of uint8, (S, P, L)
         Labels without the user's corrections.
     labels : ndarray of uint8, (S, P, L)
-        Labels with them; the same array where there are none.
+        Labels with the corrections; the same array if there are none.
     findings : list of Finding
-        What `labels` are.
+        One for each label.
     added, removed : int
-        Voxels by which the two differ.
+        Number of voxels in which the two differ.
     left_out : int
-        Voxels above the threshold or painted that are in neither the labels nor the findings,
-        because only the largest regions fit.
+        Number of voxels in regions that were dropped, because only the largest regions fit.
     """
 
     settings: Settings
@@ -72,20 +71,20 @@ class Found:
 
 @dataclass(frozen=True)
 class Detected:
-    """A finished map, as it comes from the worker.
+    """A finished map, as the worker returns it.
 
     Attributes
     ----------
     anomaly : AnomalyMap
     array : ndarray of float32, (S, P, L)
-        The map as it is shown.
+        The map for display.
     histogram : ndarray of float64
         Shares of the tissue's scores.
     warning : str
-        Why the scan may be none the model can judge.
+        Why the model may not fit the scan; empty if it does.
     seconds : float
     tissue_only : bool
-        Whether the array shown was filled without the background.
+        Whether the background of the array is blank.
     """
 
     anomaly: AnomalyMap
@@ -97,7 +96,7 @@ class Detected:
 
 
 def find(anomaly: AnomalyMap, settings: Settings) -> Found:
-    """Find what lies above a threshold, with the user's corrections. Called in worker threads."""
+    """Find the regions above a threshold, with the user's corrections. Call it in a thread."""
     from napari_dino_uad.core.maps.findings import count_edits, edit_findings, find_findings
 
     scores, volume, calibration = anomaly.scores, anomaly.volume, anomaly.model.calibration
@@ -121,6 +120,6 @@ def find(anomaly: AnomalyMap, settings: Settings) -> Found:
 def fill_map(
     array: NDArray[np.float32], anomaly: AnomalyMap, low: float, tissue_only: bool
 ) -> None:
-    """Write a finished map into the array shown; the background gets the lowest score."""
+    """Write a finished map into the array for display; a blank background gets the score `low`."""
     scores = anomaly.scores
     np.copyto(array, np.where(anomaly.foreground, scores, low) if tissue_only else scores)

@@ -23,7 +23,7 @@ __all__ = [
 
 
 def place(volume: Volume, voxel: Sequence[float]) -> str:
-    """Return where a voxel (S, P, L) lies, in mm where the spacing is known."""
+    """Return the place of a voxel (S, P, L), in mm if the spacing is known."""
     if volume.spacing_known:
         right, anterior, superior = volume.to_ras_mm(voxel)
         return f"R {right:.0f} A {anterior:.0f} S {superior:.0f} mm"
@@ -73,7 +73,7 @@ def describe_cancelled(running: Detection, shown: Detection | None) -> str:
 
 
 def slice_count(count: int) -> str:
-    """Write a number of slices."""
+    """Format a number of slices."""
     return f"{count} slice" if count == 1 else f"{count} slices"
 
 

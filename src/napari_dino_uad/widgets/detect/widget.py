@@ -1,4 +1,4 @@
-"""The Detect widget: it conducts choice, run, findings and saving."""
+"""The Detect widget, made of the choice, the run, the findings and saving."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class DetectWidget(DockWidget):
 
     def __init__(self, napari_viewer: Viewer) -> None:
         super().__init__()
-        # napari gives docks a proxy, which is another object each time.
+        # napari passes a proxy of the viewer, a new one each time.
         self._viewer: Viewer = getattr(napari_viewer, "__wrapped__", napari_viewer)
         self._results = results_of(self._viewer)
         self.loading = Job(self)
@@ -126,7 +126,7 @@ class DetectWidget(DockWidget):
             signal.connect(slot)
 
     def _outside(self) -> list[tuple[Any, Any]]:
-        """List the signals of what outlives the widget, with what they call here."""
+        """List the signals of objects that outlive the widget, with their slots here."""
         return [
             (session().model_added, self.choice.choose_model),
             (self._results.scan_opened, self.choice.choose_scan),
@@ -137,7 +137,7 @@ class DetectWidget(DockWidget):
         ]
 
     def release(self) -> None:
-        """Stop what runs, and leave the viewer to the next widget."""
+        """Stop all jobs, and disconnect from the viewer."""
         self.cancel()
         self._results.detach(self)
         for signal, slot in self._outside():
@@ -155,7 +155,7 @@ class DetectWidget(DockWidget):
 
     @property
     def findings(self) -> list[Finding]:
-        """What lies above the threshold, with the user's corrections."""
+        """The findings on screen, with the user's corrections."""
         return [] if self.shown is None else self.shown.findings
 
     # Choices ------------------------------------------------------------------------------
@@ -188,7 +188,7 @@ class DetectWidget(DockWidget):
         self._update_state()
 
     def _on_scan(self) -> None:
-        """Show the result of the scan chosen, or that there is none."""
+        """Show the result of the chosen scan, or that it has none."""
         detection = self._results.of(self.choice.scan)
         if not self.job.running:
             self.run.say("" if detection is None else detection.message)
@@ -210,7 +210,7 @@ class DetectWidget(DockWidget):
         self.detecting.cancel_on(scan, f"{scan.name} was deleted.")
 
     def _on_replaced(self, scan: Image, dropped: bool) -> None:
-        """Say that a scan has other voxels, and that the result of the old ones is gone."""
+        """Report that the voxels of a scan were replaced, and its result removed."""
         why = f"{scan.name} has other voxels now"
         if scan is self.choice.scan and self.shown is not None:
             self._on_scan()
@@ -236,7 +236,7 @@ class DetectWidget(DockWidget):
         self._update_state()
 
     def cancel(self, *_: Any) -> None:
-        """Stop detecting; what is on screen stays."""
+        """Stop the detection; the slices on screen stay."""
         self.detecting.cancel()
 
     def _on_result(self, detection: Detection) -> None:
@@ -248,7 +248,7 @@ class DetectWidget(DockWidget):
     # Threshold and findings ---------------------------------------------------------------
 
     def _on_settings(self) -> None:
-        """Move the heat with the controls, and grey the findings until they follow."""
+        """Apply the controls to the heat, and grey out the findings until they follow."""
         if self.shown is not None:
             chosen = self.panel.settings
             self.shown.choose(chosen.rate, chosen.minimum_size, chosen.tissue_only)
@@ -270,7 +270,7 @@ class DetectWidget(DockWidget):
             self.find()
 
     def find(self, *_: Any) -> None:
-        """Find what lies above the thresholds, in the background, where that is not known."""
+        """Search for findings in the background, where the settings have changed."""
         self.search.start()
 
     def _on_findings(self) -> None:

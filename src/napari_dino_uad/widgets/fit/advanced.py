@@ -1,4 +1,4 @@
-"""The fold of settings that seldom need a change."""
+"""Settings that seldom need a change, folded away."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which model to fit, in which plane, on which backbone."""
+"""The choice of the model, its plane and its backbone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What Fit does beside the window: find scans, read settings, fit, save."""
+"""The pipelines of Fit, which run in threads: find scans, read settings, fit, save."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Cohort:
-    """Healthy scans as they stand in the widget.
+    """Healthy scans, as chosen in the widget.
 
     Attributes
     ----------
@@ -70,7 +70,7 @@ class FoundCases(NamedTuple):
 
 @dataclass(frozen=True)
 class Request:
-    """What to fit, read from the widget when the button is pressed.
+    """Everything a fit needs, read from the widget when the button is pressed.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""Which scans are healthy, and which masks mark their lesions."""
+"""The healthy scans, and the masks of their lesions."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class HealthyScans(QWidget):
     Attributes
     ----------
     cases : list of Case
-        What the list stands for.
+        The scans that were found.
 
     Signals
     -------

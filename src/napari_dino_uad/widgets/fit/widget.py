@@ -1,4 +1,4 @@
-"""The Fit widget: it conducts scans, model, run and result."""
+"""The Fit widget, made of the scans, the model, the run and the result."""
 
 from __future__ import annotations
 
