@@ -92,9 +92,8 @@ class _Marks(QWidget):
         )
         room = self.width() - handle
         for rate in _MARKS:
-            text = (
-                f"{100 * rate:g}" if rate not in (HIGHEST_RATE, LOWEST_RATE) else format_rate(rate)
-            )
+            # One unit, at the end: more would run into each other.
+            text = f"{100 * rate:g}" + (" %" if rate == LOWEST_RATE else "")
             width = self.fontMetrics().horizontalAdvance(text)
             centre = handle / 2 + room * _to_step(rate) / _STEPS
             left = min(max(0.0, centre - width / 2), self.width() - width)
@@ -178,7 +177,7 @@ class ThresholdControl(QWidget):
         layout.addWidget(self._interval)
         self.slider.setValue(_to_step(_DEFAULT_RATE))
         self._show_text()
-        self.setEnabled(False)
+        self._show_scale(False)
 
     @property
     def rate(self) -> float:
@@ -203,7 +202,7 @@ class ThresholdControl(QWidget):
             return
         self._calibration = calibration
         self._curves["scan"].hide()
-        self.setEnabled(calibration is not None)
+        self._show_scale(calibration is not None)
         if calibration is None:
             self._curves["healthy"].hide()
         else:
@@ -211,6 +210,12 @@ class ThresholdControl(QWidget):
             self._draw("healthy", edges, healthy_shares(calibration, edges))
             self._plot.setXRange(edges[0], edges[-1], padding=0)
         self._show_text()
+
+    def _show_scale(self, known: bool) -> None:
+        """Enable the control and show the scale of scores, which only a model has."""
+        self.setEnabled(known)
+        self._line.setVisible(known)
+        self._plot.getAxis("bottom").setStyle(showValues=known)
 
     def show_rate(self, rate: float) -> None:
         """Move the slider without a signal, and drop a signal that is still due."""
@@ -238,7 +243,9 @@ class ThresholdControl(QWidget):
         low, high = (format_rate(rate) for rate in self._calibration.interval(self.rate))
         scans = len(self._calibration.scan_rates)
         self._interval.setText(
-            f"Most healthy scans: {low} to {high} (of {scans})" if scans > 1 else "One healthy scan"
+            f"Most healthy scans: {low} to {high} (of {scans})"
+            if scans > 1
+            else "Calibrated on one healthy scan"
         )
         self._score.setText(f"score {self.threshold:.3f}")
         self._line.blockSignals(True)
