@@ -645,4 +645,5 @@ def test_regions_that_do_not_fit_are_told(window, scan, tmp_path, monkeypatch):
     assert f"{found.left_out:,} voxels in smaller regions" in window.widget.panel.edits.text()
     assert "Only the 255 largest are shown." in window.summary
     window.save(tmp_path / "out", monkeypatch)
-    assert read_saved(tmp_path / "out")["voxels_left_out"] == found.left_out
+    report, _ = read_saved(tmp_path / "out")
+    assert report["voxels_left_out"] == found.left_out
