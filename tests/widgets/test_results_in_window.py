@@ -642,8 +642,8 @@ def test_regions_that_do_not_fit_are_told(window, scan, tmp_path, monkeypatch):
     found = window.widget.shown.found
     assert len(found.findings) == 255
     assert found.left_out == np.count_nonzero(dots) - np.count_nonzero(found.labels) > 0
-    assert f"{found.left_out:,} voxels in smaller regions" in window.widget.panel.edits.text()
-    assert "Only the 255 largest are shown." in window.summary
+    text = window.widget.panel.left_out.text()
+    assert f"Only the 255 largest regions are kept: {found.left_out:,} voxels" in text
     window.save(tmp_path / "out", monkeypatch)
     report, _ = read_saved(tmp_path / "out")
     assert report["voxels_left_out"] == found.left_out

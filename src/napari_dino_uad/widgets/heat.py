@@ -10,7 +10,12 @@ from napari.layers import Image, Labels
 from numpy.typing import NDArray
 
 from napari_dino_uad.layer_data import METADATA
-from napari_dino_uad.widgets.layers import cut_colormap, layer_geometry, slice_index
+from napari_dino_uad.widgets.layers import (
+    cut_colormap,
+    layer_geometry,
+    outline_colormap,
+    slice_index,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -112,6 +117,7 @@ class ResultLayers:
             self.findings = Labels(
                 data.copy(),
                 name=self._name("findings"),
+                colormap=outline_colormap(),
                 metadata=self._metadata("findings"),
                 **layer_geometry(self.scan),
             )

@@ -14,7 +14,7 @@ from napari_dino_uad.layer_data import AXIS_LABELS, METADATA, PIXEL_AXIS_LABELS,
 
 if TYPE_CHECKING:
     from napari.layers import Image, Layer
-    from napari.utils.colormaps import Colormap
+    from napari.utils.colormaps import Colormap, CyclicLabelColormap
     from napari.viewer import Viewer
 
     from napari_dino_uad.core.maps.findings import SizeUnit
@@ -27,12 +27,22 @@ __all__ = [
     "is_scan_layer",
     "layer_geometry",
     "layer_size_unit",
+    "outline_colormap",
     "slice_index",
     "volume_reader",
 ]
 
 # Opacity of the heat at the threshold and at the last colour; the anatomy shows through both.
 _LOWEST_ALPHA, _HIGHEST_ALPHA = 0.35, 0.8
+
+# Outlines of findings: visible on grey anatomy and on red, orange and yellow heat.
+_OUTLINES = (
+    (0.0, 0.9, 1.0),
+    (0.35, 1.0, 0.35),
+    (0.35, 0.55, 1.0),
+    (1.0, 1.0, 1.0),
+    (0.8, 0.5, 1.0),
+)
 
 # Images with another blending, or fainter than this, let the layers below show through.
 _COVERING = ("translucent", "translucent_no_depth", "opaque")
@@ -213,3 +223,17 @@ def cut_colormap(limits: tuple[float, float], threshold: float, colours: str) ->
     above = (position > cut) & (position > 0)
     table[:, 3] = np.where(above, _LOWEST_ALPHA + rise * (_HIGHEST_ALPHA - _LOWEST_ALPHA), 0.0)
     return Colormap(table, name=f"{colours} above threshold")
+
+
+def outline_colormap() -> CyclicLabelColormap:
+    """Make the colours of the findings' outlines; background is transparent."""
+    from napari.utils.colormaps import CyclicLabelColormap
+
+    colours = [(0.0, 0.0, 0.0, 0.0), *((*colour, 1.0) for colour in _OUTLINES)]
+    return CyclicLabelColormap(
+        np.array(colours, dtype=np.float32),
+        name="outlines of findings",
+        controls=np.linspace(0, 1, len(colours) + 1),
+        interpolation="zero",
+        background_value=0,
+    )

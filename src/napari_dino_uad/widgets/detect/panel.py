@@ -23,6 +23,7 @@ from napari_dino_uad.widgets.detect.texts import (
     describe_deleted,
     describe_edits,
     describe_findings,
+    describe_left_out,
 )
 from napari_dino_uad.widgets.layers import layer_size_unit
 from napari_dino_uad.widgets.threshold import ThresholdControl
@@ -84,6 +85,7 @@ class FindingsPanel(QWidget):
         edits_row.setContentsMargins(0, 0, 0, 0)
         edits_row.addWidget(self.edits, 1)
         edits_row.addWidget(self.discard)
+        self.left_out = small_label()
         self.deleted = small_label()
         self.cursor_text = small_label()
         layout = QVBoxLayout(self)
@@ -92,7 +94,13 @@ class FindingsPanel(QWidget):
         layout.addWidget(rule())
         layout.addWidget(self.threshold)
         layout.addLayout(size_row)
-        for widget in (self.summary, self._edits_row, self.deleted, self.cursor_text):
+        for widget in (
+            self.summary,
+            self._edits_row,
+            self.left_out,
+            self.deleted,
+            self.cursor_text,
+        ):
             layout.addWidget(widget)
         self.threshold.dragged.connect(lambda _: self.dragged.emit())
         self.threshold.rested.connect(lambda _: self.changed.emit())
@@ -142,9 +150,13 @@ class FindingsPanel(QWidget):
         edits = "" if detection is None else describe_edits(detection)
         self.edits.setText(edits)
         self._edits_row.setVisible(bool(edits))
-        deleted = "" if detection is None else describe_deleted(detection)
-        self.deleted.setText(deleted)
-        self.deleted.setVisible(bool(deleted))
+        for label, describe in (
+            (self.left_out, describe_left_out),
+            (self.deleted, describe_deleted),
+        ):
+            text = "" if detection is None else describe(detection)
+            label.setText(text)
+            label.setVisible(bool(text))
 
     def _warn(self, text: str) -> None:
         self.warning.setText(text)

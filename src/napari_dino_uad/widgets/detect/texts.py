@@ -18,6 +18,7 @@ __all__ = [
     "describe_deleted",
     "describe_edits",
     "describe_findings",
+    "describe_left_out",
     "place",
 ]
 
@@ -56,8 +57,8 @@ def describe_findings(detection: Detection) -> str:
     parts.append(f"centre {place(volume, first.centroid_voxel)}".replace(" ", "&nbsp;"))
     text = ", ".join(parts)
     text = f"{head}. {text[0].upper()}{text[1:]}."
-    if len(findings) == MOST_FINDINGS:
-        text += f" Only the {MOST_FINDINGS} largest are shown."
+    if len(findings) == MOST_FINDINGS and not detection.found.left_out:
+        text += f" At most {MOST_FINDINGS} findings are kept, the largest ones."
     return text
 
 
@@ -88,14 +89,20 @@ def describe_edits(detection: Detection) -> str:
         for count, what in ((found.added, "added"), (found.removed, "removed"))
         if count
     ]
-    text = f"Edited by hand: {' and '.join(parts) or 'as found'}."
-    if found.left_out:
-        left_out = f"{found.left_out:,} {unit if found.left_out == 1 else unit + 's'}"
-        text += (
-            f" {left_out} in smaller regions are left out, here and in saved files: only the "
-            f"{MOST_FINDINGS} largest regions are kept. Erase some, or raise the smallest size."
-        )
-    return text
+    return f"Edited by hand: {' and '.join(parts) or 'as found'}."
+
+
+def describe_left_out(detection: Detection) -> str:
+    """Describe what was dropped because there are too many regions."""
+    found = detection.found
+    if found is None or not found.left_out:
+        return ""
+    unit = "pixel" if detection.scan.ndim == 2 else "voxel"
+    count = f"{found.left_out:,} {unit if found.left_out == 1 else unit + 's'}"
+    return (
+        f"Only the {MOST_FINDINGS} largest regions are kept: {count} in smaller ones are left out, "
+        "here and in saved files."
+    )
 
 
 def describe_deleted(detection: Detection) -> str:
