@@ -20,6 +20,7 @@ from napari_dino_uad.core.maps.findings import SizeUnit
 from napari_dino_uad.widgets.controls import WrapLabel, rule, small_label, warning_label
 from napari_dino_uad.widgets.detect.found import Settings
 from napari_dino_uad.widgets.detect.texts import (
+    describe_cursor,
     describe_deleted,
     describe_edits,
     describe_findings,
@@ -157,6 +158,25 @@ class FindingsPanel(QWidget):
             text = "" if detection is None else describe(detection)
             label.setText(text)
             label.setVisible(bool(text))
+
+    def read_cursor(
+        self, detection: Detection | None, world: tuple[float, ...], *, again: bool = False
+    ) -> None:
+        """Describe what lies under the cursor.
+
+        Parameters
+        ----------
+        detection : Detection or None
+            The detection on screen.
+        world : tuple of float
+            Position of the cursor.
+        again : bool
+            Whether the slice has changed under a cursor at rest; an empty readout then stays
+            empty.
+        """
+        if again and not self.cursor_text.text():
+            return
+        self.cursor_text.setText("" if detection is None else describe_cursor(detection, world))
 
     def _warn(self, text: str) -> None:
         self.warning.setText(text)

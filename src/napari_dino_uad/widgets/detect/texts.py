@@ -9,6 +9,9 @@ from napari_dino_uad.core.maps.findings import MOST_FINDINGS, size_unit
 from napari_dino_uad.widgets.threshold import format_rate
 
 if TYPE_CHECKING:
+    from napari.layers import Image
+
+    from napari_dino_uad.core.model import FittedModel
     from napari_dino_uad.core.scans.volume import Volume
     from napari_dino_uad.widgets.detect.detection import Detection
 
@@ -20,6 +23,9 @@ __all__ = [
     "describe_findings",
     "describe_left_out",
     "place",
+    "slice_count",
+    "why_no_detection",
+    "why_no_saving",
 ]
 
 
@@ -31,6 +37,24 @@ def place(volume: Volume, voxel: Sequence[float]) -> str:
     number, row, column = voxel
     where = f"row {row:.0f} column {column:.0f}"
     return where if volume.is_2d else f"slice {number:.0f} {where}"
+
+
+def why_no_detection(scan: Image | None, model: FittedModel | None) -> str:
+    """Return what is missing before Detect can start; empty if nothing is."""
+    if scan is None:
+        return "Open a scan first: drag a file or folder into the window."
+    if model is None:
+        return "No model yet: fit one in the Fit widget, or load a model file."
+    return ""
+
+
+def why_no_saving(shown: Detection | None) -> str:
+    """Return why there is nothing to save; empty if there is."""
+    if shown is None:
+        return "Detect first: no map yet."
+    if shown.anomaly is None:
+        return "This map is not finished; press Detect to complete it."
+    return ""
 
 
 def describe_findings(detection: Detection) -> str:

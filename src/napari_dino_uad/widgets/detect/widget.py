@@ -11,12 +11,13 @@ from qtpy.QtWidgets import QPushButton
 from napari_dino_uad.core.results import RESEARCH_USE
 from napari_dino_uad.widgets.controls import DockWidget, RunControl, small_label
 from napari_dino_uad.widgets.detect.choice import Choice
+from napari_dino_uad.widgets.detect.model_loader import ModelLoader
 from napari_dino_uad.widgets.detect.panel import FindingsPanel
-from napari_dino_uad.widgets.detect.pipelines import loader, saver
+from napari_dino_uad.widgets.detect.pipelines import saver
 from napari_dino_uad.widgets.detect.results import results_of
 from napari_dino_uad.widgets.detect.run import DetectionRun
 from napari_dino_uad.widgets.detect.search import Search
-from napari_dino_uad.widgets.detect.texts import describe_cursor
+from napari_dino_uad.widgets.detect.texts import why_no_detection, why_no_saving
 from napari_dino_uad.widgets.files import choose_folder, choose_model
 from napari_dino_uad.widgets.session import session
 from napari_dino_uad.widgets.workers import Job
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
 
     from napari_dino_uad.core.detect import AnomalyMap
     from napari_dino_uad.core.maps.findings import Finding
-    from napari_dino_uad.core.model import FittedModel
-    from napari_dino_uad.core.progress import Progress
     from napari_dino_uad.widgets.detect.detection import Detection
 
 __all__ = ["DetectWidget"]
@@ -60,13 +59,13 @@ class DetectWidget(DockWidget):
         # napari passes a proxy of the viewer, a new one each time.
         self._viewer: Viewer = getattr(napari_viewer, "__wrapped__", napari_viewer)
         self._results = results_of(self._viewer)
-        self.loading = Job(self)
+        self.loading = ModelLoader(self)
         self.saving = Job(self)
         self.shown: Detection | None = None
         self._build()
         self._connect()
         self._results.attach(self)
-        self.loading.start(loader(None))
+        self.loading.load(None)
         self._on_scan()
         self.find()
 
@@ -116,11 +115,12 @@ class DetectWidget(DockWidget):
         self.job.succeeded.connect(self.find)
         self.search.found.connect(self._on_findings)
         self.search.recovered.connect(self._say_result)
-        self.loading.succeeded.connect(self._on_loaded)
-        self.loading.progressed.connect(self._on_loading)
+        self.loading.said.connect(self.run.say)
+        self.loading.complained.connect(self.run.complain)
+        self.loading.remarked.connect(self.run.remark)
         self.loading.stopped.connect(self._update_state)
         self.saving.succeeded.connect(self.run.say)
-        for job in (self.findings_job, self.loading, self.saving):
+        for job in (self.findings_job, self.saving):
             job.failed.connect(self.run.complain)
         for signal, slot in self._outside():
             signal.connect(slot)
@@ -162,25 +162,12 @@ class DetectWidget(DockWidget):
 
     def load_model(self, path: Path | str) -> None:
         """Load a model file, in the background."""
-        self.run.say(f"Loading {Path(path).name}…")
-        self.loading.start(loader(Path(path)))
+        self.loading.load(Path(path))
 
     def _choose_model_file(self) -> None:
         file = choose_model(self)
         if file is not None:
             self.load_model(file)
-
-    def _on_loading(self, progress: Progress) -> None:
-        self.run.remark(progress.note)
-
-    def _on_loaded(self, result: tuple[str, FittedModel, str] | None) -> None:
-        if result is None:
-            return
-        name, model, problem = result
-        self.run.say("")
-        session().add_model(name, model)
-        if problem:
-            self.run.complain(problem)
 
     def _on_model(self) -> None:
         if self.shown is None:
@@ -280,20 +267,8 @@ class DetectWidget(DockWidget):
     # Cursor, saving, state ----------------------------------------------------------------
 
     def read_cursor(self, world: tuple[float, ...], *, again: bool = False) -> None:
-        """Describe what lies under the cursor.
-
-        Parameters
-        ----------
-        world : tuple of float
-            Position of the cursor.
-        again : bool
-            Whether the slice has changed under a cursor at rest; an empty readout then stays
-            empty.
-        """
-        if again and not self.panel.cursor_text.text():
-            return
-        text = "" if self.shown is None else describe_cursor(self.shown, world)
-        self.panel.cursor_text.setText(text)
+        """Show what lies under the cursor; parameters as in `FindingsPanel.read_cursor`."""
+        self.panel.read_cursor(self.shown, world, again=again)
 
     def _choose_folder(self) -> None:
         folder = choose_folder(self, "Save map and findings in", "results folder")
@@ -312,17 +287,8 @@ class DetectWidget(DockWidget):
 
     def _update_state(self, *_: Any) -> None:
         """Enable what can be used now, and explain why the rest cannot."""
-        reason = ""
-        if self.choice.scan is None:
-            reason = "Open a scan first: drag a file or folder into the window."
-        elif self.choice.model is None:
-            reason = "No model yet: fit one in the Fit widget, or load a model file."
-        self.run.allow(reason)
+        self.run.allow(why_no_detection(self.choice.scan, self.choice.model))
         self.choice.compare(self.shown)
-        why = ""
-        if self.shown is None:
-            why = "Detect first: no map yet."
-        elif self.shown.anomaly is None:
-            why = "This map is not finished; press Detect to complete it."
+        why = why_no_saving(self.shown)
         self.save_button.setEnabled(not why)
         self.save_button.setToolTip(why or _SAVE_TOOLTIP)
