@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyqtgraph as pg
 from numpy.typing import NDArray
-from qtpy.QtWidgets import QSizePolicy
+from qtpy.QtWidgets import QGraphicsView, QSizePolicy
 
 if TYPE_CHECKING:
     from napari_dino_uad.core.calibration import Calibration
@@ -26,6 +26,8 @@ def still_plot(height: int) -> pg.PlotWidget:
     plot.setMenuEnabled(False)
     plot.setMouseEnabled(x=False, y=False)
     plot.hideButtons()
+    # A cached background keeps the colour of the theme in which the plot was made.
+    plot.setCacheMode(QGraphicsView.CacheModeFlag.CacheNone)
     return plot
 
 

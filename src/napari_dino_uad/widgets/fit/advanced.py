@@ -86,8 +86,9 @@ class Advanced(QCollapsible):
             "leaves the map smooth.",
         )
         self.symmetry = combo_box(
-            [("where healthy scans are symmetric", None), ("never", 0.0)],
-            "Compare each place with its mirror image: a healthy head is nearly symmetric.",
+            [("automatic", None), ("never", 0.0)],
+            "Compare each place with its mirror image on the other side. Automatic does so where "
+            "healthy scans are symmetric.",
         )
         self.centring = QCheckBox("Centre each scan")
         self.centring.setChecked(True)

@@ -40,7 +40,7 @@ class ModelChoice(QWidget):
             _backbone_names(), "The network that describes each small patch of a slice."
         )
         self.weights = line_edit(
-            "from the installation or its hub",
+            "installed or downloaded",
             "A file with the network's weights (Meta's .pth, or timm's .pth or .safetensors), for "
             "computers without internet.",
         )

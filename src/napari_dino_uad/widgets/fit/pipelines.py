@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from napari_dino_uad.core.model import FittedModel
     from napari_dino_uad.core.scans.cohort import Case
     from napari_dino_uad.core.scans.grids import MaskGeometry
+    from napari_dino_uad.core.scans.sorting import SortedFiles
     from napari_dino_uad.core.slices.planes import Plane
 
 __all__ = [
@@ -133,10 +134,21 @@ def finder(cohort: Cohort) -> Callable[[], Generator[Progress, None, FoundCases]
                 )
         except LabelsAmongScansError as error:
             # Refused, with a button for the patterns that would pair them.
-            return FoundCases([], str(error), error.files.patterns)
+            return FoundCases([], _advise(error.files), error.files.patterns)
         return FoundCases(cases, note, None)
 
     return pipeline
+
+
+def _advise(files: SortedFiles) -> str:
+    """Return what the user can do about masks among scans, in the terms of the widget."""
+    if not files.scans:
+        advice = "Add the scans themselves."
+    elif files.patterns:
+        advice = "Press the button below if these are the lesion masks of the scans."
+    else:
+        advice = "Enter the pattern of the scans, and the mask pattern if these are lesion masks."
+    return f"{files.found}. {advice}"
 
 
 def fitter(request: Request) -> Callable[[], Generator[Progress, None, FittedModel]]:
