@@ -98,7 +98,7 @@ def writing(folder: Path, file: Path | None = None) -> Iterator[None]:
 
 
 def _why_not_written(folder: Path, error: Exception) -> str:
-    blocking = next((one for one in (folder, *folder.parents) if one.exists()), folder)
+    blocking = next((one for one in (folder, *folder.parents) if _exists(one)), folder)
     if not blocking.is_dir():
         return f"Cannot write to {folder}: {blocking.name} is a file; choose a folder."
     number = getattr(error, "errno", None) or 0
@@ -111,6 +111,14 @@ def _why_not_written(folder: Path, error: Exception) -> str:
         errno.ENAMETOOLONG: "the name is too long; choose a shorter one",
     }.get(number, f"{getattr(error, 'strerror', None) or error}; choose another folder")
     return f"Cannot write to {folder}: {why}."
+
+
+def _exists(path: Path) -> bool:
+    """Return whether a path exists; one with a name that is too long does not."""
+    try:
+        return path.exists()
+    except OSError:
+        return False
 
 
 # Two jobs may import torch at the same time.
