@@ -128,7 +128,7 @@ class ThresholdControl(QWidget):
         self._calibration: Calibration | None = None
         self._text = QLabel()
         self._score = QLabel()
-        self._score.setAlignment(Qt.AlignmentFlag.AlignRight)
+        self._score.setAlignment(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
         self._interval = small_label()
         self._interval.setToolTip(
             "False positives in single healthy scans at this threshold. The lowest and the "
