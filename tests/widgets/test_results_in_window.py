@@ -632,7 +632,7 @@ def test_a_run_stops_when_its_voxels_are_replaced(window, scan, slow):
     assert window.widget.run.text == "Cancelled: scan has other voxels now; press Detect again."
 
 
-def test_regions_that_do_not_fit_are_told(window, scan, tmp_path, monkeypatch):
+def test_regions_that_do_not_fit_are_reported(window, scan, tmp_path, monkeypatch):
     window.open(scan)
     window.detect()
     layer = window.widget.shown.layers.findings

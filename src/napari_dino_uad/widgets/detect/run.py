@@ -1,4 +1,4 @@
-"""One detection at a time: started, shown while it grows, finished or cancelled."""
+"""Runs one detection at a time, and shows its slices as they are done."""
 
 from __future__ import annotations
 
@@ -45,11 +45,11 @@ class DetectionRun(QObject):
     Signals
     -------
     shown : Detection
-        The result of the scan chosen is another one, or is finished.
+        The chosen scan has a new result, or its result is finished.
     said, complained : str
         A sentence for the user, on what happened or on what went wrong.
     stopped
-        The run ended, whichever way.
+        The run ended: succeeded, failed or cancelled.
     """
 
     shown = Signal(object)
@@ -105,13 +105,13 @@ class DetectionRun(QObject):
         self.said.emit(running.message)
 
     def cancel_on(self, scan: Image, why: str) -> None:
-        """Stop if this is the scan at work, and say why."""
+        """Stop if the run is on this scan, and report why."""
         if self._running is not None and self._running.scan is scan:
             self.job.cancel()
             self.said.emit(f"Cancelled: {why}")
 
     def check_scan(self) -> None:
-        """Stop if the scan at work was deleted."""
+        """Stop if the scan of the run was deleted."""
         running = self._running
         if running is not None and running.scan not in self._viewer.layers:
             self.cancel_on(running.scan, f"{running.scan.name} was deleted.")

@@ -1,4 +1,4 @@
-"""Looks for findings in finished maps, whenever a threshold or a correction changed."""
+"""Searches finished maps for findings after a threshold or a correction has changed."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Search(QObject):
         self.job.failed.connect(self._on_failed)
 
     def start(self, *_: Any) -> None:
-        """Search the maps whose findings are not those of their settings."""
+        """Search the maps whose findings do not match their settings."""
         wanted = [one for one in self._results if one.anomaly is not None and not one.current]
         if wanted:
             self.job.start(finder(wanted))
