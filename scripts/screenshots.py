@@ -69,11 +69,11 @@ def detect_and_fit() -> None:
         viewer.dims.set_point(0, 10.0)
         _, fit = viewer.window.add_plugin_dock_widget("napari-dino-uad", "Fit")
         assert isinstance(fit, FitWidget)
-        wait_for(lambda: fit._form is not None)
+        wait_for(lambda: fit.advanced.form is not None)
         fit.add([folder])
         wait_for(lambda: len(fit.cases) > 0)
-        fit._form.controls["components"].value = 150
-        fit._form.controls["epochs"].value = 6
+        fit.advanced.form.controls["components"].value = 150
+        fit.advanced.form.controls["epochs"].value = 6
         fit.fit()
         wait_for(lambda: fit.fitted is not None)
         take(viewer, "fit.png")

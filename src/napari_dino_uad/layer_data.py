@@ -1,4 +1,4 @@
-"""From a volume to what napari makes a layer of: the one place that says how scans are shown."""
+"""Turns volumes into layer data: the one place that defines how scans are shown."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ __all__ = [
     "volume_layer",
 ]
 
-#: Key under which the plugin keeps its own things in a layer's metadata.
+#: Key of this plugin's entry in the metadata of a layer.
 METADATA = "napari_dino_uad"
 
-#: Canonical axes run towards the head, the back and the patient's left.
+#: Canonical axes: superior, posterior, left.
 AXIS_LABELS = ("S", "P", "L")
 UNITS = "mm"
 
-#: Of images that tell neither their spacing nor how the patient lay.
+#: For images without spacing and orientation.
 PIXEL_AXIS_LABELS = ("slice", "row", "column")
 PIXEL_UNITS = "pixel"
 
-# Share of the brightest voxels that may be clipped where a scan has no window of its own.
+# Upper contrast limit of a scan without a window of its own.
 _BRIGHT_PERCENTILE = 99.8
 _SAMPLE = 2_000_000
 
@@ -39,8 +39,8 @@ _SAMPLE = 2_000_000
 def volume_layer(volume: Volume) -> tuple[NDArray[Any], dict[str, Any], str]:
     """Return the layer data of a scan, on canonical axes in mm, or in pixels without spacing.
 
-    The layer has scale and translation alone: napari shows no rotation in 2D, so the true
-    geometry of an oblique scan stays in the volume, which goes along in the metadata.
+    The layer has only scale and translation, because napari shows no rotation in 2D. The true
+    geometry of an oblique scan is kept in the volume, in the metadata.
 
     Parameters
     ----------
@@ -65,9 +65,9 @@ def volume_layer(volume: Volume) -> tuple[NDArray[Any], dict[str, Any], str]:
 def labels_layer(
     volume: Volume, labels: NDArray[Any], name: str
 ) -> tuple[NDArray[Any], dict[str, Any], str]:
-    """Return the layer data of labels (S, P, L) on the grid of a scan, in few bits.
+    """Return the layer data of labels (S, P, L) on the grid of a scan, in a small integer type.
 
-    napari redraws edited labels of eight bits fifty times as fast as those of 32.
+    napari redraws edited labels of 8 bits fifty times as fast as those of 32 bits.
     """
     lowest, highest = int(labels.min(initial=0)), int(labels.max(initial=0))
     kinds = (np.uint8, np.uint16, np.int32)
@@ -91,7 +91,7 @@ def _placed(volume: Volume, array: NDArray[Any]) -> tuple[NDArray[Any], dict[str
 
 
 def _contrast_limits(volume: Volume) -> tuple[float, float]:
-    """Take the scan's own window, or leave out the few brightest voxels."""
+    """Return the scan's own window, or limits that clip the few brightest voxels."""
     if volume.window is not None:
         centre, width = volume.window
         return centre - width / 2, centre + width / 2

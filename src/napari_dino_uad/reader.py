@@ -1,4 +1,4 @@
-"""napari's way to open scans: on canonical axes, in mm, with the way back to the file."""
+"""The reader for napari: opens scans on canonical axes, in mm, with their file's geometry."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LayerData = tuple[NDArray[Any], dict[str, Any], str]
 
 
 def get_reader(path: str | list[str]) -> Callable[[Any], list[LayerData]] | None:
-    """Return a function that reads a path, or None where it is no scan or label map.
+    """Return a function that reads a path, or None if it is not a scan or a label map.
 
     Parameters
     ----------
@@ -29,8 +29,8 @@ def get_reader(path: str | list[str]) -> Callable[[Any], list[LayerData]] | None
     Returns
     -------
     callable or None
-        Takes the path and returns layer data, of a labels layer where the file holds labels;
-        raises `InputError` with one sentence where the file is damaged.
+        Takes the path and returns layer data, for a labels layer if the file holds labels.
+        Raises `InputError` if the file is damaged.
     """
     from napari_dino_uad.core.scans.dicom.reading import is_dicom
     from napari_dino_uad.core.scans.formats import IMAGE_SUFFIXES, VOLUME_SUFFIXES

@@ -1,4 +1,4 @@
-"""napari's way to save images and labels as scans, on the grid of the file they came from."""
+"""The writers for napari: save images and labels on the grid of the file they are from."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def write_image(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
     data : array
         The layer's data, 2D or 3D.
     attributes : dict
-        The layer's attributes. With a volume of ours in the metadata the data return to the own
-        grid of that volume's file; otherwise they keep the layer's scale and translation.
+        The layer's attributes. If their metadata have the volume of a scan, the data are saved on
+        the grid of its file, otherwise with the layer's scale and translation.
 
     Returns
     -------
@@ -34,13 +34,13 @@ def write_image(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
     Raises
     ------
     InputError
-        If the layer has other dimensions, or the file cannot be written.
+        If the layer is not 2D or 3D, or the file cannot be written.
     """
     return _write(path, np.asarray(data), attributes)
 
 
 def write_labels(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
-    """Save a labels layer, in the smallest type of integer that holds its labels."""
+    """Save a labels layer, in the smallest integer type for its labels."""
     labels = np.asarray(data)
     return _write(path, labels.astype(np.min_scalar_type(int(labels.max(initial=0)))), attributes)
 
@@ -49,7 +49,9 @@ def _write(path: str, data: NDArray[Any], attributes: dict[str, Any]) -> list[st
     from napari_dino_uad.core.scans.volume import volume_from_array, write_volume
 
     if data.ndim not in (2, 3):
-        raise InputError(f"A scan has 2 or 3 dimensions, but this layer has {data.ndim}.")
+        raise InputError(
+            f"A scan has 2 or 3 dimensions, but this layer has {data.ndim}; save one volume of it."
+        )
     missing = 3 - data.ndim
     array = data[np.newaxis] if missing else data
     if array.dtype == bool:

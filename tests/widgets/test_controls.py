@@ -11,6 +11,7 @@ import pytest
 from napari_dino_uad.core.calibration import Calibration
 from napari_dino_uad.core.errors import InputError
 from napari_dino_uad.widgets.layers import cut_colormap
+from napari_dino_uad.widgets.plots import still_plot
 from napari_dino_uad.widgets.settings_form import SettingsForm
 from napari_dino_uad.widgets.threshold import ThresholdControl, format_rate, score_histogram
 
@@ -121,3 +122,14 @@ def test_settings_form_follows_the_dataclass(qtbot):
     form.controls["limit"].value = "many"
     with pytest.raises(InputError, match="Limit takes a number"):
         form.changed()
+
+
+def test_plots_take_the_colour_of_a_new_theme(qtbot):
+    plot = still_plot(80)
+    qtbot.addWidget(plot)
+    for colour in ("#000000", "#ffffff"):
+        plot.setStyleSheet(f"QWidget {{ background-color: {colour}; }}")
+        with qtbot.waitExposed(plot):
+            plot.show()
+        qtbot.wait(50)
+        assert plot.grab().toImage().pixelColor(2, 2).name() == colour

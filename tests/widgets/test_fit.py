@@ -33,7 +33,7 @@ def widget(qtbot, viewer):
     session().models.clear()
     widget = FitWidget(viewer)
     qtbot.addWidget(widget)
-    qtbot.waitUntil(lambda: widget._form is not None, timeout=LONG_MS)
+    qtbot.waitUntil(lambda: widget.advanced.form is not None, timeout=LONG_MS)
     yield widget
     for job in (widget.job, widget.looking, widget.loading, widget.saving):
         job.cancel()
@@ -46,14 +46,14 @@ def choose(qtbot, widget, entries, count):
 
 def make_small(widget):
     for name, value in {"components": 30, "epochs": 2, "max_patches": 8000}.items():
-        widget._form.controls[name].value = value
+        widget.advanced.form.controls[name].value = value
 
 
 def test_every_method_can_be_chosen(widget):
     for key in METHODS:
         widget.method.value = key
-        assert widget._form.controls
-        assert all(one.native.toolTip() for one in widget._form.controls.values())
+        assert widget.advanced.form.controls
+        assert all(one.native.toolTip() for one in widget.advanced.form.controls.values())
 
 
 def test_fit_on_a_folder_then_save_and_load(qtbot, widget, heads, tmp_path):
@@ -103,7 +103,7 @@ def test_a_bad_scan_gets_a_sentence(qtbot, widget, tmp_path):
 
 def test_a_backbone_tells_its_licence_and_where_its_weights_are(widget, tmp_path, monkeypatch):
     def told():
-        return widget._backbone_text.text()
+        return widget.chosen.backbone_text.text()
 
     assert "Apache-2.0. Weights: here already." in told()
     assert not widget.weights.isEnabled()
@@ -142,7 +142,7 @@ def test_fit_with_a_file_of_weights_and_detect_finds_it(
     monkeypatch.setattr(
         QFileDialog, "getOpenFileName", lambda *_: (str(tmp_path / "weights.pth"), "")
     )
-    widget._choose.click()
+    widget.chosen.browse.click()
     widget.layers.setText("1,2")
     widget.input_size.setValue(112)
     with qtbot.waitSignal(widget.job.succeeded, timeout=LONG_MS):
@@ -200,7 +200,7 @@ def test_a_place_that_cannot_be_written_gets_a_sentence(qtbot, widget, model, tm
 def test_closing_the_dock_stops_a_fit(qtbot, make_napari_viewer):
     viewer = make_napari_viewer()
     dock, widget = viewer.window.add_plugin_dock_widget("napari-dino-uad", "Fit")
-    qtbot.waitUntil(lambda: widget._form is not None, timeout=LONG_MS)
+    qtbot.waitUntil(lambda: widget.advanced.form is not None, timeout=LONG_MS)
 
     def endless():
         while True:

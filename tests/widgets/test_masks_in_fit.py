@@ -23,7 +23,7 @@ def window(make_napari_viewer, qtbot):
     """Return a viewer and its Fit widget, ready."""
     viewer = make_napari_viewer(show=True)
     _, widget = viewer.window.add_plugin_dock_widget("napari-dino-uad", "Fit")
-    qtbot.waitUntil(lambda: widget._form is not None, timeout=LONG_MS)
+    qtbot.waitUntil(lambda: widget.advanced.form is not None, timeout=LONG_MS)
     yield viewer, widget
     for job in (widget.job, widget.looking, widget.loading, widget.saving):
         job.cancel()
@@ -36,7 +36,7 @@ def press(qtbot, button):
 
 def settle(qtbot, widget):
     qtbot.waitUntil(
-        lambda: not widget.looking.running and not widget._typing.isActive(), timeout=LONG_MS
+        lambda: not widget.looking.running and not widget.scans.typing.isActive(), timeout=LONG_MS
     )
 
 
@@ -56,26 +56,26 @@ def cohort(tmp_path):
 
 def add_folder(qtbot, widget, folder, monkeypatch):
     monkeypatch.setattr(QFileDialog, "getExistingDirectory", lambda *_: str(folder))
-    press(qtbot, widget._buttons["folder"])
+    press(qtbot, widget.scans.buttons["folder"])
     settle(qtbot, widget)
 
 
 def test_masks_in_a_folder_are_no_scans_and_can_be_paired(qtbot, window, cohort, monkeypatch):
     _, widget = window
     add_folder(qtbot, widget, cohort, monkeypatch)
-    assert "10 of 20 files hold labels" in widget._found.text()
-    assert "20 scans" not in widget._found.text()
+    assert "10 of 20 files hold labels" in widget.scans.found.text()
+    assert "20 scans" not in widget.scans.found.text()
     assert widget.cases == []
     assert not widget.run.start.isEnabled()
-    press(qtbot, widget._pair)
+    press(qtbot, widget.scans.pair)
     qtbot.waitUntil(lambda: len(widget.cases) == 10, timeout=LONG_MS)
     settle(qtbot, widget)
     assert (widget.pattern.text(), widget.mask_pattern.text()) == (
         "*_flair.nii.gz",
         "*_lesion.nii.gz",
     )
-    assert widget._found.text() == "10 scans, 10 with a lesion mask."
-    assert not widget._pair.isVisible()
+    assert widget.scans.found.text() == "10 scans, 10 with a lesion mask."
+    assert not widget.scans.pair.isVisible()
     assert widget.run.start.isEnabled()
 
 
@@ -85,13 +85,13 @@ def test_a_typed_pattern_takes_the_scans_alone(qtbot, window, cohort, monkeypatc
     qtbot.mouseClick(widget.pattern, Qt.MouseButton.LeftButton)
     qtbot.keyClicks(widget.pattern, "*_flair.nii.gz")
     qtbot.waitUntil(lambda: len(widget.cases) == 10, timeout=LONG_MS)
-    assert widget._found.text() == "10 scans."
+    assert widget.scans.found.text() == "10 scans."
 
 
 def test_the_geometry_of_masks_can_be_ignored(qtbot, window, cohort, monkeypatch):
     _, widget = window
     add_folder(qtbot, widget, cohort, monkeypatch)
-    press(qtbot, widget._pair)
+    press(qtbot, widget.scans.pair)
     qtbot.waitUntil(lambda: len(widget.cases) == 10, timeout=LONG_MS)
     assert {case.mask_geometry for case in widget.cases} == {"check"}
     combo = widget.mask_geometry.native
@@ -114,7 +114,7 @@ def test_labels_colour_and_time_series_are_not_offered(qtbot, window, healthy):
     assert [layer for layer in viewer.layers if is_scan_layer(layer)] == [scan]
     qtbot.waitUntil(lambda: len(detect.scan.choices) == 1, timeout=LONG_MS)
     assert list(detect.scan.choices) == [scan]
-    press(qtbot, widget._buttons["layers"])
+    press(qtbot, widget.scans.buttons["layers"])
     settle(qtbot, widget)
     assert widget.paths.count() == 1
     for job in (detect.job, detect.findings_job, detect.loading, detect.saving):
@@ -127,9 +127,9 @@ def test_a_mask_painted_on_a_new_layer_counts(qtbot, window, healthy):
     scan = viewer.add_image(data, **keywords)
     viewer._new_labels()
     viewer.layers[-1].name = f"{scan.name} mask"
-    press(qtbot, widget._buttons["layers"])
+    press(qtbot, widget.scans.buttons["layers"])
     settle(qtbot, widget)
-    assert widget._found.text() == "1 scan, 1 with a lesion mask."
+    assert widget.scans.found.text() == "1 scan, 1 with a lesion mask."
     assert not widget.cases[0].mask.any()
     viewer.layers[-1].data[10, 20, 30] = 1
     read = mask_reader(find_mask(viewer.layers, scan), scan)
@@ -143,10 +143,10 @@ def test_a_labels_layer_elsewhere_is_refused(qtbot, window, healthy):
     place = np.add(scan.translate, (0, 0, 15))
     viewer.add_labels(np.zeros(data.shape, np.uint8), name=f"{scan.name} mask",
                       scale=scan.scale, translate=place)  # fmt: skip
-    press(qtbot, widget._buttons["layers"])
+    press(qtbot, widget.scans.buttons["layers"])
     settle(qtbot, widget)
-    assert "does not lie on" in widget._found.text()
-    assert "corners up to 15 mm" in widget._found.text()
+    assert "does not lie on" in widget.scans.found.text()
+    assert "corners up to 15 mm" in widget.scans.found.text()
     assert widget.cases == []
 
 
@@ -160,9 +160,9 @@ def test_a_labels_layer_of_another_resolution_is_resampled_and_said(qtbot, windo
     fine = viewer.add_labels(mask.repeat(2, axis=0), name=f"{scan.name} mask",
                              scale=scale / [2, 1, 1],
                              translate=scan.translate - scale / [4, np.inf, np.inf])  # fmt: skip
-    press(qtbot, widget._buttons["layers"])
+    press(qtbot, widget.scans.buttons["layers"])
     settle(qtbot, widget)
-    assert "nearest neighbour" in widget._found.text()
+    assert "nearest neighbour" in widget.scans.found.text()
     assert np.array_equal(widget.cases[0].mask, mask > 0)
     assert isinstance(fine, Labels)
     assert isinstance(widget.cases[0], Case)
@@ -175,7 +175,7 @@ def test_a_mask_layer_that_is_an_image_is_refused(qtbot, window, healthy):
     viewer.add_image(data, name=f"{scan.name} mask", scale=scan.scale, translate=scan.translate)
     with pytest.raises(InputError, match="expected a labels layer, got one of type image"):
         find_mask(viewer.layers, scan)
-    press(qtbot, widget._buttons["layers"])
+    press(qtbot, widget.scans.buttons["layers"])
     settle(qtbot, widget)
-    assert "expected a labels layer" in widget._found.text()
+    assert "expected a labels layer" in widget.scans.found.text()
     assert widget.cases == []

@@ -15,10 +15,11 @@ from qtpy.QtCore import Qt
 from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QFileDialog
 
+from napari_dino_uad import detect, drain
 from napari_dino_uad.core.progress import Progress
 from napari_dino_uad.layer_data import volume_layer
 from napari_dino_uad.widgets.detect import pipelines
-from napari_dino_uad.widgets.detect import widget as detect_widget
+from napari_dino_uad.widgets.detect import run as detect_run
 from napari_dino_uad.widgets.session import session
 
 LONG_MS = 120_000
@@ -160,7 +161,7 @@ def slow(monkeypatch):
 
         return pipeline
 
-    monkeypatch.setattr(detect_widget, "detector", slowed)
+    monkeypatch.setattr(detect_run, "detector", slowed)
     return gate
 
 
@@ -598,3 +599,54 @@ def test_long_names_do_not_widen_the_dock(window, scan):
     assert window.dock.width() == width
     inner = window.widget.content.parentWidget()
     assert inner.minimumSizeHint().width() <= 380
+
+
+def test_a_result_goes_with_the_voxels_it_is_of(window, scan, other):
+    layer = window.open(scan)
+    window.detect()
+    before = window.widget.detection.scores
+    layer.data = layer.data[:, :, ::-1].copy()
+    window.qtbot.wait(50)
+    assert window.names == ["scan"]
+    assert window.widget.shown is None
+    assert window.summary == ""
+    assert not window.widget.save_button.isEnabled()
+    assert "scan has other voxels now, so its result was removed" in window.widget.run.text
+    window.detect()
+    after = window.widget.detection
+    np.testing.assert_array_equal(after.volume.array, layer.data)
+    assert after.volume.path is None
+    assert np.abs(after.scores - before).max() > 1
+    expected = drain(detect(replace(scan, array=layer.data), window.widget.choice.model))
+    np.testing.assert_allclose(after.scores, expected.scores, atol=1e-4)
+
+
+def test_a_run_stops_when_its_voxels_are_replaced(window, scan, slow):
+    layer = window.open(scan)
+    window.click(window.widget.run.start)
+    window.qtbot.waitUntil(lambda: window.widget.shown is not None, timeout=LONG_MS)
+    layer.data = layer.data[:, :, ::-1].copy()
+    window.qtbot.wait(50)
+    assert not window.widget.job.running
+    assert window.names == ["scan"]
+    assert window.widget.run.text == "Cancelled: scan has other voxels now; press Detect again."
+
+
+def test_regions_that_do_not_fit_are_reported(window, scan, tmp_path, monkeypatch):
+    window.open(scan)
+    window.detect()
+    layer = window.widget.shown.layers.findings
+    dots = layer.data.copy()
+    dots[2:-2:2, ::4, ::4] = 1
+    # The layer keeps the array, and what does not fit is erased in it.
+    layer.data = dots.copy()
+    window.qtbot.wait(400)
+    window.settle()
+    found = window.widget.shown.found
+    assert len(found.findings) == 255
+    assert found.left_out == np.count_nonzero(dots) - np.count_nonzero(found.labels) > 0
+    text = window.widget.panel.left_out.text()
+    assert f"Only the 255 largest regions are kept: {found.left_out:,} voxels" in text
+    window.save(tmp_path / "out", monkeypatch)
+    report, _ = read_saved(tmp_path / "out")
+    assert report["voxels_left_out"] == found.left_out

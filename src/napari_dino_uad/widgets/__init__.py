@@ -1,1 +1,1 @@
-"""The dock widgets: they translate between the window and the core."""
+"""The dock widgets: they connect napari's window to the core."""

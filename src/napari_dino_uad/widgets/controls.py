@@ -1,4 +1,4 @@
-"""Small pieces that several widgets are built of."""
+"""Qt pieces that several docks share."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from napari_dino_uad.widgets.workers import Job
 
 __all__ = ["DockWidget", "RunControl", "WrapLabel", "rule", "small_label", "warning_label"]
 
-# Where a line may break besides at spaces: after these, and within words longer than any.
+# A line may also break after these characters, and within very long words.
 _BREAKS = re.compile(r"([_\\/](?=\w)|[^\W_]{20}(?=[^\W_]))")
 
 
 class WrapLabel(QLabel):
-    """A label that never widens its dock: names of files break too."""
+    """A label that never widens its dock: long file names wrap too."""
 
     def __init__(self, text: str = "") -> None:
         super().__init__()
@@ -36,21 +36,21 @@ class WrapLabel(QLabel):
         self.setText(text)
 
     def setText(self, text: str | None) -> None:
-        """Show a text, plain or rich."""
+        """Set the text, plain or rich."""
         self._raw = text or ""
         super().setText(re.sub(_BREAKS, "\\1\u200b", self._raw).replace("</\u200b", "</"))
 
     def text(self) -> str:
-        """Return the text as it was given."""
+        """Return the text as it was set, without the breaks added for wrapping."""
         return self._raw
 
     def minimumSizeHint(self) -> QSize:
-        """Ask for no width, so that the dock keeps its own."""
+        """Return no width, so that the label never widens the dock."""
         return QSize(0, super().minimumSizeHint().height())
 
 
 def small_label(text: str = "") -> WrapLabel:
-    """Make a label for a side remark."""
+    """Make a label in small type."""
     label = WrapLabel(text)
     font = label.font()
     font.setPointSizeF(max(7.0, font.pointSizeF() * 0.9))
@@ -59,7 +59,7 @@ def small_label(text: str = "") -> WrapLabel:
 
 
 def warning_label() -> WrapLabel:
-    """Make a label for what must not be overlooked; hidden while it has no text."""
+    """Make a label for a warning; it is hidden until it gets a text."""
     label = WrapLabel()
     # Dark on amber is readable in dark and light themes alike.
     label.setStyleSheet("background: #f2b134; color: #1a1a1a; padding: 6px; border-radius: 3px;")
@@ -76,7 +76,7 @@ def rule() -> QFrame:
 
 
 class DockWidget(QWidget):
-    """A dock of a fixed narrow width whose content scrolls where the window is low.
+    """A narrow dock whose content scrolls when the window is too low for it.
 
     Subclasses add their controls to `content`, a vertical layout.
     """
@@ -97,19 +97,19 @@ class DockWidget(QWidget):
         self.setMinimumWidth(300)
 
     def sizeHint(self) -> QSize:
-        """Narrow enough to leave the image the room."""
+        """Return a width that leaves most of the window to the image."""
         return QSize(350, 640)
 
     def closeEvent(self, event: Any) -> None:
-        """Stop what runs when the widget is closed."""
+        """Stop all jobs when the widget is closed."""
         self.release()
         super().closeEvent(event)
 
     def changeEvent(self, event: Any) -> None:
-        """Stop what runs when the dock is closed by its x.
+        """Stop all jobs when the user closes the dock.
 
-        napari then closes no widget: it takes the widget out of the dock, and opens a new one the
-        next time.
+        napari does not close the widget then: it takes it out of the dock, and makes a new one
+        the next time.
         """
         if event.type() == QEvent.Type.ParentChange:
             if self.parent() is not None:
@@ -117,7 +117,7 @@ class DockWidget(QWidget):
             elif self._docked:
                 self._docked = False
                 self.release()
-                # Unless a script docks it again, nobody will show it any more.
+                # The widget is of no more use, unless a script docks it again at once.
                 QTimer.singleShot(0, self._delete_undocked)
         super().changeEvent(event)
 
@@ -126,22 +126,22 @@ class DockWidget(QWidget):
             self.deleteLater()
 
     def release(self) -> None:
-        """Stop what runs, and let go of what calls this widget."""
+        """Stop all jobs, and disconnect from objects that outlive this widget."""
         for job in self.findChildren(Job):
             job.cancel()
 
 
 class RunControl(QWidget):
-    """A button that starts a job, one that cancels it, its progress, and what is to be said.
+    """Buttons that start and cancel a job, its progress bar and its messages.
 
     Parameters
     ----------
     job : Job
-        What it watches.
+        The job to show.
     text, tooltip : str
-        Of the button that starts.
+        Of the start button.
     cancel_tooltip : str
-        What cancelling keeps.
+        Of the cancel button: what is kept.
     """
 
     def __init__(self, job: Job, text: str, tooltip: str, cancel_tooltip: str) -> None:
@@ -172,16 +172,18 @@ class RunControl(QWidget):
         self.allow("")
 
     def allow(self, reason: str) -> None:
-        """Enable what can be used now; a reason keeps the button off and is shown.
+        """Enable the buttons that can be used now.
 
         Parameters
         ----------
         reason : str
-            Why the job cannot start, or nothing.
+            Why the job cannot start, shown to the user; empty if it can.
         """
         running = self._job.running
         self.start.setEnabled(not reason and not running)
-        self.start.setToolTip("At work; Cancel stops it." if running else reason or self._tooltip)
+        self.start.setToolTip(
+            "Running; press Cancel to stop." if running else reason or self._tooltip
+        )
         self.cancel.setEnabled(running)
         self._bar.setVisible(running)
         if running:
@@ -194,29 +196,29 @@ class RunControl(QWidget):
 
     @property
     def text(self) -> str:
-        """The line of text."""
+        """The message."""
         return self._status.text()
 
     @property
     def remarks(self) -> str:
-        """The last remarks."""
+        """The remark below the message."""
         return self._remarks.text()
 
     def remark(self, text: str) -> None:
-        """Show what runs where, or what happened on the way, until the next is shown."""
+        """Show a remark below the message; an empty one keeps the remark before."""
         if text:
             self._remarks.setText(text)
             self._remarks.show()
 
     def say(self, text: str) -> None:
-        """Show a line of text."""
+        """Show a message."""
         self._status.setProperty("reason", False)
         self._status.setStyleSheet("")
         self._status.setText(text)
         self._status.setVisible(bool(text))
 
     def complain(self, text: str) -> None:
-        """Show what went wrong."""
+        """Show an error."""
         self.say(text)
         # Readable on napari's dark and on its light background.
         self._status.setStyleSheet("color: #e8604c; font-weight: bold;")

@@ -1,4 +1,4 @@
-"""The two layers of a detection, heat and findings, which lie directly above their scan."""
+"""The two layers of a detection, heat and findings, directly above their scan."""
 
 from __future__ import annotations
 
@@ -10,7 +10,12 @@ from napari.layers import Image, Labels
 from numpy.typing import NDArray
 
 from napari_dino_uad.layer_data import METADATA
-from napari_dino_uad.widgets.layers import cut_colormap, layer_geometry, slice_index
+from napari_dino_uad.widgets.layers import (
+    cut_colormap,
+    layer_geometry,
+    outline_colormap,
+    slice_index,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,22 +32,22 @@ _COLOURS = "autumn"
 class ResultLayers:
     """Heat and findings of one scan layer.
 
-    Layers are held by reference: a name may be changed, and may belong to another layer.
+    Layers are kept by reference: their names may change, or be taken by other layers.
 
     Parameters
     ----------
     viewer : Viewer
-        Where the layers are shown; held weakly.
+        The viewer of the layers; kept as a weak reference.
     scan : Image
-        The layer they lie on.
+        The layer of the scan.
 
     Attributes
     ----------
     heat : Image or None
     findings : Labels or None
-        None until they are shown, and once the user has deleted them.
+        None before they are shown, and after the user has deleted them.
     attached : bool
-        Whether the pair is where we put it, and so goes where its scan goes.
+        Whether the pair follows its scan; not after the user has moved the pair.
     """
 
     def __init__(self, viewer: Viewer, scan: Image) -> None:
@@ -58,7 +63,7 @@ class ResultLayers:
 
     @property
     def viewer(self) -> Viewer:
-        """The viewer; only while it is open."""
+        """The viewer; raises RuntimeError after it was closed."""
         viewer = self._viewer()
         if viewer is None:
             raise RuntimeError("the viewer is closed")
@@ -66,7 +71,7 @@ class ResultLayers:
 
     @property
     def pair(self) -> list[Layer]:
-        """The layers there are, from the lower to the upper one."""
+        """The layers that exist, the lower one first."""
         return [layer for layer in (self.heat, self.findings) if layer is not None]
 
     # Showing ------------------------------------------------------------------------------
@@ -74,16 +79,16 @@ class ResultLayers:
     def show_heat(
         self, array: NDArray[np.float32], limits: tuple[float, float], threshold: float
     ) -> None:
-        """Lay a map over the scan.
+        """Show a map on the scan.
 
         Parameters
         ----------
         array : ndarray of float32, (S, P, L)
-            Filled in place while slices come in.
+            Filled in place while the slices are computed.
         limits : tuple of float
             Scores of the first and the last colour.
         threshold : float
-            Score where the heat begins.
+            Score at which the heat begins.
         """
         self._limits = limits
         data = array.reshape(self.scan.data.shape)
@@ -106,18 +111,19 @@ class ResultLayers:
         self.place()
 
     def show_findings(self, labels: NDArray[np.uint8]) -> None:
-        """Show labels (S, P, L) as contours; the layer gets a copy."""
+        """Show labels (S, P, L) as contours; the layer has a copy of them."""
         data = labels.reshape(self.scan.data.shape)
         if self.findings is None:
             self.findings = Labels(
                 data.copy(),
                 name=self._name("findings"),
+                colormap=outline_colormap(),
                 metadata=self._metadata("findings"),
                 **layer_geometry(self.scan),
             )
             self.findings.contour = 1
         elif self.findings.data.shape == data.shape and self.findings.data.dtype == data.dtype:
-            # In place, and of 8 bits: anything else redraws a hundred times slower.
+            # In place, and in 8 bits: anything else redraws a hundred times slower.
             np.copyto(self.findings.data, data)
             self.findings.refresh(extent=False)
         else:
@@ -152,13 +158,13 @@ class ResultLayers:
         self._placing = False
         self.attached = True
         if selected is not None and selected in layers and layers.selection.active != selected:
-            # The scan stays selected: its contrast is what a reader adjusts next.
+            # Keep the scan selected: a reader adjusts its contrast next.
             layers.selection.active = selected
 
     def forget_undo(self) -> None:
-        """Let go of the steps that undo goes back: they are those of other findings.
+        """Clear the undo history of the findings layer: its steps belong to other findings.
 
-        napari does so for a layer that may not be edited any more.
+        napari clears it when a layer is made not editable.
         """
         if self.findings is not None:
             mode = self.findings.mode
@@ -166,19 +172,19 @@ class ResultLayers:
             self.findings.editable = True
             self.findings.mode = mode
 
-    # What the user does to the layers -----------------------------------------------------
+    # Changes by the user ---------------------------------------------------------------
 
     def on_moved(self, layer: Layer) -> bool:
-        """Follow a layer that the user has moved; return whether the pair has to move too."""
+        """Note that a layer was moved by the user; return whether the pair has to follow."""
         if self._placing:
             return False
         if layer in self.pair:
-            # Where the user wants it is where it stays, until the next detection.
+            # The pair stays where the user has put it, until the next detection.
             self.attached = False
         return layer is self.scan and self.attached and bool(self.pair)
 
     def on_renamed(self) -> None:
-        """Name the pair for its scan, if that has another name now."""
+        """Rename the pair after its scan was renamed."""
         if self.scan.name == self._named_for:
             return
         self._named_for = self.scan.name
@@ -187,7 +193,7 @@ class ResultLayers:
                 layer.name = self._name(role)
 
     def on_visible(self) -> None:
-        """Hide the pair with its scan, so that it does not lie on another one."""
+        """Hide the pair with its scan, so that it is not seen on another scan."""
         if not self.scan.visible:
             self._hidden_with_scan = [layer for layer in self.pair if layer.visible]
         for layer in self._hidden_with_scan:
@@ -196,7 +202,7 @@ class ResultLayers:
             self._hidden_with_scan = []
 
     def drop_deleted(self) -> list[str]:
-        """Let go of layers that the user has deleted; return which: "anomaly", "findings"."""
+        """Forget layers that the user has deleted; return which: "anomaly", "findings"."""
         gone = self.deleted()
         if "anomaly" in gone:
             self.heat = None
@@ -205,7 +211,7 @@ class ResultLayers:
         return gone
 
     def deleted(self) -> list[str]:
-        """List which layers are not in the viewer any more."""
+        """List the layers that are no longer in the viewer."""
         if self._placing:
             return []
         layers = self.viewer.layers
@@ -216,7 +222,7 @@ class ResultLayers:
         ]
 
     def remove(self) -> None:
-        """Take both layers out of the viewer."""
+        """Remove both layers from the viewer."""
         viewer, pair = self._viewer(), self.pair
         self.heat = self.findings = None
         for layer in pair:
@@ -226,7 +232,7 @@ class ResultLayers:
     # Drawing ------------------------------------------------------------------------------
 
     def refresh(self, indices: Sequence[int] | None = None, axis: int = 0) -> None:
-        """Draw the heat again where it changed.
+        """Redraw the heat where it changed.
 
         Parameters
         ----------
@@ -243,12 +249,12 @@ class ResultLayers:
             self.heat.refresh(thumbnail=False, extent=False)
 
     def cut(self, threshold: float) -> None:
-        """Move the score where the heat begins."""
+        """Set the score at which the heat begins."""
         if self.heat is not None:
             self.heat.colormap = cut_colormap(self._limits, threshold, _COLOURS)
 
     def slice_on_screen(self) -> tuple[Any, ...] | None:
-        """Return where in the layers' arrays the slice on screen lies; None where 3D is shown."""
+        """Return the index of the slice on screen in the layers' arrays; None in a 3D view."""
         hidden = self._hidden()
         if len(hidden) != self.scan.ndim - 2:
             return None
@@ -262,7 +268,7 @@ class ResultLayers:
         return axis not in self._hidden() or slice_index(self.viewer, self.scan, axis) in indices
 
     def _hidden(self) -> list[int]:
-        """List the axes of the scan that are not displayed, and so have a slider."""
+        """List the axes of the scan that are not displayed and have a slider."""
         dims = self.viewer.dims
         offset = dims.ndim - self.scan.ndim
         return [axis for axis in range(self.scan.ndim) if axis + offset not in dims.displayed]

@@ -1,4 +1,4 @@
-"""Masks that are drawn or opened as labels layers, brought onto the scan of an image layer."""
+"""Lesion masks from labels layers, brought onto the grid of their scan."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ if TYPE_CHECKING:
 
 __all__ = ["MASK_ENDING", "LayerMask", "LayerScan", "find_mask", "layer_cases", "mask_reader"]
 
-#: What the name of a mask's layer has after the name of its scan.
+#: The name of a mask's layer is the name of its scan followed by this.
 MASK_ENDING = " mask"
 
-#: Brings a mask onto its scan's canonical grid; returns it with what the user should know of it.
+#: Brings a mask onto the canonical grid of its scan; returns it with a note for the user.
 LayerMask = Callable[["MaskGeometry"], tuple[NDArray[np.bool_], str]]
 
-#: What reads the scan of an image layer, and what reads its mask where it has one.
+#: Functions that read the scan of an image layer and its mask; None without a mask.
 LayerScan = tuple[Callable[[], "Volume"], LayerMask | None]
 
 
 def layer_cases(layers: Sequence[LayerScan], geometry: MaskGeometry) -> tuple[list[Case], str]:
-    """Read scans and masks of layers; return them with what the user should know of the masks.
+    """Read the scans and masks of layers; return them with a note on the masks for the user.
 
     Raises
     ------
@@ -52,12 +52,12 @@ def layer_cases(layers: Sequence[LayerScan], geometry: MaskGeometry) -> tuple[li
 
 
 def find_mask(layers: LayerList, scan: Image) -> Labels | None:
-    """Return the labels layer named for a scan, or None where there is none.
+    """Return the labels layer that is the mask of a scan, or None without one.
 
     Raises
     ------
     InputError
-        If a layer of that name holds no labels.
+        If the layer of that name is not a labels layer.
     """
     name = f"{scan.name}{MASK_ENDING}"
     if name not in layers:
@@ -72,10 +72,10 @@ def find_mask(layers: LayerList, scan: Image) -> Labels | None:
 
 
 def mask_reader(mask: Labels, scan: Image) -> LayerMask:
-    """Take what is needed from a mask's layer, and return how to bring it onto its scan.
+    """Return a function that brings the mask of a labels layer onto its scan.
 
-    Where both layers were opened from files the geometry of the files counts, otherwise where
-    the layers lie in the viewer.
+    If both layers were opened from files, the geometry of the files counts, otherwise the place
+    of the layers in the viewer.
 
     Parameters
     ----------
@@ -87,8 +87,8 @@ def mask_reader(mask: Labels, scan: Image) -> LayerMask:
     Returns
     -------
     callable
-        Touches no layer, and so may be called in a thread; raises `InputError` where the mask
-        lies elsewhere.
+        It does not use the layers, so it may be called in a thread. It raises `InputError` if
+        the mask does not lie on the scan.
 
     Raises
     ------
@@ -97,7 +97,8 @@ def mask_reader(mask: Labels, scan: Image) -> LayerMask:
     """
     if mask.ndim not in (2, 3):
         raise InputError(
-            f"The layer {mask.name!r} has {mask.ndim} dimensions; expected 2D or 3D labels."
+            f"The layer {mask.name!r}: expected 2D or 3D labels, got {mask.ndim} dimensions; "
+            "take one volume of them."
         )
     data = np.asarray(mask.data)
     own, of_scan = _file_volume(mask), _file_volume(scan)
@@ -117,14 +118,14 @@ def mask_reader(mask: Labels, scan: Image) -> LayerMask:
 
 
 def _file_volume(layer: Layer) -> Volume | None:
-    """Return the volume whose voxels a layer shows, or None where it shows others."""
+    """Return the volume of the file that a layer was opened from, or None without one."""
     volume: Volume | None = layer.metadata.get(METADATA, {}).get("volume")
     shape = tuple(layer.data.shape)
     return volume if volume is not None and volume.shape[-len(shape) :] == shape else None
 
 
 def _placed_volume(layer: Layer) -> Volume:
-    """Make a volume that lies where a layer lies in the viewer; its values are all 0."""
+    """Make a volume of zeros at the place of a layer in the viewer."""
     from napari_dino_uad.core.scans.volume import FileGrid, Volume
 
     missing = 3 - layer.ndim

@@ -1,8 +1,9 @@
-"""Between layers and volumes: scans out of layers, heatmaps and findings into layers."""
+"""Converts between napari layers and volumes."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from napari_dino_uad.layer_data import AXIS_LABELS, METADATA, PIXEL_AXIS_LABELS,
 
 if TYPE_CHECKING:
     from napari.layers import Image, Layer
-    from napari.utils.colormaps import Colormap
+    from napari.utils.colormaps import Colormap, CyclicLabelColormap
     from napari.viewer import Viewer
 
     from napari_dino_uad.core.maps.findings import SizeUnit
@@ -26,25 +27,35 @@ __all__ = [
     "is_scan_layer",
     "layer_geometry",
     "layer_size_unit",
+    "outline_colormap",
     "slice_index",
     "volume_reader",
 ]
 
-# Opacity where the heat begins and where the colours end: the anatomy stays visible under both.
+# Opacity of the heat at the threshold and at the last colour; the anatomy shows through both.
 _LOWEST_ALPHA, _HIGHEST_ALPHA = 0.35, 0.8
 
-# Images blended otherwise, or fainter than this, let what lies below shine through.
+# Outlines of findings: visible on grey anatomy and on red, orange and yellow heat.
+_OUTLINES = (
+    (0.0, 0.9, 1.0),
+    (0.35, 1.0, 0.35),
+    (0.35, 0.55, 1.0),
+    (1.0, 1.0, 1.0),
+    (0.8, 0.5, 1.0),
+)
+
+# Images with another blending, or fainter than this, let the layers below show through.
 _COVERING = ("translucent", "translucent_no_depth", "opaque")
 _HALF = 0.5
 
 
 def is_ours(layer: Layer) -> bool:
-    """Say whether a layer is a result of the plugin, and so no scan to look at."""
+    """Return whether a layer is a result of this plugin, and therefore not a scan."""
     return layer.metadata.get(METADATA, {}).get("role") in ("anomaly", "findings")
 
 
 def is_scan_layer(layer: Layer) -> bool:
-    """Return whether a layer is a grey image of 2 or 3 dimensions that is no result of ours."""
+    """Return whether a layer is a grey 2D or 3D image that is not a result of this plugin."""
     from napari.layers import Image
 
     return (
@@ -53,13 +64,13 @@ def is_scan_layer(layer: Layer) -> bool:
 
 
 def covering_layers(viewer: Viewer, scan: Layer) -> list[Layer]:
-    """List the images that hide a scan, from the lowest to the uppermost.
+    """List the images that cover a scan, from the bottom to the top.
 
     Parameters
     ----------
     viewer : Viewer
     scan : Layer
-        One of its layers.
+        A layer of the viewer.
     """
     from napari.layers import Image
 
@@ -79,7 +90,7 @@ def covering_layers(viewer: Viewer, scan: Layer) -> list[Layer]:
 
 
 def _overlap(one: Layer, other: Layer) -> bool:
-    """Return whether two layers share a place of the world, by their last axes."""
+    """Return whether two layers overlap in space, judged by their last axes."""
     a, b = one.extent.world, other.extent.world
     axes = min(a.shape[1], b.shape[1])
     low = np.maximum(a[0, -axes:], b[0, -axes:])
@@ -87,10 +98,11 @@ def _overlap(one: Layer, other: Layer) -> bool:
 
 
 def volume_reader(layer: Image) -> Callable[[], Volume]:
-    """Take what is needed from an image layer, and return how to make a volume of it.
+    """Return a function that makes a volume of an image layer.
 
-    A layer that our reader made carries the volume with the true geometry of its file. Any other
-    layer's axes are taken as feet to head, front to back, right to left.
+    A layer that our reader made carries the volume with the true geometry of its file; its voxels
+    are those of the layer, which may have been replaced. The axes of any other layer are taken as
+    feet to head, front to back, right to left.
 
     Parameters
     ----------
@@ -100,7 +112,7 @@ def volume_reader(layer: Image) -> Callable[[], Volume]:
     Returns
     -------
     callable
-        Makes the volume; it touches no layer and so may be called in a thread.
+        Makes the volume. It does not use the layer, so it may be called in a thread.
 
     Raises
     ------
@@ -110,15 +122,16 @@ def volume_reader(layer: Image) -> Callable[[], Volume]:
     data = layer.data[0] if layer.multiscale else layer.data
     if layer.rgb:
         raise InputError(
-            f"The layer {layer.name!r} is a colour image; expected grey values: split or convert "
-            "it first."
+            f"The layer {layer.name!r}: expected a grey image, got a colour image; convert it to "
+            "grey or split its channels."
         )
     volume = layer.metadata.get(METADATA, {}).get("volume")
     if volume is not None and volume.shape[-data.ndim :] == tuple(data.shape):
-        return lambda: volume
+        return lambda: _with_voxels(volume, data)
     if data.ndim not in (2, 3):
         raise InputError(
-            f"The layer {layer.name!r} has {data.ndim} dimensions; expected a 2D or 3D image."
+            f"The layer {layer.name!r}: expected a 2D or 3D image, got {data.ndim} dimensions; "
+            "take one volume of it."
         )
     spacing, known = _spacing(layer)
     origin = (0.0,) * (3 - data.ndim) + tuple(float(value) for value in layer.translate)
@@ -132,10 +145,21 @@ def volume_reader(layer: Image) -> Callable[[], Volume]:
     return make
 
 
-def _spacing(layer: Layer) -> tuple[tuple[float, ...], bool]:
-    """Return the spacing along (S, P, L), and whether it is one in mm.
+def _with_voxels(volume: Volume, data: Any) -> Volume:
+    """Return a volume with the voxels of its layer, which may not be those of the file any more."""
+    from napari_dino_uad.core.scans.volume import volume_from_array
 
-    A layer in pixels, each of size 1, says nothing; one that was given a scale means mm by it.
+    array = np.asarray(data).reshape(volume.shape)
+    if np.array_equal(array, volume.array):
+        return volume
+    checked = volume_from_array(array, volume.spacing_mm, volume.origin_mm, volume.name)
+    return replace(volume, array=checked.array, path=None)
+
+
+def _spacing(layer: Layer) -> tuple[tuple[float, ...], bool]:
+    """Return the spacing along (S, P, L), and whether it is in mm.
+
+    A layer in pixels of size 1 has no known spacing; any other scale is taken as mm.
     """
     volume = layer.metadata.get(METADATA, {}).get("volume")
     if volume is not None:
@@ -146,7 +170,7 @@ def _spacing(layer: Layer) -> tuple[tuple[float, ...], bool]:
 
 
 def layer_size_unit(layer: Image) -> SizeUnit:
-    """Return what the size of a finding in a 2D or 3D layer is told in."""
+    """Return the unit for sizes of findings in a 2D or 3D layer."""
     from napari_dino_uad.core.maps.findings import SizeUnit
 
     spacing, known = _spacing(layer)
@@ -154,7 +178,7 @@ def layer_size_unit(layer: Image) -> SizeUnit:
 
 
 def layer_geometry(scan: Layer) -> dict[str, Any]:
-    """Return the keywords that lay a new layer over a scan, voxel on voxel."""
+    """Return the keywords that place a new layer on a scan, voxel on voxel."""
     ndim = scan.ndim
     _, known = _spacing(scan)
     return {
@@ -177,15 +201,15 @@ def slice_index(viewer: Viewer, layer: Layer, axis: int) -> int:
 def cut_colormap(limits: tuple[float, float], threshold: float, colours: str) -> Colormap:
     """Make a colormap that is transparent below a threshold.
 
-    Colour stands for the score on a scale that is the same for all scans of a model; only
-    where the heat begins moves with the threshold.
+    A colour means the same score in all scans of a model. The threshold only moves the score at
+    which the heat begins.
 
     Parameters
     ----------
     limits : tuple of float
         Scores of the first and the last colour.
     threshold : float
-        Score where the heat begins.
+        Score at which the heat begins.
     colours : str
         Name of one of napari's colormaps.
     """
@@ -195,7 +219,21 @@ def cut_colormap(limits: tuple[float, float], threshold: float, colours: str) ->
     table: NDArray[np.float32] = ensure_colormap(colours).map(position).astype(np.float32)
     cut = (threshold - limits[0]) / (limits[1] - limits[0])
     rise = np.clip((position - cut) / max(1 - cut, 1e-6), 0, 1)
-    # The first colour stands for all that lies below the scale, air too, and is never shown.
+    # The first colour is that of all scores below the scale, air included: never shown.
     above = (position > cut) & (position > 0)
     table[:, 3] = np.where(above, _LOWEST_ALPHA + rise * (_HIGHEST_ALPHA - _LOWEST_ALPHA), 0.0)
     return Colormap(table, name=f"{colours} above threshold")
+
+
+def outline_colormap() -> CyclicLabelColormap:
+    """Make the colours of the findings' outlines; background is transparent."""
+    from napari.utils.colormaps import CyclicLabelColormap
+
+    colours = [(0.0, 0.0, 0.0, 0.0), *((*colour, 1.0) for colour in _OUTLINES)]
+    return CyclicLabelColormap(
+        np.array(colours, dtype=np.float32),
+        name="outlines of findings",
+        controls=np.linspace(0, 1, len(colours) + 1),
+        interpolation="zero",
+        background_value=0,
+    )

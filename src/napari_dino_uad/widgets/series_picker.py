@@ -1,4 +1,4 @@
-"""Asking which of several DICOM series to open."""
+"""The dialog that asks which of several DICOM series to open."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from qtpy.QtWidgets import (
     QTableWidget,
     QTableWidgetItem,
     QVBoxLayout,
+    QWidget,
 )
 
 if TYPE_CHECKING:
@@ -26,29 +27,33 @@ _COLUMNS = ("Description", "Modality", "Slices", "Spacing (mm)", "Date", "Warnin
 
 
 class SeriesPicker(QDialog):
-    """A table of the series of a folder, the largest first.
+    """A dialog with a table of the series of a folder, the largest first.
 
     Parameters
     ----------
     folder : str
         Name of the folder.
     series : sequence of Series
-        What it holds.
+        Its series.
     parent : QWidget, optional
     """
 
-    def __init__(self, folder: str, series: Sequence[Series], parent: object = None) -> None:
+    def __init__(
+        self, folder: str, series: Sequence[Series], parent: QWidget | None = None
+    ) -> None:
         super().__init__(parent)
         self._series = series
         self.setWindowTitle("Choose a DICOM series")
         layout = QVBoxLayout(self)
-        layout.addWidget(QLabel(f"{folder} holds {len(series)} series. Which one shall be opened?"))
+        layout.addWidget(
+            QLabel(f"{folder} holds {len(series)} series. Which one should be opened?")
+        )
         self.table = QTableWidget(len(series), len(_COLUMNS))
         self.table.setHorizontalHeaderLabels(_COLUMNS)
         self.table.verticalHeader().hide()
-        self.table.setSelectionBehavior(QAbstractItemView.SelectRows)
-        self.table.setSelectionMode(QAbstractItemView.SingleSelection)
-        self.table.setEditTriggers(QAbstractItemView.NoEditTriggers)
+        self.table.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
+        self.table.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
+        self.table.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
         for row, one in enumerate(series):
             texts = (
                 one.label,
@@ -62,14 +67,18 @@ class SeriesPicker(QDialog):
                 item = QTableWidgetItem(text)
                 item.setToolTip(text)
                 if column == 2:
-                    item.setTextAlignment(Qt.AlignRight | Qt.AlignVCenter)
+                    item.setTextAlignment(
+                        Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter
+                    )
                 self.table.setItem(row, column, item)
         self.table.resizeColumnsToContents()
         self.table.horizontalHeader().setStretchLastSection(True)
         self.table.selectRow(0)
         self.table.doubleClicked.connect(self.accept)
         layout.addWidget(self.table)
-        buttons = QDialogButtonBox(QDialogButtonBox.Open | QDialogButtonBox.Cancel)
+        buttons = QDialogButtonBox(
+            QDialogButtonBox.StandardButton.Open | QDialogButtonBox.StandardButton.Cancel
+        )
         buttons.accepted.connect(self.accept)
         buttons.rejected.connect(self.reject)
         layout.addWidget(buttons)
@@ -82,6 +91,6 @@ class SeriesPicker(QDialog):
 
 
 def pick_series(folder: str, series: Sequence[Series]) -> Series | None:
-    """Ask which series to open; None where the user cancelled."""
+    """Ask which series to open; return None if the user cancelled."""
     picker = SeriesPicker(folder, series, QApplication.activeWindow())
     return picker.chosen if picker.exec() else None

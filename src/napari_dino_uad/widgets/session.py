@@ -1,4 +1,4 @@
-"""What the widgets of one window share: loaded models and backbones."""
+"""Models and backbones that all docks share."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from napari_dino_uad.core.backbones.backbone import Backbone
     from napari_dino_uad.core.model import FittedModel
 
-__all__ = ["Session", "session", "weights_setting"]
+__all__ = ["Session", "read_model", "session", "weights_setting"]
 
 
 class Session(QObject):
@@ -47,10 +47,11 @@ class Session(QObject):
         return unique
 
     def backbone(self, key: str, weights: Path | None = None) -> Backbone:
-        """Return a backbone, loaded once. Called in worker threads: loading takes seconds.
+        """Return a backbone; it is loaded once. Call it in a worker thread: loading takes seconds.
 
-        Without a file of weights, and none in the installation or the hub's cache, the file last
-        chosen for this backbone is taken, so that a machine without a network asks for it once.
+        If no file of weights is given, and neither the installation nor the hub's cache has the
+        weights, the file last chosen for this backbone is used. A computer without internet then
+        needs the choice only once.
         """
         from napari_dino_uad.core.backbones.backbone import load_backbone
 
@@ -61,7 +62,7 @@ class Session(QObject):
         return self._backbones[name]
 
     def fetch(self, key: str, weights: Path | None = None) -> Generator[Progress, None, None]:
-        """Download what `backbone` will need, if that is not on this machine."""
+        """Download the weights that `backbone` needs, if they are not on this computer."""
         from napari_dino_uad.core.backbones.backbone import backbone_spec
         from napari_dino_uad.core.backbones.hub import fetch_weights
 
@@ -70,9 +71,9 @@ class Session(QObject):
             yield from fetch_weights(spec)
 
     def backbone_of(self, model: FittedModel) -> Generator[Progress, None, Backbone]:
-        """Return the backbone a model was fitted on, checked, after a download if need be.
+        """Return the backbone that a model was fitted on, downloaded if needed, and checked.
 
-        It is run by the engine that suits the model's size of input.
+        The engine is chosen for the model's input size.
         """
         size = model.preprocessing.input_size
         for loaded in self._backbones.values():
@@ -87,19 +88,19 @@ class Session(QObject):
     def place(
         self, backbone: Backbone, input_size: int | None = None
     ) -> Generator[Progress, None, Backbone]:
-        """Find the engine that runs a backbone, once for each size of input.
+        """Choose the engine that runs a backbone, once for each input size.
 
         Parameters
         ----------
         backbone : Backbone
-            As loaded.
+            A loaded backbone.
         input_size : int, optional
             Shorter edge of the input in pixels; the backbone's own if not given.
 
         Yields
         ------
         Progress
-            The last one with a note on what runs where.
+            The last one has a note on the engine and the device.
 
         Returns
         -------
@@ -109,7 +110,7 @@ class Session(QObject):
 
         size = input_size or backbone.spec.input_size
         name = (backbone.spec.key, backbone.sha256, size)
-        # Two widgets that measure at the same time would measure each other.
+        # Two measurements at the same time would slow each other down.
         while not self._placing.acquire(timeout=0.1):
             yield Progress("Loading the backbone", 0, 1, backbone.spec.key)
         try:
@@ -132,8 +133,16 @@ class Session(QObject):
         return Path(chosen)
 
 
+def read_model(path: Path) -> Generator[Progress, None, tuple[str, FittedModel]]:
+    """Load a model file; return what to call the model, and the model."""
+    from napari_dino_uad.core.model_file import load_model
+
+    yield Progress("Loading", 0, 1)
+    return path.stem, load_model(path)
+
+
 def weights_setting(name: str) -> str:
-    """Name the setting that remembers a backbone's file of weights."""
+    """Return the name of the setting that keeps a backbone's file of weights."""
     return f"weights of {name}"
 
 
@@ -141,7 +150,7 @@ _SESSION: Session | None = None
 
 
 def session() -> Session:
-    """Return the session of this process, made when it is first asked for."""
+    """Return the session of this process; it is made at the first call."""
     global _SESSION
     if _SESSION is None:
         _SESSION = Session()

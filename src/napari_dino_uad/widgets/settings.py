@@ -1,4 +1,4 @@
-"""The user's last choices, remembered from one start of napari to the next."""
+"""The user's last choices, kept between sessions of napari."""
 
 from __future__ import annotations
 
@@ -15,6 +15,6 @@ def remember(key: str, value: str) -> None:
 
 
 def recall(key: str, default: str = "") -> str:
-    """Return a choice that was kept, or the default."""
+    """Return a kept choice, or the default."""
     value = QSettings(_ORGANISATION, "widgets").value(key, default)
     return value if isinstance(value, str) else default

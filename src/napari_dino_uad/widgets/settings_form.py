@@ -1,4 +1,4 @@
-"""A form made of a settings dataclass: one control for each field, its tooltip from the docs."""
+"""A form for a settings dataclass: a control for each field, with its docs as the tooltip."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _NARROW = 80
 
 
 def describe_fields(settings: type) -> dict[str, str]:
-    """Read what a dataclass' numpy docstring says of each attribute.
+    """Return the description of each attribute from the numpy docstring of a dataclass.
 
     Returns
     -------
     dict
-        Text by field name, "" where the docstring is silent.
+        Text by field name, "" where the docstring has none.
     """
     names = [field.name for field in dataclasses.fields(settings)]
     out = dict.fromkeys(names, "")
@@ -45,7 +45,7 @@ class SettingsForm(QWidget):
     Parameters
     ----------
     settings : dataclass
-        An instance; its values are shown first, and are what a field left alone keeps.
+        An instance; its values are shown first. A field that is left alone keeps its value.
     hidden : tuple of str
         Fields that have a control elsewhere.
     """
@@ -53,7 +53,7 @@ class SettingsForm(QWidget):
     def __init__(self, settings: Any, hidden: tuple[str, ...] = ()) -> None:
         super().__init__()
         self._settings = settings
-        self.controls: dict[str, ValueWidget] = {}
+        self.controls: dict[str, ValueWidget[Any]] = {}
         form = QFormLayout(self)
         form.setContentsMargins(0, 0, 0, 0)
         form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
@@ -74,12 +74,12 @@ class SettingsForm(QWidget):
             self.controls[field.name] = control
 
     def changed(self) -> dict[str, Any]:
-        """Return the fields whose value is no longer the first one.
+        """Return the fields whose value the user changed.
 
         Raises
         ------
         InputError
-            If a field that takes a number or nothing holds another text.
+            If a field for a number holds other text.
         """
         out = {}
         for name, control in self.controls.items():
@@ -89,7 +89,7 @@ class SettingsForm(QWidget):
         return out
 
 
-def _control(hint: Any, value: Any) -> ValueWidget | None:
+def _control(hint: Any, value: Any) -> ValueWidget[Any] | None:
     origin = get_origin(hint)
     if origin is Literal:
         return ComboBox(choices=list(get_args(hint)), value=value)
@@ -108,7 +108,7 @@ def _control(hint: Any, value: Any) -> ValueWidget | None:
     return None
 
 
-def _value(name: str, control: ValueWidget) -> Any:
+def _value(name: str, control: ValueWidget[Any]) -> Any:
     from napari_dino_uad.core.errors import InputError
 
     if not isinstance(control, LineEdit):
@@ -120,6 +120,6 @@ def _value(name: str, control: ValueWidget) -> Any:
         return float(text)
     except ValueError as error:
         raise InputError(
-            f"{name.replace('_', ' ').capitalize()} takes a number, or nothing for automatic, but "
-            f"{text!r} came."
+            f"{name.replace('_', ' ').capitalize()} takes a number, or nothing for automatic; got "
+            f"{text!r}, correct it under Advanced."
         ) from error

@@ -22,6 +22,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_dino_uad.widgets.controls import small_label
+from napari_dino_uad.widgets.plots import HEALTHY, healthy_shares, still_plot
 
 if TYPE_CHECKING:
     from qtpy.QtGui import QPaintEvent
@@ -44,35 +45,34 @@ _MARKS = (0.1, 0.05, 0.01, 0.001, 0.0001)
 _REST_MS = 150
 _BINS = 96
 
-_HEALTHY = (110, 160, 220)
 _SCAN = (240, 150, 60)
-# Stands off both histograms on a dark and on a light background.
+# Visible on both histograms, on a dark and on a light background.
 _LINE = (150, 150, 150)
 
 
 def format_rate(rate: float) -> str:
     """Write a rate in percent with two significant digits."""
     percent = 100 * rate
-    # A rate below every healthy pixel's is no rate of 1e-15.
+    # No healthy pixel scores this high; digits beyond this would be made up.
     digits = max(0, 1 - math.floor(math.log10(percent))) if percent > 1e-3 else 0
     return f"{percent:.{digits}f} %"
 
 
 def histogram_edges(calibration: Calibration) -> NDArray[np.float64]:
-    """Return the edges of a histogram's bins that show a model's scores."""
+    """Return the edges of the bins for a histogram of a model's scores."""
     low = calibration.threshold(0.99)
     top = calibration.threshold(LOWEST_RATE)
     return np.linspace(low, low + 1.35 * (top - low), _BINS + 1)
 
 
 def score_histogram(scores: NDArray[np.float32], edges: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the share of scores in each bin; the outer bins take what lies beyond."""
+    """Return the share of scores in each bin; scores beyond are counted in the outer bins."""
     counts, _ = np.histogram(np.clip(scores, edges[0], edges[-1]), edges)
     return counts / max(1, counts.sum())
 
 
 class _Marks(QWidget):
-    """Labels under the slider, each below the position it names."""
+    """Labels under the slider, each at its position."""
 
     def __init__(self, slider: QSlider) -> None:
         super().__init__()
@@ -92,9 +92,8 @@ class _Marks(QWidget):
         )
         room = self.width() - handle
         for rate in _MARKS:
-            text = (
-                f"{100 * rate:g}" if rate not in (HIGHEST_RATE, LOWEST_RATE) else format_rate(rate)
-            )
+            # One unit, at the end: more would run into each other.
+            text = f"{100 * rate:g}" + (" %" if rate == LOWEST_RATE else "")
             width = self.fontMetrics().horizontalAdvance(text)
             centre = handle / 2 + room * _to_step(rate) / _STEPS
             left = min(max(0.0, centre - width / 2), self.width() - width)
@@ -111,14 +110,14 @@ def _to_rate(step: int) -> float:
 
 
 class ThresholdControl(QWidget):
-    """A slider in healthy false positives over the histograms of healthy and present scores.
+    """A slider for the rate of healthy false positives, below histograms of the scores.
 
     Signals
     -------
     dragged : float
         The rate, at every movement.
     rested : float
-        The rate, once it has not moved for a moment.
+        The rate, after it has not moved for a moment.
     """
 
     dragged = Signal(float)
@@ -129,27 +128,23 @@ class ThresholdControl(QWidget):
         self._calibration: Calibration | None = None
         self._text = QLabel()
         self._score = QLabel()
-        self._score.setAlignment(Qt.AlignmentFlag.AlignRight)
+        self._score.setAlignment(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
         self._interval = small_label()
         self._interval.setToolTip(
-            "How many false positives the healthy scans that the model was calibrated on really "
-            "have at this threshold, but for the lowest and the highest tenth of them."
+            "False positives in single healthy scans at this threshold. The lowest and the "
+            "highest tenth of the scans are left out."
         )
-        self._plot = pg.PlotWidget(background=None)
-        self._plot.setFixedHeight(84)
-        self._plot.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
-        self._plot.setMenuEnabled(False)
-        self._plot.setMouseEnabled(x=False, y=False)
-        self._plot.hideButtons()
+        self._plot = still_plot(84)
         self._plot.hideAxis("left")
         self._plot.getAxis("bottom").setStyle(tickTextOffset=2)
         self._plot.setToolTip(
-            "How often each anomaly score occurs (logarithmic): blue in the healthy scans the "
-            "model was calibrated on, orange in this scan. Drag the line to move the threshold."
+            "How often each anomaly score occurs, on a logarithmic scale: blue in the healthy "
+            "scans the model was calibrated on, orange in this scan. Drag the line to move the "
+            "threshold."
         )
         self._curves = {
             name: self._plot.plot(stepMode="center", fillLevel=0, pen=colour, brush=(*colour, 90))
-            for name, colour in (("healthy", _HEALTHY), ("scan", _SCAN))
+            for name, colour in (("healthy", HEALTHY), ("scan", _SCAN))
         }
         for curve in self._curves.values():
             curve.hide()
@@ -160,8 +155,8 @@ class ThresholdControl(QWidget):
         self.slider.setRange(0, _STEPS)
         self.slider.setPageStep(25)
         self.slider.setToolTip(
-            "How much healthy tissue may light up by mistake. Further right fewer false alarms, "
-            "but fainter findings are missed."
+            "How much healthy tissue may be marked by mistake. Further right there are fewer "
+            "false alarms, but faint lesions are missed."
         )
         self.slider.valueChanged.connect(self._on_slider)
         self._rest = QTimer(self)
@@ -182,11 +177,11 @@ class ThresholdControl(QWidget):
         layout.addWidget(self._interval)
         self.slider.setValue(_to_step(_DEFAULT_RATE))
         self._show_text()
-        self.setEnabled(False)
+        self._show_scale(False)
 
     @property
     def rate(self) -> float:
-        """The false-positive rate chosen."""
+        """The chosen false-positive rate."""
         return _to_rate(self.slider.value())
 
     @rate.setter
@@ -195,41 +190,46 @@ class ThresholdControl(QWidget):
 
     @property
     def threshold(self) -> float:
-        """The score at the chosen rate; only with a calibration."""
+        """The score at the chosen rate; raises RuntimeError without a calibration."""
         if self._calibration is None:
             raise RuntimeError("a threshold needs a calibration")
         return self._calibration.threshold(self.rate)
 
     def set_calibration(self, calibration: Calibration | None) -> None:
-        """Take the scale of a model, or none, and forget the scan in hand."""
+        """Show the scale of a model, or none, and remove the histogram of the scan."""
         if calibration is self._calibration:
             self._curves["scan"].hide()
             return
         self._calibration = calibration
         self._curves["scan"].hide()
-        self.setEnabled(calibration is not None)
+        self._show_scale(calibration is not None)
         if calibration is None:
             self._curves["healthy"].hide()
         else:
             edges = histogram_edges(calibration)
-            rates = np.exp(np.interp(edges, calibration.scores, np.log(calibration.rates)))
-            self._draw("healthy", edges, -np.diff(rates))
+            self._draw("healthy", edges, healthy_shares(calibration, edges))
             self._plot.setXRange(edges[0], edges[-1], padding=0)
         self._show_text()
 
+    def _show_scale(self, known: bool) -> None:
+        """Enable the control and show the scale of scores, which only a model has."""
+        self.setEnabled(known)
+        self._line.setVisible(known)
+        self._plot.getAxis("bottom").setStyle(showValues=known)
+
     def show_rate(self, rate: float) -> None:
-        """Move the slider without a signal, and forget a movement that has not come to rest."""
+        """Move the slider without a signal, and drop a signal that is still due."""
         self._rest.stop()
         with QSignalBlocker(self.slider):
             self.rate = rate
         self._show_text()
 
     def show_scan(self, edges: NDArray[np.float64], shares: NDArray[np.float64]) -> None:
-        """Draw the scores of the scan in hand, as shares in bins."""
+        """Draw the histogram of the scan, as shares in bins."""
         self._draw("scan", edges, shares)
 
     def _draw(self, name: str, edges: NDArray[np.float64], shares: NDArray[np.float64]) -> None:
-        # Five decades: below that a bin holds a handful of pixels.
+        # Five decades: a bin below that holds a handful of pixels.
         height = np.clip(np.log10(np.maximum(shares, 1e-12)) + 5, 0, None)
         self._curves[name].setData(edges, height)
         self._curves[name].show()
@@ -243,7 +243,9 @@ class ThresholdControl(QWidget):
         low, high = (format_rate(rate) for rate in self._calibration.interval(self.rate))
         scans = len(self._calibration.scan_rates)
         self._interval.setText(
-            f"Most healthy scans: {low} to {high} (of {scans})" if scans > 1 else "One healthy scan"
+            f"Most healthy scans: {low} to {high} (of {scans})"
+            if scans > 1
+            else "Calibrated on one healthy scan"
         )
         self._score.setText(f"score {self.threshold:.3f}")
         self._line.blockSignals(True)

@@ -1,4 +1,4 @@
-"""Running a pipeline beside the window: one job at a time, cancellable, stale answers dropped."""
+"""Runs pipelines in threads: one at a time for each job, cancellable; stale results are dropped."""
 
 from __future__ import annotations
 
@@ -29,21 +29,21 @@ Pipeline = Callable[[], Generator[Progress, None, Any]]
 
 
 def gui_threads() -> int:
-    """Return how many threads a computation may use beside a live window.
+    """Return how many threads a computation may use while a window is open.
 
-    With every core given to torch the window and torch fight for the last one, and the same
-    work takes about twice as long as with one core fewer.
+    If torch uses every core, it competes with the window for the last one, and the same work
+    takes about twice as long as with one core fewer.
     """
     return max(1, (os.cpu_count() or 2) - 1)
 
 
 @dataclass(frozen=True)
 class _Failure:
-    """An error on its way out of a worker, as a value.
+    """An error that a worker returns as a value.
 
-    Raised in a worker it would go wrong twice: napari takes a RuntimeError, which torch raises
-    for everything, for a deleted Qt object and ends without a word; and it shows any other
-    error with its traceback, beside the sentence in the widget.
+    Raising it in the worker would not do. napari takes any RuntimeError for a deleted Qt object
+    and drops it silently, and torch raises RuntimeError for most of its errors. napari also shows
+    every other error with its traceback, beside our sentence in the widget.
     """
 
     error: Exception
@@ -52,8 +52,8 @@ class _Failure:
 def describe_error(error: BaseException) -> str:
     """Turn an error into a sentence for the widget.
 
-    What the user can mend is an `InputError` and says so itself. Anything else is ours: the log
-    gets the traceback, the user a sentence.
+    An `InputError` already is a sentence that tells the user what to do. Any other error is a
+    fault of the program: its traceback goes to the log.
     """
     if isinstance(error, InputError):
         return str(error)
@@ -70,14 +70,14 @@ def describe_error(error: BaseException) -> str:
 
 @contextmanager
 def writing(folder: Path, file: Path | None = None) -> Iterator[None]:
-    """See that a folder can be written to, and turn what the system says into a sentence.
+    """Check that a folder can be written to, and turn errors of the system into a sentence.
 
     Parameters
     ----------
     folder : Path
-        What the user chose; made if it is not there.
+        The folder the user chose; created if it does not exist.
     file : Path, optional
-        The one file that is to be written.
+        The file to be written.
 
     Raises
     ------
@@ -98,32 +98,41 @@ def writing(folder: Path, file: Path | None = None) -> Iterator[None]:
 
 
 def _why_not_written(folder: Path, error: Exception) -> str:
-    blocking = next((one for one in (folder, *folder.parents) if one.exists()), folder)
+    blocking = next((one for one in (folder, *folder.parents) if _exists(one)), folder)
     if not blocking.is_dir():
         return f"Cannot write to {folder}: {blocking.name} is a file; choose a folder."
     number = getattr(error, "errno", None) or 0
     why = {
-        errno.EACCES: "you may not write there; choose another folder",
-        errno.EPERM: "you may not write there; choose another folder",
+        errno.EACCES: "you have no permission to write there; choose another folder",
+        errno.EPERM: "you have no permission to write there; choose another folder",
         errno.EROFS: "the disk is read-only; choose another folder",
         errno.ENOSPC: "the disk is full; free some space or choose another disk",
-        errno.EDQUOT: "your share of the disk is full; free some space or choose another disk",
+        errno.EDQUOT: "your disk quota is used up; free some space or choose another disk",
         errno.ENAMETOOLONG: "the name is too long; choose a shorter one",
     }.get(number, f"{getattr(error, 'strerror', None) or error}; choose another folder")
     return f"Cannot write to {folder}: {why}."
 
 
-# Two jobs may be the first to want torch at once.
+def _exists(path: Path) -> bool:
+    """Return whether a path exists; one with a name that is too long does not."""
+    try:
+        return path.exists()
+    except OSError:
+        return False
+
+
+# Two jobs may import torch at the same time.
 _IMPORTING = threading.Lock()
 
 
 def import_torch() -> None:
-    """Import torch so that it does not bring the window down.
+    """Import torch without triton if triton would crash the process.
 
-    On Linux, Mesa draws through LLVM in a shared library, and triton, which torch loads where it
-    is installed, brings an LLVM of its own: loaded second, it ends the process with a
-    segmentation fault. Only compiled models need triton, and there are none here. That torch is
-    imported already does not help: it loads triton only when torchvision asks for its compiler.
+    On Linux, Mesa draws with a shared LLVM library, and triton, which torch loads if it is
+    installed, has an LLVM of its own. When triton's is loaded second, the process ends with a
+    segmentation fault. Only compiled models need triton, and this plugin has none. It does not
+    help if torch was imported before: torch loads triton only when torchvision asks for its
+    compiler.
     """
     with _IMPORTING:
         maps = Path("/proc/self/maps")
@@ -140,7 +149,7 @@ def import_torch() -> None:
             if clash:
                 from torch.utils._triton import has_triton_package
 
-                # torch remembers the answer, and does not try again.
+                # torch caches the answer and does not try again.
                 has_triton_package()
         finally:
             if clash:
@@ -166,19 +175,19 @@ class _ClosingWorker(GeneratorWorker):
 class Job(QObject):
     """One running pipeline of a widget.
 
-    A new `start` supersedes what ran before: the old pipeline stops at its next yield, and
-    whatever it still sends is dropped. Every signal arrives on the GUI thread.
+    A new `start` replaces the pipeline before: that one stops at its next yield, and its results
+    are dropped. All signals arrive on the GUI thread.
 
     Signals
     -------
     progressed : Progress
         One step of the pipeline.
     succeeded : object
-        What the pipeline returned.
+        Result of the pipeline.
     failed : str
         A sentence for the user.
     stopped
-        The job ended, whichever way.
+        The job ended: succeeded, failed or cancelled.
     """
 
     progressed = Signal(object)
@@ -192,12 +201,12 @@ class Job(QObject):
         self._generation = 0
         self._step = ""
         self._step_began = (0.0, 0)
-        # A thread may outlive the widget, and nobody is left to hear it.
+        # The thread may outlive the widget.
         self.destroyed.connect(lambda: self._drop())
 
     @property
     def running(self) -> bool:
-        """Whether a pipeline is at work whose answer is still wanted."""
+        """Whether a pipeline is running whose result is still wanted."""
         return self._worker is not None
 
     def start(self, pipeline: Pipeline) -> None:
@@ -206,8 +215,8 @@ class Job(QObject):
         Parameters
         ----------
         pipeline : callable
-            Called in the thread; returns a generator of `Progress`. It reads no widget: what it
-            needs was read before.
+            Called in the thread; returns a generator of `Progress`. It must not read widgets:
+            values are read before it starts.
         """
         self.cancel()
         self._generation += 1
@@ -218,18 +227,26 @@ class Job(QObject):
             try:
                 import_torch()
                 return (yield from pipeline())
-            except Exception as error:  # noqa: BLE001 - whatever it is, the user hears of it
+            except Exception as error:  # noqa: BLE001 - every error is shown to the user
                 return _Failure(error)
 
         worker = create_worker(run, _worker_class=_ClosingWorker)
-        current: Callable[[], bool] = lambda: generation == self._generation  # noqa: E731
-        worker.yielded.connect(lambda value: current() and self.progressed.emit(value))
-        worker.returned.connect(lambda value: current() and self._end(value))
+
+        def on_yielded(value: Progress) -> None:
+            if generation == self._generation:
+                self.progressed.emit(value)
+
+        def on_returned(value: Any) -> None:
+            if generation == self._generation:
+                self._end(value)
+
+        worker.yielded.connect(on_yielded)
+        worker.returned.connect(on_returned)
         self._worker = worker
         worker.start()
 
     def cancel(self) -> bool:
-        """Stop what runs; the widget is free at once. Return whether anything ran."""
+        """Stop the pipeline, without waiting for it; return whether one was running."""
         if self._worker is None:
             return False
         self._drop()
@@ -237,7 +254,7 @@ class Job(QObject):
         return True
 
     def seconds_left(self, progress: Progress) -> float | None:
-        """Estimate the seconds left in the present step from its pace so far."""
+        """Estimate the seconds left in the current step from its pace so far."""
         now = time.monotonic()
         if progress.step != self._step:
             self._step, self._step_began = progress.step, (now, progress.done)
@@ -248,7 +265,7 @@ class Job(QObject):
         return (now - began) * (progress.total - progress.done) / done
 
     def _drop(self) -> None:
-        """Let go of what runs: it stops at its next yield, and what it still sends is dropped."""
+        """Make the pipeline stop at its next yield, and drop its results."""
         self._generation += 1
         if self._worker is not None:
             self._worker.quit()

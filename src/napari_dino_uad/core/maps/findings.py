@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from napari_dino_uad.core.scans.volume import Volume
 
 __all__ = [
+    "MOST_FINDINGS",
     "Finding",
     "SizeUnit",
     "count_edits",
@@ -30,7 +31,7 @@ __all__ = [
 ]
 
 # Labels are uint8 because napari redraws that type many times faster than any other.
-_MOST_FINDINGS = 255
+MOST_FINDINGS = 255
 
 
 @dataclass(frozen=True)
@@ -228,7 +229,7 @@ def _connected(mask: NDArray[np.bool_], minimum_voxels: int) -> NDArray[np.uint8
     image = sitk.ConnectedComponent(image, True)
     image = sitk.RelabelComponent(image, minimum_voxels, True)
     ranked = sitk.GetArrayViewFromImage(image)
-    np.copyto(labels[box], ranked, where=ranked <= _MOST_FINDINGS, casting="unsafe")
+    np.copyto(labels[box], ranked, where=ranked <= MOST_FINDINGS, casting="unsafe")
     return labels
 
 

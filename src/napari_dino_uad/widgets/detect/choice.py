@@ -1,4 +1,4 @@
-"""What to detect on, and with what: the scan and the model."""
+"""The choice of the scan and the model."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ _NOTE = "#4a90d9"
 
 
 class Choice(QWidget):
-    """The scan and the model that the next detection takes.
+    """The scan and the model for the next detection.
 
     Signals
     -------
     scan_changed, model_changed
-        Another one is chosen.
+        Another scan or model was chosen.
     load_asked
         The user wants to load a model file.
     """
@@ -46,7 +46,7 @@ class Choice(QWidget):
         self.scan_box = ComboBox(
             choices=lambda _: [one for one in viewer.layers if is_scan_layer(one)]
         )
-        self.scan_box.native.setToolTip("The image to look at: any open 2D or 3D grey image.")
+        self.scan_box.native.setToolTip("The scan to examine: any open 2D or 3D grey image.")
         self.model_box = ComboBox(choices=lambda _: list(session().models))
         self.model_box.native.setToolTip(
             "A model of healthy scans, fitted here or loaded from a file."
@@ -81,22 +81,22 @@ class Choice(QWidget):
 
     @property
     def scan(self) -> Image | None:
-        """The scan layer chosen."""
+        """The chosen scan layer."""
         value: Image | None = self.scan_box.value
         return value
 
     @property
     def model_name(self) -> str:
-        """What the model chosen is called; empty if there is none."""
+        """The name of the chosen model; empty if there is none."""
         return self.model_box.value or ""
 
     @property
     def model(self) -> FittedModel | None:
-        """The model chosen."""
+        """The chosen model."""
         return session().models.get(self.model_name)
 
     def choose_scan(self, scan: Image) -> None:
-        """Choose a scan that is open."""
+        """Choose an open scan."""
         self.refresh_scans()
         self.scan_box.value = scan
 
@@ -106,7 +106,7 @@ class Choice(QWidget):
         self.model_box.value = name
 
     def refresh_scans(self) -> None:
-        """Offer the scans that are open now; the one chosen stays, under another name too."""
+        """Offer the scans that are open now; the chosen one stays, even if it was renamed."""
         before = self.scan
         with self.scan_box.changed.blocked():
             self.scan_box.reset_choices()
@@ -121,12 +121,12 @@ class Choice(QWidget):
         self._on_model()
 
     def compare(self, shown: Detection | None) -> None:
-        """Say where the map shown is not what is chosen, or cannot be seen.
+        """Say if the map shown is from another model, or cannot be seen.
 
         Parameters
         ----------
         shown : Detection or None
-            What the panel shows.
+            The detection in the panel.
         """
         text = ""
         if shown is not None and self.model is not None and shown.model is not self.model:

@@ -1,4 +1,4 @@
-"""A detection: a scan's result, and everything that picture, panel and saved file say of it."""
+"""The result of one scan, which picture, panel and saved files are read from."""
 
 from __future__ import annotations
 
@@ -28,40 +28,39 @@ __all__ = ["Detection"]
 class Detection:
     """The detection on one scan, running, stopped or finished, with its two layers.
 
-    It keeps the model it was made with, so nothing about it depends on what is chosen in the
-    panel later.
+    It keeps its model, so that it does not change when another model is chosen.
 
     Parameters
     ----------
     viewer : Viewer
-        Where its layers are shown.
+        The viewer of its layers.
     scan : Image
-        The layer it is of.
+        The layer of the scan.
     model_name : str
-        What the model is called in the panel.
+        Name of the model in the panel.
     model : FittedModel
-        What scores the scan.
+        The model that scores the scan.
     settings : Settings
-        Threshold, smallest size and tissue, as chosen when it began.
+        Threshold, smallest size and tissue at the start.
 
     Attributes
     ----------
     anomaly : AnomalyMap or None
-        The map, once it is finished.
+        The finished map.
     found : Found or None
-        The findings shown; they may be older than `settings` for a moment.
+        The findings shown; they follow `settings` with a delay.
     limits : tuple of float
         Scores of the first and the last colour: the same for all scans of a model.
     edges : ndarray of float64
-        Of the histogram's bins.
+        Edges of the histogram's bins.
     histogram : ndarray of float64 or None
         Shares of this scan's scores.
     warning : str
-        Why this scan may be none the model can judge.
+        Why the model may not fit this scan; empty if it does.
     message : str
-        How it ended, for the line below the button.
+        How the run ended, for the line below the button.
     slices_done : int
-        How many slices have been shown.
+        Number of slices shown so far.
     layers : ResultLayers
     """
 
@@ -84,14 +83,14 @@ class Detection:
         self.slices_done = 0
         self.deleted: list[str] = []
         self._array: NDArray[np.float32] | None = None
-        # The labels as we drew them: where the layer differs, the user has painted.
+        # The labels as drawn here; where the layer differs, the user has painted.
         self._drawn: NDArray[np.uint8] | None = None
-        # Whether `_drawn` is what `found` says; not while the threshold is dragged.
+        # Whether `_drawn` are the labels of `found`; not while the threshold is dragged.
         self._drawn_found = False
 
     @property
     def threshold(self) -> float:
-        """The score that the chosen rate stands for."""
+        """The score at the chosen rate."""
         return self.model.calibration.threshold(self.settings.rate)
 
     @property
@@ -101,23 +100,22 @@ class Detection:
 
     @property
     def current(self) -> bool:
-        """Whether the findings shown are those of the settings."""
+        """Whether the findings shown belong to the settings."""
         found = self.found
         return found is not None and self._drawn_found and found.settings.same(self.settings)
 
     # A run --------------------------------------------------------------------------------
 
     def begin(self, array: NDArray[np.float32], earlier: Detection | None) -> None:
-        """Show the first slices, in place of what was shown of this scan before.
+        """Show the first slices, in place of the earlier result of this scan.
 
         Parameters
         ----------
         array : ndarray of float32, (S, P, L)
-            The map, filled while it is computed.
+            The map; it is filled while it is computed.
         earlier : Detection, optional
-            The scan's result until now. Its layers are used again: making one costs napari a
-            quarter of a second, in which the window does not answer. The user's corrections go
-            on to the new one.
+            The scan's result so far. Its layers are reused, because napari needs a quarter of a
+            second to make one, and the window freezes meanwhile. The user's corrections are kept.
         """
         self._array = array
         if earlier is not None:
@@ -129,7 +127,7 @@ class Detection:
         self.layers.show_heat(array, self.limits, self.threshold)
 
     def finish(self, detected: Detected) -> None:
-        """Take the finished map, which the array shown is filled with."""
+        """Take the finished map; the array shown has its values already."""
         self.anomaly = detected.anomaly
         self.warning = detected.warning
         self.histogram = detected.histogram
@@ -141,7 +139,7 @@ class Detection:
             self.fill()
 
     def fill(self) -> None:
-        """Write the whole map into the layer, with the background or without it."""
+        """Write the whole map into the layer, with or without the background."""
         if self._array is None or self.anomaly is None:
             return
         fill_map(self._array, self.anomaly, self.limits[0], self.settings.tissue_only)
@@ -155,9 +153,9 @@ class Detection:
         minimum_size: float | None = None,
         tissue_only: bool | None = None,
     ) -> None:
-        """Take other settings; the heat follows at once, the findings with `show`."""
+        """Change settings; the heat follows at once, the findings with `show`."""
         if self._drawn_found:
-            # Once for a movement of the slider: it takes longer than a frame.
+            # Only once for each movement of the slider: it takes longer than a frame.
             self.absorb()
         was = self.settings
         self.settings = replace(
@@ -173,9 +171,9 @@ class Detection:
             self._cut_slice()
 
     def show(self, found: Found) -> bool:
-        """Show findings; return False if they are those of other settings and have to be sought.
+        """Show findings; return False if the settings have changed and a new search is due.
 
-        What the user painted while they were sought comes first.
+        Corrections that were painted during the search are taken first.
         """
         self.absorb()
         if not found.settings.same(self.settings) or self.anomaly is None:
@@ -188,12 +186,12 @@ class Detection:
             self.layers.show_heat(self._array, self.limits, self.threshold)
         self.deleted = []
         if moved and self.settings.edits is not None:
-            # A step back would bring voxels of another threshold.
+            # Undo would bring back voxels of another threshold.
             self.layers.forget_undo()
         return True
 
     def absorb(self) -> bool:
-        """Take what the user painted on the findings layer; return whether anything was."""
+        """Take the user's corrections from the findings layer; return whether any are new."""
         layer, drawn = self.layers.findings, self._drawn
         if layer is None or drawn is None or self.anomaly is None:
             return False
@@ -208,7 +206,7 @@ class Detection:
         edits = np.zeros(drawn.shape, dtype=np.int8) if edits is None else edits.copy()
         edits[changed] = np.where(now[changed], 1, -1)
         if self.found is not None and self.found.settings == self.settings:
-            # Back to what was found, by undo for instance, is no correction.
+            # A voxel that is again as it was found, after undo for instance, is not corrected.
             edits[changed & (now == (self.found.automatic > 0))] = 0
         self.settings = replace(self.settings, edits=edits if edits.any() else None)
         drawn = drawn.copy()
@@ -217,13 +215,13 @@ class Detection:
         return True
 
     def discard_edits(self) -> None:
-        """Go back to what was found."""
+        """Remove the user's corrections."""
         self.absorb()
         self.settings = replace(self.settings, edits=None)
         self.layers.forget_undo()
 
     def drop_deleted(self) -> None:
-        """Let go of layers that the user has deleted; what they showed is kept."""
+        """Forget layers that the user has deleted; the map and the corrections are kept."""
         if "findings" in self.layers.deleted():
             self.absorb()
         self.deleted += self.layers.drop_deleted()
@@ -234,7 +232,7 @@ class Detection:
         self.layers.show_findings(labels)
 
     def _cut_slice(self) -> None:
-        """Cut the slice on screen anew, which takes no more than a frame."""
+        """Apply the threshold to the slice on screen only, which takes less than a frame."""
         layer, where = self.layers.findings, self.layers.slice_on_screen()
         if layer is None or where is None or self._drawn is None or self._array is None:
             return

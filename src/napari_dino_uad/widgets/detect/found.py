@@ -1,4 +1,4 @@
-"""What a detection gives: a map, and findings with what they were found with."""
+"""Results of a detection: the map, and the findings with their settings."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["Detected", "Found", "Settings", "fill_map", "find"]
 
 @dataclass(frozen=True)
 class Settings:
-    """What findings depend on besides the map.
+    """Settings that the findings depend on, beside the map.
 
     Attributes
     ----------
@@ -26,9 +26,9 @@ class Settings:
     minimum_size : float
         In the scan's `size_unit`.
     tissue_only : bool
-        Whether nothing is found in the background.
+        Whether the background is left out.
     edits : ndarray of int8, (S, P, L), or None
-        1 where the user added a voxel, -1 where one was removed; never changed in place.
+        1 where the user added a voxel, -1 where the user removed one; never changed in place.
     """
 
     rate: float
@@ -43,7 +43,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Found:
-    """Findings, and what they were found with.
+    """Findings, and the settings they belong to.
 
     Attributes
     ----------
@@ -51,11 +51,13 @@ class Found:
     automatic : ndarray of uint8, (S, P, L)
         Labels without the user's corrections.
     labels : ndarray of uint8, (S, P, L)
-        Labels with them; the same array where there are none.
+        Labels with the corrections; the same array if there are none.
     findings : list of Finding
-        What `labels` are.
+        One for each label.
     added, removed : int
-        Voxels by which the two differ.
+        Number of voxels in which the two differ.
+    left_out : int
+        Number of voxels in regions that were dropped, because only the largest regions fit.
     """
 
     settings: Settings
@@ -64,24 +66,25 @@ class Found:
     findings: list[Finding]
     added: int = 0
     removed: int = 0
+    left_out: int = 0
 
 
 @dataclass(frozen=True)
 class Detected:
-    """A finished map, as it comes from the worker.
+    """A finished map, as the worker returns it.
 
     Attributes
     ----------
     anomaly : AnomalyMap
     array : ndarray of float32, (S, P, L)
-        The map as it is shown.
+        The map for display.
     histogram : ndarray of float64
         Shares of the tissue's scores.
     warning : str
-        Why the scan may be none the model can judge.
+        Why the model may not fit the scan; empty if it does.
     seconds : float
     tissue_only : bool
-        Whether the array shown was filled without the background.
+        Whether the background of the array is blank.
     """
 
     anomaly: AnomalyMap
@@ -93,7 +96,7 @@ class Detected:
 
 
 def find(anomaly: AnomalyMap, settings: Settings) -> Found:
-    """Find what lies above a threshold, with the user's corrections. Called in worker threads."""
+    """Find the regions above a threshold, with the user's corrections. Call it in a thread."""
     from napari_dino_uad.core.maps.findings import count_edits, edit_findings, find_findings
 
     scores, volume, calibration = anomaly.scores, anomaly.volume, anomaly.model.calibration
@@ -107,13 +110,16 @@ def find(anomaly: AnomalyMap, settings: Settings) -> Found:
     )
     if settings.edits is None:
         return Found(settings, automatic, automatic, findings)
-    labels, findings = edit_findings(automatic, settings.edits, scores, volume, calibration)
-    return Found(settings, automatic, labels, findings, *count_edits(automatic, labels))
+    edits = settings.edits
+    labels, findings = edit_findings(automatic, edits, scores, volume, calibration)
+    wanted = ((automatic > 0) | (edits > 0)) & (edits >= 0)
+    left_out = int(np.count_nonzero(wanted) - np.count_nonzero(labels))
+    return Found(settings, automatic, labels, findings, *count_edits(automatic, labels), left_out)
 
 
 def fill_map(
     array: NDArray[np.float32], anomaly: AnomalyMap, low: float, tissue_only: bool
 ) -> None:
-    """Write a finished map into the array shown; the background gets the lowest score."""
+    """Write a finished map into the array for display; a blank background gets the score `low`."""
     scores = anomaly.scores
     np.copyto(array, np.where(anomaly.foreground, scores, low) if tissue_only else scores)

@@ -1,4 +1,4 @@
-"""The threshold, and what was found with it."""
+"""The threshold, and the findings above it."""
 
 from __future__ import annotations
 
@@ -20,9 +20,11 @@ from napari_dino_uad.core.maps.findings import SizeUnit
 from napari_dino_uad.widgets.controls import WrapLabel, rule, small_label, warning_label
 from napari_dino_uad.widgets.detect.found import Settings
 from napari_dino_uad.widgets.detect.texts import (
+    describe_cursor,
     describe_deleted,
     describe_edits,
     describe_findings,
+    describe_left_out,
 )
 from napari_dino_uad.widgets.layers import layer_size_unit
 from napari_dino_uad.widgets.threshold import ThresholdControl
@@ -44,9 +46,9 @@ class FindingsPanel(QWidget):
     dragged
         The threshold moves.
     changed
-        The threshold rests, or another setting changed.
+        The threshold has stopped moving, or another setting changed.
     edits_discarded
-        The user wants the findings without corrections.
+        The user wants the findings without the corrections.
     """
 
     dragged = Signal()
@@ -58,17 +60,17 @@ class FindingsPanel(QWidget):
         self.warning = warning_label()
         self.threshold = ThresholdControl()
         self.minimum_size = QDoubleSpinBox()
-        # napari's style squeezes a box below the width of its text.
+        # napari's style would make the box narrower than its text.
         self.minimum_size.setSizePolicy(QSizePolicy.Policy.Fixed, QSizePolicy.Policy.Fixed)
         self.minimum_size.setToolTip(
-            "Smaller findings are not shown: in ml, of a single slice in mm², and in pixels where "
-            "the file has no spacing."
+            "Smaller findings are not shown. In ml; in mm² for a single slice; in pixels if the "
+            "file has no spacing."
         )
         self._set_unit(SizeUnit.of((1.0, 1.0, 1.0), False, True))
         self.tissue_only = QCheckBox("Tissue only")
         self.tissue_only.setChecked(True)
         self.tissue_only.setToolTip(
-            "Show and find nothing in the dark background, where the model knows nothing."
+            "Leave out the dark background, which the model has not learnt."
         )
         size_row = QHBoxLayout()
         size_row.addWidget(QLabel("Smallest"))
@@ -78,12 +80,13 @@ class FindingsPanel(QWidget):
         self.summary = WrapLabel()
         self.edits = small_label()
         self.discard = QPushButton("Discard edits")
-        self.discard.setToolTip("Go back to the findings without what was painted or erased.")
+        self.discard.setToolTip("Remove everything that was painted or erased by hand.")
         self._edits_row = QWidget()
         edits_row = QHBoxLayout(self._edits_row)
         edits_row.setContentsMargins(0, 0, 0, 0)
         edits_row.addWidget(self.edits, 1)
         edits_row.addWidget(self.discard)
+        self.left_out = small_label()
         self.deleted = small_label()
         self.cursor_text = small_label()
         layout = QVBoxLayout(self)
@@ -92,7 +95,13 @@ class FindingsPanel(QWidget):
         layout.addWidget(rule())
         layout.addWidget(self.threshold)
         layout.addLayout(size_row)
-        for widget in (self.summary, self._edits_row, self.deleted, self.cursor_text):
+        for widget in (
+            self.summary,
+            self._edits_row,
+            self.left_out,
+            self.deleted,
+            self.cursor_text,
+        ):
             layout.addWidget(widget)
         self.threshold.dragged.connect(lambda _: self.dragged.emit())
         self.threshold.rested.connect(lambda _: self.changed.emit())
@@ -103,13 +112,13 @@ class FindingsPanel(QWidget):
 
     @property
     def settings(self) -> Settings:
-        """What is set now."""
+        """The current settings."""
         return Settings(
             self.threshold.rate, self.minimum_size.value(), self.tissue_only.isChecked()
         )
 
     def show_detection(self, detection: Detection) -> None:
-        """Show all of a detection, on the scale of its own model."""
+        """Show a detection, on the scale of its own model."""
         self._take_unit(detection.scan)
         self.threshold.set_calibration(detection.model.calibration)
         self.threshold.show_rate(detection.settings.rate)
@@ -126,7 +135,7 @@ class FindingsPanel(QWidget):
         self.show_findings(detection)
 
     def show_nothing(self, scan: Image | None, model: FittedModel | None) -> None:
-        """Show that nothing was detected on a scan, and the scale of the model chosen."""
+        """Show that a scan has no result, and the scale of the chosen model."""
         if scan is not None:
             self._take_unit(scan)
         self.threshold.set_calibration(None if model is None else model.calibration)
@@ -136,15 +145,38 @@ class FindingsPanel(QWidget):
         self.show_findings(None)
 
     def show_findings(self, detection: Detection | None) -> None:
-        """Show what was found, greyed while other settings are at work."""
+        """Show the findings, greyed out until they match the settings."""
         self.summary.setText("" if detection is None else describe_findings(detection))
         self.summary.setEnabled(detection is None or detection.current)
         edits = "" if detection is None else describe_edits(detection)
         self.edits.setText(edits)
         self._edits_row.setVisible(bool(edits))
-        deleted = "" if detection is None else describe_deleted(detection)
-        self.deleted.setText(deleted)
-        self.deleted.setVisible(bool(deleted))
+        for label, describe in (
+            (self.left_out, describe_left_out),
+            (self.deleted, describe_deleted),
+        ):
+            text = "" if detection is None else describe(detection)
+            label.setText(text)
+            label.setVisible(bool(text))
+
+    def read_cursor(
+        self, detection: Detection | None, world: tuple[float, ...], *, again: bool = False
+    ) -> None:
+        """Describe what lies under the cursor.
+
+        Parameters
+        ----------
+        detection : Detection or None
+            The detection on screen.
+        world : tuple of float
+            Position of the cursor.
+        again : bool
+            Whether the slice has changed under a cursor at rest; an empty readout then stays
+            empty.
+        """
+        if again and not self.cursor_text.text():
+            return
+        self.cursor_text.setText("" if detection is None else describe_cursor(detection, world))
 
     def _warn(self, text: str) -> None:
         self.warning.setText(text)
@@ -156,7 +188,7 @@ class FindingsPanel(QWidget):
             self._set_unit(unit)
 
     def _set_unit(self, unit: SizeUnit) -> None:
-        """Show sizes in another unit, from its own smallest one on."""
+        """Show sizes in another unit, beginning with its own smallest size."""
         self._unit = unit
         with QSignalBlocker(self.minimum_size):
             self.minimum_size.setRange(0, 1000 * unit.smallest)

@@ -1,4 +1,4 @@
-"""What Detect does beside the window: load, detect, find, save."""
+"""The pipelines of Detect, which run in threads: load, detect, find, save."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from napari_dino_uad.core.errors import InputError
 from napari_dino_uad.core.progress import Inner, Progress
 from napari_dino_uad.widgets.detect.detection import Detection
 from napari_dino_uad.widgets.detect.found import Detected, Found, fill_map, find
-from napari_dino_uad.widgets.session import session
+from napari_dino_uad.widgets.session import read_model, session
 from napari_dino_uad.widgets.threshold import score_histogram
 from napari_dino_uad.widgets.workers import writing
 
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Drawing", "detector", "finder", "loader", "saver"]
 
-# What napari imports when the first labels layer is made, for half a second in which the window
-# would not answer.
+# napari imports these when the first labels layer is made, and the window would freeze for half a
+# second.
 _LABELS_NEED = ("pandas", "scipy.linalg", "skimage.color.colorconv")
 
 
@@ -42,7 +42,7 @@ class Drawing:
     ----------
     array : ndarray of float32, (S, P, L)
     indices : list of int
-        Slices that were filled last.
+        The latest slices.
     axis : int
         Axis along which they lie.
     """
@@ -57,13 +57,12 @@ def loader(
 ) -> Callable[[], Generator[Progress, None, tuple[str, FittedModel, str] | None]]:
     """Return a pipeline that loads a model file, if any, and its backbone.
 
-    torch, timm and the backbone take seconds to load: that is done while the user looks around.
+    torch, timm and the backbone take seconds to load, so this starts when the dock opens.
     """
 
     def pipeline() -> Generator[Progress, None, tuple[str, FittedModel, str] | None]:
         from napari_dino_uad.core import detect as _detect  # noqa: F401 - imports torch
         from napari_dino_uad.core.backbones.backbone import DEFAULT_BACKBONE
-        from napari_dino_uad.core.model_file import load_model
 
         yield Progress("Loading", 0, 1)
         for module in _LABELS_NEED:
@@ -73,12 +72,12 @@ def loader(
         if path is None:
             yield from session().place(session().backbone(DEFAULT_BACKBONE))
             return None
-        model = load_model(path)
+        name, model = yield from read_model(path)
         try:
             yield from session().backbone_of(model)
         except InputError as error:
-            return path.stem, model, str(error)
-        return path.stem, model, ""
+            return name, model, str(error)
+        return name, model, ""
 
     return pipeline
 
@@ -86,14 +85,14 @@ def loader(
 def detector(
     read: Callable[[], Volume], detection: Detection, first: int
 ) -> Callable[[], Generator[Progress, None, Detected]]:
-    """Return a pipeline that detects, and brings each batch to the voxels of the scan.
+    """Return a pipeline that detects, and brings each batch onto the voxels of the scan.
 
     Parameters
     ----------
     read : callable
         Makes the volume.
     detection : Detection
-        What it is for; read now, and not touched by the pipeline.
+        The detection to run. It is read now; the pipeline does not use it.
     first : int
         Slice on screen.
     """
@@ -135,7 +134,7 @@ def detector(
 def finder(
     detections: Sequence[Detection],
 ) -> Callable[[], Generator[Progress, None, list[tuple[Detection, Found]]]]:
-    """Return a pipeline that finds what lies above the thresholds of finished detections."""
+    """Return a pipeline that finds the regions above the thresholds of finished detections."""
     wanted = [(one, one.anomaly, one.settings) for one in detections if one.anomaly is not None]
 
     def pipeline() -> Generator[Progress, None, list[tuple[Detection, Found]]]:
@@ -151,8 +150,8 @@ def finder(
 def saver(detection: Detection, folder: Path) -> Callable[[], Generator[Progress, None, str]]:
     """Return a pipeline that writes a finished map, its findings and their table into a folder.
 
-    All files are of the settings and corrections of this moment, even if the findings on screen
-    are still being sought.
+    All files have the settings and corrections of this moment, even if the search for the
+    findings on screen is not finished.
     """
     anomaly, settings, model_name = detection.anomaly, detection.settings, detection.model_name
     known = detection.found if detection.current else None
@@ -172,6 +171,7 @@ def saver(detection: Detection, folder: Path) -> Callable[[], Generator[Progress
             "edited": settings.edits is not None,
             "voxels_added": found.added,
             "voxels_removed": found.removed,
+            "voxels_left_out": found.left_out,
         }
         with writing(folder):
             write_results(folder, anomaly, found.labels, found.findings, settings.rate, extra=extra)
@@ -181,7 +181,7 @@ def saver(detection: Detection, folder: Path) -> Callable[[], Generator[Progress
 
 
 def _refuse_another_scan(folder: Path, anomaly: AnomalyMap) -> None:
-    """See that no results of another scan of the same name are written over."""
+    """Refuse to overwrite the results of another scan with the same name."""
     from napari_dino_uad.core.results import ResultPaths
 
     report = ResultPaths.of(folder, anomaly.volume.name).report

@@ -1,4 +1,4 @@
-"""The detections of a viewer, one for each scan layer, whichever widget shows them."""
+"""The detections of a viewer, one for each scan layer."""
 
 from __future__ import annotations
 
@@ -19,23 +19,26 @@ if TYPE_CHECKING:
 __all__ = ["Results", "results_of"]
 
 _KEY = "Control-Shift-D"
-# A pause in painting after which the findings are described anew.
+# Pause in painting after which the findings are updated.
 _PAINTED_MS = 250
 
 
 class Results(QObject):
-    """What was detected in a viewer.
+    """The detections of a viewer.
 
-    It lives as long as the viewer: the dock may be closed and opened again, and results stay with
-    their scans. It is also what binds the key and follows the cursor, once for a viewer, and
-    passes both to the widget that is open.
+    It lives as long as the viewer, so that results stay when the dock is closed and opened again.
+    It also binds the key and follows the cursor, once for each viewer, and passes both to the
+    open widget.
 
     Signals
     -------
     scan_opened : Image
         A scan was added to the viewer.
     scan_closed : Image
-        A scan with a detection was deleted; its layers are about to be.
+        A scan with a detection was deleted; its result layers are removed next.
+    scan_replaced : Image, bool
+        The voxels of a scan were replaced, and whether it had a detection; that was of the old
+        voxels and is gone.
     changed
         Layers were added, deleted, moved, renamed, shown or hidden.
     painted : Detection
@@ -44,6 +47,7 @@ class Results(QObject):
 
     scan_opened = Signal(object)
     scan_closed = Signal(object)
+    scan_replaced = Signal(object, bool)
     changed = Signal()
     painted = Signal(object)
 
@@ -72,11 +76,11 @@ class Results(QObject):
     # Widgets ------------------------------------------------------------------------------
 
     def attach(self, widget: DetectWidget) -> None:
-        """Let a widget hear the key and the cursor from now on."""
+        """Pass the key and the cursor to a widget from now on."""
         self._widget = weakref.ref(widget)
 
     def detach(self, widget: DetectWidget) -> None:
-        """Let go of a widget that is closed."""
+        """Forget a widget that is closed."""
         if self._live() is widget:
             self._widget = None
 
@@ -94,7 +98,7 @@ class Results(QObject):
             widget.read_cursor(viewer.cursor.position)
 
     def _on_step(self, _: Any = None) -> None:
-        """Read the place under the cursor in the slice that is on screen now."""
+        """Update the readout after another slice was shown under a resting cursor."""
         viewer, widget = self._viewer(), self._live()
         if viewer is None or widget is None:
             return
@@ -112,26 +116,26 @@ class Results(QObject):
     # Detections ---------------------------------------------------------------------------
 
     def __iter__(self) -> Any:
-        """Walk through the detections."""
+        """Iterate over the detections."""
         return iter(list(self._detections.values()))
 
     def of(self, scan: Image | None) -> Detection | None:
-        """Return the detection on a scan, if there is one."""
+        """Return the detection of a scan, or None."""
         return None if scan is None else self._detections.get(scan)
 
     def keep(self, detection: Detection) -> None:
-        """Make a detection the one of its scan."""
+        """Make this the detection of its scan."""
         self._detections[detection.scan] = detection
 
     def watch_findings(self, detection: Detection) -> None:
-        """Hear of what is painted on the findings of a detection."""
+        """Watch for corrections painted on the findings of a detection."""
         layer = detection.layers.findings
         if layer is None or layer in self._watched:
             return
         self._watched.add(layer)
         for event in (layer.events.paint, layer.events.labels_update, layer.events.data):
             event.connect(self._on_paint)
-        # Undo and redo announce themselves as a change of slice does.
+        # Undo and redo emit the same event as a change of slice.
         layer.events.set_data.connect(self._on_drawn)
 
     def _on_paint(self, _: Any = None) -> None:
@@ -156,6 +160,7 @@ class Results(QObject):
     def _watch(self, layer: Layer) -> None:
         if isinstance(layer, Image) and not is_ours(layer):
             layer.events.visible.connect(self._on_visible)
+            layer.events.data.connect(self._on_data)
 
     def _on_layers(self, _: Any = None) -> None:
         viewer = self._viewer()
@@ -167,7 +172,7 @@ class Results(QObject):
         for scan in [scan for scan in self._detections if scan not in present]:
             detection = self._detections.pop(scan)
             self.scan_closed.emit(scan)
-            # Not from within the event: several layers may be on their way out at once.
+            # Not within the event: several layers may be being removed at once.
             QTimer.singleShot(0, detection.layers.remove)
         for detection in self:
             detection.drop_deleted()
@@ -183,6 +188,14 @@ class Results(QObject):
             if detection.layers.on_moved(event.value):
                 QTimer.singleShot(0, detection.layers.place)
 
+    def _on_data(self, event: Any) -> None:
+        """Drop the detection of a scan whose voxels were replaced."""
+        scan = event.source
+        detection = self._detections.pop(scan, None)
+        if detection is not None:
+            QTimer.singleShot(0, detection.layers.remove)
+        self.scan_replaced.emit(scan, detection is not None)
+
     def _on_visible(self, event: Any) -> None:
         detection = self.of(event.source)
         if detection is not None:
@@ -194,7 +207,7 @@ _RESULTS: dict[int, Results] = {}
 
 
 def results_of(viewer: Viewer) -> Results:
-    """Return the results of a viewer, made when they are first asked for."""
+    """Return the results of a viewer; they are made at the first call."""
     key = id(viewer)
     if key not in _RESULTS:
         _RESULTS[key] = Results(viewer)

@@ -1,14 +1,17 @@
-"""What the Detect panel says, in words."""
+"""The texts of the Detect panel."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from napari_dino_uad.core.maps.findings import size_unit
+from napari_dino_uad.core.maps.findings import MOST_FINDINGS, size_unit
 from napari_dino_uad.widgets.threshold import format_rate
 
 if TYPE_CHECKING:
+    from napari.layers import Image
+
+    from napari_dino_uad.core.model import FittedModel
     from napari_dino_uad.core.scans.volume import Volume
     from napari_dino_uad.widgets.detect.detection import Detection
 
@@ -18,12 +21,16 @@ __all__ = [
     "describe_deleted",
     "describe_edits",
     "describe_findings",
+    "describe_left_out",
     "place",
+    "slice_count",
+    "why_no_detection",
+    "why_no_saving",
 ]
 
 
 def place(volume: Volume, voxel: Sequence[float]) -> str:
-    """Return where a voxel (S, P, L) lies, in mm where the spacing is known."""
+    """Return the place of a voxel (S, P, L), in mm if the spacing is known."""
     if volume.spacing_known:
         right, anterior, superior = volume.to_ras_mm(voxel)
         return f"R {right:.0f} A {anterior:.0f} S {superior:.0f} mm"
@@ -32,8 +39,26 @@ def place(volume: Volume, voxel: Sequence[float]) -> str:
     return where if volume.is_2d else f"slice {number:.0f} {where}"
 
 
+def why_no_detection(scan: Image | None, model: FittedModel | None) -> str:
+    """Return what is missing before Detect can start; empty if nothing is."""
+    if scan is None:
+        return "Open a scan first: drag a file or folder into the window."
+    if model is None:
+        return "No model yet: fit one in the Fit widget, or load a model file."
+    return ""
+
+
+def why_no_saving(shown: Detection | None) -> str:
+    """Return why there is nothing to save; empty if there is."""
+    if shown is None:
+        return "Detect first: no map yet."
+    if shown.anomaly is None:
+        return "This map is not finished; press Detect to complete it."
+    return ""
+
+
 def describe_findings(detection: Detection) -> str:
-    """Sum up the findings of a detection."""
+    """Summarise the findings of a detection."""
     if detection.anomaly is None or detection.found is None:
         return ""
     rate = format_rate(detection.found.settings.rate)
@@ -55,11 +80,14 @@ def describe_findings(detection: Detection) -> str:
         )
     parts.append(f"centre {place(volume, first.centroid_voxel)}".replace(" ", "&nbsp;"))
     text = ", ".join(parts)
-    return f"{head}. {text[0].upper()}{text[1:]}."
+    text = f"{head}. {text[0].upper()}{text[1:]}."
+    if len(findings) == MOST_FINDINGS and not detection.found.left_out:
+        text += f" At most {MOST_FINDINGS} findings are kept, the largest ones."
+    return text
 
 
 def describe_cancelled(running: Detection, shown: Detection | None) -> str:
-    """Return what a detection leaves on screen that is cancelled while `shown` is there."""
+    """Describe what stays on screen when `running` is cancelled, with `shown` the result so far."""
     done = running.slices_done
     if done:
         text = f"Cancelled: {slice_count(done)} of {running.scan.name}"
@@ -70,12 +98,12 @@ def describe_cancelled(running: Detection, shown: Detection | None) -> str:
 
 
 def slice_count(count: int) -> str:
-    """Write a number of slices."""
+    """Format a number of slices."""
     return f"{count} slice" if count == 1 else f"{count} slices"
 
 
 def describe_edits(detection: Detection) -> str:
-    """Return what the user changed by hand."""
+    """Describe what the user changed by hand."""
     found = detection.found
     if found is None or found.settings.edits is None:
         return ""
@@ -88,8 +116,21 @@ def describe_edits(detection: Detection) -> str:
     return f"Edited by hand: {' and '.join(parts) or 'as found'}."
 
 
+def describe_left_out(detection: Detection) -> str:
+    """Describe what was dropped because there are too many regions."""
+    found = detection.found
+    if found is None or not found.left_out:
+        return ""
+    unit = "pixel" if detection.scan.ndim == 2 else "voxel"
+    count = f"{found.left_out:,} {unit if found.left_out == 1 else unit + 's'}"
+    return (
+        f"Only the {MOST_FINDINGS} largest regions are kept: {count} in smaller ones are left out, "
+        "here and in saved files."
+    )
+
+
 def describe_deleted(detection: Detection) -> str:
-    """Return which layers the user has deleted, and how they come back."""
+    """Name the layers that the user has deleted, and how they come back."""
     if not detection.deleted:
         return ""
     names = {"anomaly": "heat", "findings": "findings"}
@@ -102,7 +143,7 @@ def describe_deleted(detection: Detection) -> str:
 
 
 def describe_cursor(detection: Detection, world: tuple[float, ...]) -> str:
-    """Return what lies at a point of the world: place, score and how rare that is."""
+    """Describe a point: its place, its score and how rare that score is."""
     anomaly, layer = detection.anomaly, detection.scan
     if anomaly is None:
         return ""

@@ -1,0 +1,49 @@
+"""Plots of scores, drawn alike in every dock."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyqtgraph as pg
+from numpy.typing import NDArray
+from qtpy.QtWidgets import QGraphicsView, QSizePolicy
+
+if TYPE_CHECKING:
+    from napari_dino_uad.core.calibration import Calibration
+
+__all__ = ["HEALTHY", "healthy_shares", "still_plot"]
+
+#: Colour of healthy scans.
+HEALTHY = (110, 160, 220)
+
+
+def still_plot(height: int) -> pg.PlotWidget:
+    """Make a plot that cannot be dragged or zoomed, of a height in pixels."""
+    plot = pg.PlotWidget(background=None)
+    plot.setFixedHeight(height)
+    plot.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
+    plot.setMenuEnabled(False)
+    plot.setMouseEnabled(x=False, y=False)
+    plot.hideButtons()
+    # A cached background keeps the colour of the theme in which the plot was made.
+    plot.setCacheMode(QGraphicsView.CacheModeFlag.CacheNone)
+    return plot
+
+
+def healthy_shares(calibration: Calibration, edges: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the share of healthy scores in each bin of a histogram.
+
+    Parameters
+    ----------
+    calibration : Calibration
+        Of the model.
+    edges : ndarray of float64, (N + 1,)
+        Of the bins.
+
+    Returns
+    -------
+    ndarray of float64, (N,)
+    """
+    rates = np.exp(np.interp(edges, calibration.scores, np.log(calibration.rates)))
+    return -np.diff(rates)
