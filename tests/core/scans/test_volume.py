@@ -398,10 +398,10 @@ def test_real_images():
     assert len(find_scans([DATA / "oct" / "img"], "*.png")) == 55
 
 
-def test_series_is_for_folders_only(tmp_path):
+def test_a_series_is_chosen_from_dicom(tmp_path):
     path = tmp_path / "scan.nii.gz"
     sitk.WriteImage(random_image(), str(path))
-    with pytest.raises(InputError, match="from a folder only"):
+    with pytest.raises(InputError, match="from a folder or a DICOM file"):
         read_volume(path, series="1.2.3")
     with pytest.raises(InputError, match="open volumes one by one"):
         read_stack([path, path])
