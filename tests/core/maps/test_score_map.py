@@ -123,9 +123,9 @@ def test_centring_takes_a_scanners_shift_away(healthy):
 @pytest.mark.parametrize(
     ("values", "match"),
     [
-        ({"smoothing_mm": -1}, "smoothing must be 0 mm or more, got -1"),
-        ({"detail_mm": float("nan")}, "detail radius must be 0 mm or more"),
-        ({"symmetry": -0.5}, "weight of symmetry must be 0 or more"),
+        ({"smoothing_mm": -1}, "smoothing must be 0 to 1000 mm, got -1"),
+        ({"detail_mm": float("nan")}, "detail radius must be 0 to 1000 mm"),
+        ({"symmetry": -0.5}, "weight of symmetry must be 0 to 1000"),
     ],
 )
 def test_impossible_settings(values, match):

@@ -137,7 +137,7 @@ class ScoreScale:
 def _check_symmetry(weight: float) -> None:
     if not 0 <= weight <= _LARGEST_WEIGHT:
         raise InputError(
-            f"The weight of symmetry is 0 or more and {_LARGEST_WEIGHT:g} at most, got {weight}."
+            f"The weight of symmetry must be 0 to {_LARGEST_WEIGHT:g}, got {weight}; change it."
         )
 
 

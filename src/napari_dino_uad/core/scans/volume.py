@@ -99,8 +99,8 @@ def read_volume(
         return _read_dicom_file(path, series, allow_constant)
     if series is not None:
         raise InputError(
-            f"A series can be chosen from a folder or a DICOM file, got {path.name}; give the folder "
-            "or leave out the series."
+            f"A series can be chosen from a folder or a DICOM file, got {path.name}; give the "
+            "folder or leave out the series."
         )
     return volume_from_image(
         read_image(path),
