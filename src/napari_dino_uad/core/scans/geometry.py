@@ -23,6 +23,8 @@ from napari_dino_uad.core.scans.files.integrity import clean_values
 if TYPE_CHECKING:
     import SimpleITK as sitk
 
+    from napari_dino_uad.core.scans.files.nifti_forms import NiftiForms
+
 __all__ = [
     "FileGrid",
     "Volume",
@@ -31,6 +33,7 @@ __all__ = [
     "to_file_order",
     "volume_from_array",
     "volume_from_image",
+    "volume_from_stored",
 ]
 
 # Where array axes 0, 1, 2 of a single slice point, as (world axis S, P or L; sign), by the world
@@ -42,9 +45,13 @@ _SLICE_AXES = {
     2: ((2, 1), (0, -1), (1, 1)),
 }
 
-
 # Cosines of axes that should be at right angles, rounded in headers to two digits.
 _LEAST_RIGHT = 0.02
+
+# Cosines that are rounding in double precision, and voxels that such axes may shift a corner by
+# before the user should know.
+_EXACT = 1e-6
+_SHIFTED = 0.5
 
 
 @dataclass(frozen=True)
@@ -61,6 +68,9 @@ class FileGrid:
         Which axes of the canonical array run against the file's.
     dimension : int
         2 for a single image without a third axis.
+    forms : NiftiForms or None
+        The geometry as it stands in the header of a NIfTI file; NIfTI files that are written for
+        the scan get the same.
     """
 
     size: tuple[int, ...]
@@ -70,6 +80,7 @@ class FileGrid:
     axes: tuple[int, int, int] = (0, 1, 2)
     flips: tuple[bool, bool, bool] = (False, False, False)
     dimension: int = 3
+    forms: NiftiForms | None = None
 
 
 @dataclass(frozen=True)
@@ -104,6 +115,8 @@ class Volume:
     spacing_known : bool
         Whether the file tells the size of a voxel. PNG and TIFF do not: the resolution some of
         them name is that of a printer. Nothing may then be said in mm or ml.
+    notices : tuple of str
+        What the user should know of how it was read, a sentence each.
     """
 
     array: NDArray[np.float32]
@@ -117,6 +130,7 @@ class Volume:
     window: tuple[float, float] | None = None
     is_2d: bool = False
     spacing_known: bool = True
+    notices: tuple[str, ...] = ()
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -163,7 +177,7 @@ def volume_from_image(
     Returns
     -------
     Volume
-        NaN became the smallest value of the scan, infinities the smallest and the largest.
+        NaN and infinity became the lowest finite value of the scan.
 
     Raises
     ------
@@ -184,45 +198,88 @@ def volume_from_image(
             f"{name} has {dimension} dimensions, but 2 or 3 are expected; save one volume of it "
             "to its own file."
         )
+    return volume_from_stored(
+        sitk.GetArrayViewFromImage(image),
+        image.GetSpacing(),
+        image.GetOrigin(),
+        image.GetDirection(),
+        name,
+        path,
+        modality,
+        window,
+        dimension=2 if dimension == 2 else 3,
+        allow_constant=allow_constant,
+        spacing_known=spacing_known,
+    )
+
+
+def volume_from_stored(
+    stored: NDArray[Any],
+    spacing: Sequence[float],
+    origin: Sequence[float],
+    direction: Sequence[float],
+    name: str,
+    path: Path | None = None,
+    modality: str | None = None,
+    window: tuple[float, float] | None = None,
+    *,
+    dimension: int = 3,
+    allow_constant: bool = False,
+    spacing_known: bool = True,
+    owned: bool = False,
+) -> Volume:
+    """Bring an array as files store it onto canonical axes.
+
+    Parameters
+    ----------
+    stored : ndarray, (z, y, x)
+        Of one value per voxel.
+    spacing, origin, direction : sequence of float
+        Of 3, 3 and 9 numbers, in SimpleITK's order x, y, z.
+    name, path, modality, window, allow_constant, spacing_known
+        As in `volume_from_image`.
+    dimension : int
+        2 for a single image without a third axis.
+    owned : bool
+        Whether nobody else holds the array, which then need not be copied.
+
+    Raises
+    ------
+    InputError
+        If it has damaged axes, no finite value, a huge one, or no contrast.
+    """
     # Rows and columns of the matrix run x, y, z; turned round in both they run S, P, L.
-    directions = np.reshape(image.GetDirection(), (3, 3))[::-1, ::-1]
-    if abs(np.linalg.det(directions)) < 1e-6:
-        raise InputError(
-            f"{name} has axes that do not span space, so its header is damaged; export it again."
-        )
-    if np.abs(directions.T @ directions - np.eye(3)).max() > _LEAST_RIGHT:
-        raise InputError(
-            f"{name} has axes that are not at right angles, as its header says; resample it to a "
-            "regular grid first."
-        )
-    stored = sitk.GetArrayViewFromImage(image)
+    directions, notices = _right_axes(
+        np.reshape(direction, (3, 3))[::-1, ::-1], stored.shape, tuple(spacing)[::-1], name
+    )
     thin = [axis for axis in range(3) if stored.shape[axis] == 1]
     is_2d = dimension == 2 or len(thin) == 1
     axes, signs = _canonical_axes(directions, thin[0] if is_2d else None)
 
     flips = (signs[0] < 0, signs[1] < 0, signs[2] < 0)
-    spacing = np.asarray(image.GetSpacing()[::-1])[list(axes)]
+    steps = np.asarray(tuple(spacing)[::-1])[list(axes)]
     if not spacing_known:
-        spacing = spacing / spacing[1:].min()
-        spacing[0] = 1.0
-    origin = np.asarray(image.GetOrigin()[::-1])
+        steps = steps / steps[1:].min()
+        steps[0] = 1.0
+    first = np.asarray(tuple(origin)[::-1])
     for axis, flip in zip(axes, flips, strict=True):
         if flip:
-            step = image.GetSpacing()[2 - axis]
-            origin = origin + directions[:, axis] * step * (stored.shape[axis] - 1)
+            step = spacing[2 - axis]
+            first = first + directions[:, axis] * step * (stored.shape[axis] - 1)
+    array, unfit = clean_values(_turn(stored, axes, flips), name, allow_constant, owned=owned)
     return Volume(
-        array=clean_values(_turn(stored, axes, flips), name, allow_constant),
-        spacing_mm=_three(spacing),
-        origin_mm=_three(origin),
+        array=array,
+        spacing_mm=_three(steps),
+        origin_mm=_three(first),
         direction=directions[:, list(axes)] * np.asarray(signs, dtype=np.float64),
         grid=FileGrid(
-            image.GetSize(),
-            image.GetSpacing(),
-            image.GetOrigin(),
-            image.GetDirection(),
+            stored.shape[::-1],
+            tuple(spacing),
+            tuple(origin),
+            tuple(direction),
             axes,
             flips,
-            2 if dimension == 2 else 3,
+            dimension,
         ),
         name=name,
         path=path,
@@ -230,6 +287,51 @@ def volume_from_image(
         window=window,
         is_2d=is_2d,
         spacing_known=spacing_known,
+        notices=(*notices, *unfit),
+    )
+
+
+def _right_axes(
+    directions: NDArray[np.float64], shape: Sequence[int], spacing: Sequence[float], name: str
+) -> tuple[NDArray[np.float64], tuple[str, ...]]:
+    """Return the nearest axes at right angles, where a header's are rounded.
+
+    Parameters
+    ----------
+    directions : ndarray, (3, 3)
+        Columns are the directions of the axes.
+    shape, spacing : sequence of 3 numbers
+        Voxels along each axis, and their size in mm.
+    name : str
+        For messages.
+
+    Raises
+    ------
+    InputError
+        If they do not span space, or are off a right angle by more than rounding.
+    """
+    if abs(np.linalg.det(directions)) < 1e-6:
+        raise InputError(
+            f"{name} has axes that do not span space, so its header is damaged; export it again."
+        )
+    off = np.abs(directions.T @ directions - np.eye(3)).max()
+    if off > _LEAST_RIGHT:
+        raise InputError(
+            f"{name} has axes that are not at right angles, as its header says; resample it to a "
+            "regular grid first."
+        )
+    if off < _EXACT:
+        return directions, ()
+    left, _, right = np.linalg.svd(directions)
+    nearest = left @ right
+    extent = np.multiply(shape, spacing)
+    moved = float(np.abs((nearest - directions) * extent).sum(axis=1).max())
+    if moved <= _SHIFTED * min(spacing):
+        return nearest, ()
+    angle = np.degrees(np.arcsin(min(1.0, off)))
+    return nearest, (
+        f"{name} has axes that are {angle:.1f} degrees off a right angle, and is shown at right "
+        f"angles; places are up to {moved:.1f} mm off.",
     )
 
 
@@ -312,7 +414,8 @@ def volume_from_array(
             f"{', '.join(f'{value:g}' for value in spacing_mm)} came."
         )
     flat = values.ndim == 2
-    clean = clean_values(values[np.newaxis] if flat else values, name, allow_constant)
+    stored = values[np.newaxis] if flat else values
+    clean, notices = clean_values(stored, name, allow_constant)
     turned = np.eye(3) if direction is None else np.array(direction, dtype=np.float64)
     spacing, origin = _three(spacing_mm), _three(origin_mm)
     slices, rows, cols = clean.shape
@@ -331,6 +434,7 @@ def volume_from_array(
         name=name,
         is_2d=slices == 1,
         spacing_known=spacing_known,
+        notices=notices,
     )
 
 

@@ -19,6 +19,7 @@ from napari_dino_uad.core.scans.files.stored_voxels import (
     bad_header,
     file_pattern,
     files_beside,
+    mm_of_unit,
     numbers,
 )
 
@@ -51,10 +52,11 @@ _ENCODINGS = {
 }
 
 # What the new header keeps as it is, and what says nothing that is used.
+_SPACED = ("space directions", "spacings", "axis maxs")
 _GEOMETRY = ("space", "space dimension", "spacings", "axis mins", "axis maxs", "centers")
 _UNUSED = (
     "block size", "content", "labels", "max", "measurement frame", "min", "number", "old max",
-    "old min", "sample units", "space units", "thicknesses", "units",
+    "old min", "sample units", "thicknesses",
 )  # fmt: skip
 _SAME = {
     "axismins": "axis mins",
@@ -70,15 +72,21 @@ _SAME = {
 }
 _OTHERS = (
     "byte skip", "data file", "dimension", "encoding", "endian", "kinds", "line skip", "sizes",
-    "space directions", "space origin", "type",
+    "space directions", "space origin", "space units", "type", "units",
 )  # fmt: skip
 _KNOWN = {*_GEOMETRY, *_UNUSED, *_OTHERS}
 
-# Kinds of axes that lie in space or time; along the others the values of one voxel lie.
-_SPATIAL = ("domain", "space", "time", "none", "???")
+# Kinds of axes that lie in space, and those that count volumes; along the others the values of one
+# voxel lie.
+_SPATIAL = ("domain", "space", "none", "???")
+_COUNTING = ("time", "list")
+
+# Keys of diffusion scans: the first says that it is one, the others have b-values and directions.
+_DIFFUSION = ("modality", "DWMRI")
 
 _WORDS = re.compile(r"[A-Za-z0-9 .?_-]*")
 _VECTOR = re.compile(r"none|\(([^()]*)\)")
+_QUOTED = re.compile(r'"([^"]*)"|(\S+)')
 
 
 def read_nrrd_header(path: Path) -> StoredVoxels:
@@ -117,7 +125,7 @@ def read_nrrd_header(path: Path) -> StoredVoxels:
     encoding = _ENCODINGS.get(fields["encoding"].lower())
     if code is None or encoding is None:
         raise bad_header(name, f"the type {fields['type']!r} encoded as {fields['encoding']!r}")
-    channel_axis = _channel_axis(name, fields, count)
+    channel_axis, volume_axis = _other_axes(name, fields, count, tags)
     files: tuple[Path, ...] = (path,)
     if "data file" in fields:
         files = _data_files(path, fields["data file"], sizes, end)
@@ -139,8 +147,10 @@ def read_nrrd_header(path: Path) -> StoredVoxels:
         offset=end if packed else -1 if skipped < 0 else end + skipped,
         lines=lines,
         skip_unpacked=skipped if packed else 0,
-        header=_new_header(name, fields, sizes, channel_axis),
+        header=_NewHeader(name, fields, sizes, (channel_axis, volume_axis)).text(),
         suffix=".nrrd",
+        volume_axis=volume_axis,
+        spacing_known=any(key in fields for key in _SPACED),
         tags=tags,
     )
 
@@ -173,7 +183,7 @@ def _fields(path: Path) -> tuple[dict[str, str], dict[str, str], int]:
         if not sign:
             raise bad_header(name, f"the line {text!r}")
         if value.startswith("="):
-            if key in DICOM_TAGS:
+            if key in DICOM_TAGS or key.startswith(_DIFFUSION):
                 tags[key] = value[1:]
             continue
         key = _SAME.get(key.strip().lower(), key.strip().lower())
@@ -189,17 +199,32 @@ def _fields(path: Path) -> tuple[dict[str, str], dict[str, str], int]:
     return fields, tags, len(head)
 
 
-def _channel_axis(name: str, fields: dict[str, str], count: int) -> int | None:
-    """Find the axis along which the values of one voxel lie, if there is one."""
-    kinds = fields.get("kinds", "").split() or ["domain"] * count
-    found = [axis for axis, kind in enumerate(kinds) if kind.lower() not in _SPATIAL]
-    if len(kinds) != count or len(found) > 1 or not 2 <= count - len(found) <= 4:
-        raise bad_header(name, f"{count} axes of the kinds {' '.join(kinds)!r}")
-    if found and kinds[found[0]].lower() == "complex":
+def _other_axes(
+    name: str, fields: dict[str, str], count: int, tags: dict[str, str]
+) -> tuple[int | None, int | None]:
+    """Find the axis of the values of one voxel and the one that counts volumes."""
+    kinds = [one.lower() for one in fields.get("kinds", "").split()] or ["domain"] * count
+    if "complex" in kinds:
         raise InputError(
             f"{name} holds complex numbers, but grey values are expected; save the magnitude."
         )
-    return found[0] if found else None
+    counting = [axis for axis, kind in enumerate(kinds) if kind in _COUNTING]
+    spatial = [axis for axis, kind in enumerate(kinds) if kind in _SPATIAL]
+    channels = [axis for axis in range(len(kinds)) if axis not in (*counting, *spatial)]
+    if tags.get("modality", "").strip() == "DWMRI" and not counting:
+        # Older diffusion scans call their volumes a vector.
+        counting, channels = channels, []
+    if len(spatial) == 4 and not counting:
+        # Of four axes of no other kind the slowest is time.
+        counting = [spatial.pop()]
+    if (
+        len(kinds) != count
+        or len(channels) > 1
+        or len(counting) > 1
+        or not 2 <= len(spatial) <= 3
+    ):
+        raise bad_header(name, f"{count} axes of the kinds {' '.join(kinds)!r}")
+    return channels[0] if channels else None, counting[0] if counting else None
 
 
 def _order(name: str, fields: dict[str, str], code: str, encoding: str) -> Literal["<", ">", "="]:
@@ -239,39 +264,97 @@ def _data_files(path: Path, value: str, sizes: list[int], end: int) -> tuple[Pat
     return files_beside(path, names)
 
 
-def _new_header(
-    name: str, fields: dict[str, str], sizes: list[int], channel_axis: int | None
-) -> str:
-    """Write a header of the same grid, of bytes that SimpleITK does not read."""
-    given = [axis != channel_axis for axis in range(len(sizes))]
-    lines = [
-        "NRRD0005",
-        "type: uchar",
-        f"dimension: {len(sizes)}",
-        f"sizes: {' '.join(map(str, sizes))}",
-        "encoding: raw",
-    ]
-    if "kinds" in fields:
-        lines.append(f"kinds: {_words(name, 'kinds', fields['kinds'])}")
-    for key in ("space", "space dimension"):
-        if key in fields:
-            lines.append(f"{key}: {_words(name, key, fields[key])}")
-    for key in ("spacings", "axis mins", "axis maxs"):
-        if key in fields:
-            values = [_number(name, key, word) for word in fields[key].split()]
-            _check_axes(name, key, fields[key], [value != "nan" for value in values], given)
-            lines.append(f"{key}: {' '.join(values)}")
-    if "centers" in fields:
-        lines.append(f"centers: {_words(name, 'centers', fields['centers'])}")
-    if "space directions" in fields:
-        vectors = _vectors(name, "space directions", fields["space directions"], len(sizes))
-        present = [vector != "none" for vector in vectors]
-        _check_axes(name, "space directions", fields["space directions"], present, given)
-        lines.append(f"space directions: {' '.join(vectors)}")
-    if "space origin" in fields:
-        (origin,) = _vectors(name, "space origin", fields["space origin"], 1)
-        lines.append(f"space origin: {origin}")
-    return "\n".join([*lines, "", ""])
+class _NewHeader:
+    """Writes a header of the grid of one volume in mm, of bytes that SimpleITK does not read."""
+
+    def __init__(
+        self,
+        name: str,
+        fields: dict[str, str],
+        sizes: list[int],
+        others: tuple[int | None, ...],
+    ) -> None:
+        self._name, self._fields, self._sizes = name, fields, sizes
+        self._axes = [axis for axis in range(len(sizes)) if axis not in others]
+
+    def text(self) -> str:
+        """Return the header."""
+        fields, name = self._fields, self._name
+        lines = [
+            "NRRD0005",
+            "type: uchar",
+            f"dimension: {len(self._axes)}",
+            f"sizes: {' '.join(str(self._sizes[axis]) for axis in self._axes)}",
+            "encoding: raw",
+        ]
+        for key in ("space", "space dimension"):
+            if key in fields:
+                # Time, where it is a fourth dimension of space, is the axis that is left out.
+                text = _words(name, key, fields[key])
+                lines.append(f"{key}: {text.removesuffix('-time').replace('4', '3')}")
+        units = self._units("units", len(self._sizes))
+        for key in ("spacings", "axis mins", "axis maxs"):
+            if key in fields:
+                values = [_number(name, key, word) for word in fields[key].split()]
+                self._check(key, [value != "nan" for value in values])
+                kept = [repr(float(values[axis]) * units[axis]) for axis in self._axes]
+                lines.append(f"{key}: {' '.join(kept)}")
+        if "centers" in fields:
+            words = _words(name, "centers", fields["centers"]).split()
+            if len(words) != len(self._sizes):
+                raise bad_header(name, f"'centers': {fields['centers']!r}")
+            lines.append(f"centers: {' '.join(words[axis] for axis in self._axes)}")
+        if "space directions" in fields:
+            vectors = self._vectors("space directions", len(self._sizes))
+            self._check("space directions", [vector != "none" for vector in vectors])
+            lines.append(f"space directions: {' '.join(vectors[axis] for axis in self._axes)}")
+        if "space origin" in fields:
+            (origin,) = self._vectors("space origin", 1)
+            lines.append(f"space origin: {origin}")
+        return "\n".join([*lines, "", ""])
+
+    def _units(self, key: str, count: int) -> list[float]:
+        """Return the millimetres of the unit of each axis, or each dimension of space."""
+        if key not in self._fields:
+            return [1.0] * count
+        words = [one[0] or one[1] for one in _QUOTED.findall(self._fields[key])]
+        spatial = range(count) if key == "space units" else self._axes
+        if len(words) < count:
+            raise bad_header(self._name, f"{key!r}: {self._fields[key]!r}")
+        # The fourth dimension of space is time, in seconds.
+        used = {axis for axis in spatial if axis < 3 or key == "units"}
+        return [
+            mm_of_unit(self._name, words[axis]) if axis in used else 1.0 for axis in range(count)
+        ]
+
+    def _check(self, key: str, present: list[bool]) -> None:
+        """Refuse a field that has nothing for an axis in space, which would count as 1 mm."""
+        if len(present) != len(self._sizes) or not all(present[axis] for axis in self._axes):
+            raise bad_header(self._name, f"{key!r}: {self._fields[key]!r}")
+
+    def _vectors(self, key: str, count: int) -> list[str]:
+        """Read vectors such as (1,0,0) in mm, or none for an axis that does not lie in space."""
+        out: list[str] = []
+        name, text = self._name, self._fields[key]
+        rest = text.strip()
+        while rest and len(out) <= count:
+            found = _VECTOR.match(rest)
+            if found is None:
+                raise bad_header(name, f"{key!r}: {text!r}")
+            rest = rest[found.end() :].lstrip()
+            if found[0] == "none":
+                out.append("none")
+                continue
+            parts = found[1].split(",")
+            values = numbers(name, key, " ".join(parts), len(parts))
+            if not 2 <= len(values) <= 4:
+                raise bad_header(name, f"{key!r}: {text!r}")
+            units = self._units("space units", len(values))
+            scaled = [value * unit for value, unit in zip(values, units, strict=True)]
+            out.append(f"({','.join(map(repr, scaled[:3]))})")
+        if len(out) != count:
+            raise bad_header(name, f"{key!r}: {text!r}")
+        return out
 
 
 def _words(name: str, key: str, text: str) -> str:
@@ -283,33 +366,3 @@ def _words(name: str, key: str, text: str) -> str:
 def _number(name: str, key: str, word: str) -> str:
     """Check a number of one axis; NaN stands for none."""
     return "nan" if word.lower() == "nan" else repr(numbers(name, key, word, 1)[0])
-
-
-def _check_axes(name: str, key: str, text: str, present: list[bool], given: list[bool]) -> None:
-    """Refuse a field that has nothing for an axis in space, which would count as 1 mm."""
-    if len(present) != len(given) or not all(
-        here for here, needed in zip(present, given, strict=True) if needed
-    ):
-        raise bad_header(name, f"{key!r}: {text!r}")
-
-
-def _vectors(name: str, key: str, text: str, count: int) -> list[str]:
-    """Check vectors such as (1,0,0), or none for an axis that does not lie in space."""
-    out: list[str] = []
-    rest = text.strip()
-    while rest and len(out) <= count:
-        found = _VECTOR.match(rest)
-        if found is None:
-            raise bad_header(name, f"{key!r}: {text!r}")
-        rest = rest[found.end() :].lstrip()
-        if found[0] == "none":
-            out.append("none")
-            continue
-        parts = found[1].split(",")
-        values = numbers(name, key, " ".join(parts), len(parts))
-        if not 2 <= len(values) <= 4:
-            raise bad_header(name, f"{key!r}: {text!r}")
-        out.append(f"({','.join(map(repr, values))})")
-    if len(out) != count:
-        raise bad_header(name, f"{key!r}: {text!r}")
-    return out

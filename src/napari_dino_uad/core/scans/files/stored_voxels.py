@@ -23,16 +23,33 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_dino_uad.core.errors import InputError
-from napari_dino_uad.core.limits import check_grid, check_one_volume, check_reading
+from napari_dino_uad.core.limits import check_grid, check_reading
 from napari_dino_uad.core.scans.files.integrity import damaged, wrong_length
+from napari_dino_uad.core.scans.files.stored_image import (
+    MM_OF_UNITS,
+    StoredImage,
+    choose_volume,
+    grey_values,
+)
 
 if TYPE_CHECKING:
     import SimpleITK as sitk
 
-__all__ = ["DICOM_TAGS", "StoredVoxels", "bad_header", "file_pattern", "files_beside", "numbers"]
+__all__ = [
+    "DICOM_TAGS",
+    "StoredVoxels",
+    "bad_header",
+    "file_pattern",
+    "files_beside",
+    "mm_of_unit",
+    "numbers",
+]
 
 #: Tags of DICOM that SimpleITK keeps in other formats, and the product uses: modality and window.
 DICOM_TAGS = ("0008|0060", "0028|1050", "0028|1051")
+
+# What programs write for a unit that they do not know.
+_NO_UNIT = ("", "?", "???", "none", "unknown")
 
 # Bytes of one number in a text body, with the space behind it.
 _TEXT_NUMBER = 64
@@ -57,6 +74,8 @@ class StoredVoxels:
         Along all stored axes, the fastest first.
     channel_axis : int or None
         Which of them holds the values of one voxel.
+    volume_axis : int or None
+        Which of them counts volumes.
     files : tuple of Path
         One, or several that are joined along the slowest axis.
     encoding : {"raw", "text", "zlib", "gzip", "bzip2"}
@@ -69,9 +88,11 @@ class StoredVoxels:
     packed_bytes : int or None
         Length of the compressed voxels, where the header says it.
     header : str
-        A new header of the same grid, without voxels, and `suffix` its format.
+        A new header of the grid of one volume in mm, without voxels, and `suffix` its format.
+    spacing_known : bool
+        Whether the header has the size of a voxel.
     tags : mapping
-        Tags of DICOM among the header's keys.
+        Tags of DICOM and of diffusion among the header's keys.
     skip_unpacked : int
         Bytes to skip after unpacking.
     """
@@ -89,49 +110,96 @@ class StoredVoxels:
     packed_bytes: int | None = None
     skip_unpacked: int = 0
     tags: Mapping[str, str] = field(default_factory=dict)
+    volume_axis: int | None = None
+    spacing_known: bool = True
 
     @property
     def size(self) -> tuple[int, ...]:
         """Voxels along x, y, z."""
-        return tuple(size for axis, size in enumerate(self.sizes) if axis != self.channel_axis)
+        others = (self.channel_axis, self.volume_axis)
+        return tuple(size for axis, size in enumerate(self.sizes) if axis not in others)
 
     @property
     def channels(self) -> int:
         """Values in every voxel."""
         return 1 if self.channel_axis is None else self.sizes[self.channel_axis]
 
-    def read(self) -> sitk.Image:
-        """Decode the voxels.
+    @property
+    def volumes(self) -> int:
+        """Volumes in the file."""
+        return 1 if self.volume_axis is None else self.sizes[self.volume_axis]
+
+    def read(self, volume: int | None = None) -> StoredImage:
+        """Decode the voxels of one volume.
+
+        Parameters
+        ----------
+        volume : int, optional
+            Which one, counted from 1; the first if not given.
 
         Raises
         ------
         InputError
-            If they are damaged, or not as many as the header says.
+            If they are damaged, not as many as the header says, in colour, or there is no such
+            volume.
         """
-        import SimpleITK as sitk
-
-        check_one_volume(self.name, self.size)
+        index, notices = choose_volume(self.name, self.volumes, volume)
         # The body, the image and a compressed file are held at once.
-        check_reading(self.name, self.size, 2 * self.channels * self.dtype.itemsize)
+        held = 2 * self.channels * self.volumes * self.dtype.itemsize
+        check_reading(self.name, self.size, held)
         geometry = self._geometry()
-        check_grid(self.name, geometry.GetSpacing()[:3], geometry.GetOrigin()[:3])
-        share = math.prod(self.sizes) // len(self.files)
-        parts = [self._values(file, share) for file in self.files]
-        values = parts[0] if len(parts) == 1 else np.concatenate(parts)
-        values = values.astype(self.dtype.newbyteorder("="), copy=False).reshape(self.sizes[::-1])
-        if self.channel_axis is not None:
-            values = np.moveaxis(values, len(self.sizes) - 1 - self.channel_axis, -1)
-            if self.channels == 1:
-                values = values[..., 0]
-        image = sitk.GetImageFromArray(values, isVector=self.channels > 1)
-        if geometry.GetSize() != image.GetSize():
+        spacing, origin = geometry.GetSpacing(), geometry.GetOrigin()
+        check_grid(self.name, spacing, origin, known=self.spacing_known)
+        if geometry.GetSize() != self.size:
             raise bad_header(self.name, f"the size {' x '.join(map(str, geometry.GetSize()))}")
-        image.SetSpacing(geometry.GetSpacing())
-        image.SetOrigin(geometry.GetOrigin())
-        image.SetDirection(geometry.GetDirection())
-        for key, value in self.tags.items():
-            image.SetMetaData(key, value)
-        return image
+        values = grey_values(self._volume(index), self.name)
+        flat = len(self.size) == 2
+        axes = np.eye(3)
+        axes[: len(self.size), : len(self.size)] = np.reshape(
+            geometry.GetDirection(), (len(self.size),) * 2
+        )
+        if not self.spacing_known:
+            notices += (f"{self.name} has no voxel size in its header; sizes are in pixels.",)
+        return StoredImage(
+            values=values[np.newaxis] if flat else values,
+            spacing=(*spacing, 1.0)[:3],
+            origin=(*origin, 0.0)[:3],
+            direction=tuple(axes.ravel().tolist()),
+            dimension=2 if flat else 3,
+            spacing_known=self.spacing_known,
+            notices=notices,
+            modality=self.tags.get(DICOM_TAGS[0], "").strip() or None,
+            window=self._window(),
+        )
+
+    def _window(self) -> tuple[float, float] | None:
+        """Return centre and width, where the header has a window that makes sense."""
+        try:
+            centre, width = (float(self.tags[key].split("\\")[0]) for key in DICOM_TAGS[1:])
+        except (KeyError, ValueError):
+            return None
+        return (centre, width) if math.isfinite(centre) and 0 < width < math.inf else None
+
+    def _volume(self, index: int) -> NDArray[Any]:
+        """Decode one volume, (z, y, x, channels)."""
+        sizes, files = list(self.sizes), self.files
+        last = len(sizes) - 1
+        if self.volume_axis == last and len(files) == sizes[-1] > 1:
+            # Every volume has a file of its own.
+            files, sizes[last], index = (files[index],), 1, 0
+        share = math.prod(sizes) // len(files)
+        parts = [self._values(file, share) for file in files]
+        values = parts[0] if len(parts) == 1 else np.concatenate(parts)
+        values = values.reshape(sizes[::-1])
+        channel = None if self.channel_axis is None else last - self.channel_axis
+        if self.volume_axis is not None:
+            place = last - self.volume_axis
+            values = values.take([index], axis=place)
+            values = values.reshape([one for at, one in enumerate(values.shape) if at != place])
+            if channel is not None and channel > place:
+                channel -= 1
+        values = values.astype(self.dtype.newbyteorder("="), copy=False)
+        return values[..., np.newaxis] if channel is None else np.moveaxis(values, channel, -1)
 
     def _geometry(self) -> sitk.ImageFileReader:
         """Let SimpleITK read the new header."""
@@ -167,6 +235,9 @@ class StoredVoxels:
             if self.encoding == "raw":
                 if length - start != needed:
                     raise wrong_length(self.name, needed, length - start)
+                if self.volumes > 1:
+                    # Only the pages of the volume that is taken are read.
+                    return np.memmap(file, dtype=self.dtype, mode="r", offset=start, shape=count)
                 return np.fromfile(file, dtype=self.dtype, count=count, offset=start)
             body = memoryview(whole)[start:]
             try:
@@ -266,6 +337,32 @@ def bad_header(name: str, what: str) -> InputError:
         f"{name} has {what[:80]} in its header, which is damaged or not supported; export the scan "
         "again, as NIfTI if it can be."
     )
+
+
+def mm_of_unit(name: str, unit: str) -> float:
+    """Return the millimetres of a unit of length.
+
+    Parameters
+    ----------
+    name : str
+        Of the file, for messages.
+    unit : str
+        As the header gives it.
+
+    Raises
+    ------
+    InputError
+        If it is none that is known.
+    """
+    text = unit.strip().lower()
+    if text in _NO_UNIT:
+        return 1.0
+    if text not in MM_OF_UNITS:
+        raise InputError(
+            f"{name} has lengths in {unit[:40]!r}, but mm, um, nm, cm or m are expected; correct "
+            "the header or export the scan again."
+        )
+    return MM_OF_UNITS[text]
 
 
 def numbers(name: str, key: str, text: str, count: int, kind: type = float) -> list[Any]:
