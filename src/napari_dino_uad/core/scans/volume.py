@@ -256,8 +256,8 @@ def _read_images(files: list[Path], folder: Path, allow_constant: bool) -> Volum
         if image.dimension != 2 or image.values.shape[1:] != first.shape:
             raise InputError(
                 f"The slices of a stack must be 2D images of one size, but {files[0].name} is "
-                f"{_size(first)} and {file.name} is {_size(image.values)}; move other images out "
-                "of the folder."
+                f"{_size(first)} and {file.name} is {_size(image.values[0] if image.dimension == 2 else image.values)}; "
+                "move other images out of the folder."
             )
         spacing = spacing or image.spacing
         slices.append(image.values[0].astype(np.float32))

@@ -86,7 +86,7 @@ def clean_values(
     if not allow_constant and lowest == highest:
         raise InputError(
             f"{name} has the value {lowest:g}{' or NaN' if notices else ''} in every voxel, but "
-            " an image with contrast is expected; choose another file."
+            "an image with contrast is expected; choose another file."
         )
     if owned:
         return np.ascontiguousarray(array, dtype=np.float32), notices

@@ -80,12 +80,12 @@ def read_tiff(path: Path, volume: int | None = None) -> StoredImage:
         count, slices = _sizes(series, name)
         index, notices = choose_volume(name, count, volume)
         values = _grey(_pixels(series, path, index), series, name)
-        spacing = _spacing(series, slices)
+        spacing, edges = _spacing(series, slices), _resolution(series)
     if values.size != slices * math.prod(_page_size(series)):
         raise damaged(name)
     return StoredImage(
         values=values.reshape(slices, *_page_size(series)),
-        spacing=spacing or (1.0, 1.0, 1.0),
+        spacing=spacing or (*edges, min(edges)),
         dimension=2 if slices == 1 else 3,
         spacing_known=spacing is not None,
         notices=notices,
@@ -236,18 +236,23 @@ def _spacing(series: tifffile.TiffPageSeries, slices: int) -> tuple[float, float
     return across, down, along
 
 
-def _imagej_spacing(
-    series: tifffile.TiffPageSeries, fields: dict[str, Any]
-) -> tuple[float, float, float | None] | None:
-    unit = str(fields.get("unit", "")).replace("\\u00B5", "µ").lower()
+def _resolution(series: tifffile.TiffPageSeries) -> tuple[float, float]:
+    """Return the edges of a pixel x, y in the unit of the resolution tags; 1 without them."""
     edges = []
     for tag in ("XResolution", "YResolution"):
         found = series.keyframe.tags.get(tag)
         count, length = found.value if found is not None else (0, 0)
         edges.append(length / count if count else 0.0)
+    return (edges[0], edges[1]) if min(edges) > 0 else (1.0, 1.0)
+
+
+def _imagej_spacing(
+    series: tifffile.TiffPageSeries, fields: dict[str, Any]
+) -> tuple[float, float, float | None] | None:
+    unit = str(fields.get("unit", "")).replace("\\u00B5", "µ").lower()
     if unit not in _TRUSTED:
         return None
-    mm = MM_OF_UNITS[unit]
+    mm, edges = MM_OF_UNITS[unit], _resolution(series)
     along = fields.get("spacing")
     return mm * edges[0], mm * edges[1], None if along is None else mm * abs(float(along))
 
