@@ -121,12 +121,8 @@ def _grids(scans: list[Volume]) -> set[Any]:
 
 def _is_turned(attributes: dict[str, Any]) -> bool:
     """Say whether a layer was turned or sheared by hand."""
-    ndim = len(attributes["scale"])
     for name in ("rotate", "affine"):
-        matrix = attributes.get(name)
-        if matrix is not None and np.ndim(matrix) == 2:
-            size = len(np.asarray(matrix))
-            if not np.allclose(matrix, np.eye(size)):
-                return True
-    shear = attributes.get("shear")
-    return shear is not None and len(shear) <= ndim * ndim and bool(np.any(np.abs(shear) > 1e-9))
+        matrix = np.atleast_2d(attributes.get(name, 1.0))
+        if not np.allclose(matrix, np.eye(len(matrix))):
+            return True
+    return bool(np.any(np.abs(attributes.get("shear", 0.0)) > 1e-9))

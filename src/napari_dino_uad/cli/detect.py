@@ -18,6 +18,7 @@ from napari_dino_uad.cli.options import (
     NoCache,
     Pattern,
     Scans,
+    VolumeNumber,
     Weights,
     path_of,
 )
@@ -79,6 +80,7 @@ def _detect(
         ),
     ] = None,
     pattern: Pattern = None,
+    volume: VolumeNumber = None,
     weights: Weights = None,
     device: Device = "auto",
     engine: Engine = "auto",
@@ -110,7 +112,7 @@ def _detect(
     fitted = load_model(model)
     _check_rate(fitted, fpr)
     writable_folder(out)
-    request = Request.of(model, fpr, min_size)
+    request = Request.of(model, fpr, min_size, volume)
     bad: dict[Path, str] = {}
     todo = _unfinished(cases, out, request, bad, overwrite)
     skipped = len(cases) - len(todo) - len(bad)
@@ -176,7 +178,7 @@ def _detect_all(
             started = time.perf_counter()
             shown = _Overall(bars, number, len(todo), name)
             try:
-                anomaly, seconds = _detect_one(path, model, backbone, shown, cache)
+                anomaly, seconds = _detect_one(path, model, backbone, shown, cache, request.volume)
             except _OF_ONE_SCAN as error:
                 bad[path] = sentence(error)
                 continue
@@ -224,7 +226,12 @@ class _Overall:
 
 
 def _detect_one(
-    path: Path, model: FittedModel, backbone: Backbone, shown: _Overall, cache: bool
+    path: Path,
+    model: FittedModel,
+    backbone: Backbone,
+    shown: _Overall,
+    cache: bool,
+    number: int | None,
 ) -> tuple[AnomalyMap, dict[str, float]]:
     """Detect in a scan; return the map, with its scores made, and the seconds it took."""
     from napari_dino_uad.core.detect import detect
@@ -233,7 +240,9 @@ def _detect_one(
     from napari_dino_uad.core.scans.volume import read_volume
 
     clock = time.perf_counter()
-    volume = read_volume(path)
+    volume = read_volume(path, volume=number)
+    for notice in volume.notices:
+        note(f"Note: {notice}")
     refuse_labels(volume)
     reading = time.perf_counter() - clock
     anomaly = drain(detect(volume, model, backbone=backbone, cache=cache), shown)

@@ -17,6 +17,7 @@ from napari_dino_uad.cli.options import (
     NoCache,
     Pattern,
     Scans,
+    VolumeNumber,
     Weights,
     parse_settings,
     parse_symmetry,
@@ -138,6 +139,7 @@ def _fit(
         ),
     ] = None,
     pattern: Pattern = None,
+    volume: VolumeNumber = None,
     mask_pattern: MaskPattern = None,
     mask_geometry: MaskGeometryOption = "check",
     input_size: Annotated[
@@ -222,12 +224,13 @@ def _fit(
     maps = MapSettings(smoothing_mm, detail_mm, parse_symmetry(symmetry), not no_centring)
     writable_file(out, ".safetensors")
     matching = check_mask_geometry(mask_geometry)
-    cases = find_cases(scans, pattern, mask_pattern, mask_geometry=matching)
-    held_out = find_cases(valid, pattern, mask_pattern, mask_geometry=matching) if valid else None
+    options: dict[str, Any] = {"mask_geometry": matching, "volume": volume}
+    cases = find_cases(scans, pattern, mask_pattern, **options)
+    held_out = find_cases(valid, pattern, mask_pattern, **options) if valid else None
     _refuse_shared(cases, held_out or [])
     if mask_pattern is not None:
         _tell_without_mask([*cases, *(held_out or [])])
-    options = parse_settings(method, settings or [])
+    chosen = parse_settings(method, settings or [])
     loaded = load_on(device, engine, spec.key, weights, preprocessing.input_size)
 
     from napari_dino_uad.core.fit import fit
@@ -240,7 +243,7 @@ def _fit(
                 cases,
                 valid=held_out,
                 method=method,
-                settings=options,
+                settings=chosen,
                 backbone=loaded,
                 preprocessing=preprocessing,
                 planes=PLANES if plane == "all" else None,

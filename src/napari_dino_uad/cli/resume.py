@@ -28,18 +28,27 @@ class Request:
         Share of healthy pixels above the threshold.
     minimum_size : float or None
         Smaller findings are dropped; None for the smallest size that suits the scan.
+    volume : int or None
+        Which volume of a file of four dimensions; None for the first.
     """
 
     model_sha256: str
     false_positive_rate: float
     minimum_size: float | None
+    volume: int | None = None
 
     @classmethod
-    def of(cls, model: Path, false_positive_rate: float, minimum_size: float | None) -> Request:
+    def of(
+        cls,
+        model: Path,
+        false_positive_rate: float,
+        minimum_size: float | None,
+        volume: int | None = None,
+    ) -> Request:
         """Make a request of a model file and options."""
         with model.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
-        return cls(digest, false_positive_rate, minimum_size)
+        return cls(digest, false_positive_rate, minimum_size, volume)
 
     def entries(self, scan: Path) -> dict[str, Any]:
         """Return what a report must say for its case to count as done."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,7 +13,12 @@ from numpy.typing import NDArray
 
 from napari_dino_uad.core.errors import InputError
 from napari_dino_uad.core.scans.bmad import bmad_images
-from napari_dino_uad.core.scans.grids import MaskGeometry, check_mask_geometry, match_mask
+from napari_dino_uad.core.scans.grids import (
+    RESAMPLED,
+    MaskGeometry,
+    check_mask_geometry,
+    match_mask,
+)
 from napari_dino_uad.core.scans.labels import check_mask_values, refuse_labels
 from napari_dino_uad.core.scans.sorting import LabelsAmongScansError, SortedFiles, sort_files
 from napari_dino_uad.core.scans.volume import Volume, find_scans, read_volume
@@ -36,12 +41,15 @@ class Case:
     mask_geometry : {"check", "ignore"}
         Whether the mask must lie where the scan lies, or its voxels are in the order of the
         scan's own file.
+    volume : int or None
+        Which volume of a file of four dimensions, counted from 1; None for the first.
     """
 
     scan: Path | Volume
     mask: Path | Volume | NDArray[np.generic] | None = None
     healthy: bool = False
     mask_geometry: MaskGeometry = "check"
+    volume: int | None = None
 
     def __post_init__(self) -> None:
         check_mask_geometry(self.mask_geometry)
@@ -55,7 +63,9 @@ class Case:
 
     def read(self) -> Volume:
         """Read the scan."""
-        return self.scan if isinstance(self.scan, Volume) else read_volume(self.scan)
+        if isinstance(self.scan, Volume):
+            return self.scan
+        return read_volume(self.scan, volume=self.volume)
 
     def read_mask(self, volume: Volume) -> NDArray[np.bool_] | None:
         """Read the mask on the scan's canonical grid, or return None where there is none."""
@@ -80,7 +90,8 @@ class ReadCase(NamedTuple):
     mask : ndarray of bool or None
         On the scan's canonical grid.
     note : str
-        What the user should know of the mask, or nothing; said once for all cases.
+        What the user should know of scan and mask, or nothing. What masks share is said once for
+        all cases.
     """
 
     number: int
@@ -109,9 +120,11 @@ def read_cases(cases: Sequence[Case], said: list[str] | None = None) -> Iterator
         volume = case.read()
         refuse_labels(volume)
         mask, note = case.match_mask(volume)
-        note = "" if said else note
-        said += [note] if note else []
-        yield ReadCase(number, volume, mask, note)
+        fresh = [f"Note: {one}" for one in volume.notices if f"Note: {one}" not in said]
+        if note and not any(one.startswith(RESAMPLED) for one in said):
+            fresh.append(note)
+        said += fresh
+        yield ReadCase(number, volume, mask, "\n".join(fresh))
 
 
 def read_mask(
@@ -169,6 +182,7 @@ def find_cases(
     require_masks: bool = False,
     mask_geometry: MaskGeometry = "check",
     leave_out: Callable[[SortedFiles], None] | None = None,
+    volume: int | None = None,
 ) -> list[Case]:
     """Find scans and pair them with their masks.
 
@@ -189,6 +203,8 @@ def find_cases(
     leave_out : callable, optional
         Called with what was found where masks or earlier results lie among the scans, which are
         then left out. Without it they are refused: what has a mask may have a lesion.
+    volume : int, optional
+        As in `Case`, for all scans.
 
     Returns
     -------
@@ -218,10 +234,10 @@ def find_cases(
                 f"Every scan needs a lesion mask here, but {lacking[0]} has none; give --pattern "
                 "and --mask-pattern, such as '*_flair.nii.gz' and '*_lesion.nii.gz'."
             )
-        return cases
+        return [replace(case, volume=volume) for case in cases]
     scans = find_scans(places, pattern)
     if mask_pattern is None:
-        return [Case(scan) for scan in _scans_alone(scans, leave_out)]
+        return [Case(scan, volume=volume) for scan in _scans_alone(scans, leave_out)]
     masks = {scan: _mask_of(scan, pattern, mask_pattern) for scan in scans}
     # A pattern such as *.nii.gz matches the masks too.
     known = {mask for mask in masks.values() if mask.exists()}
@@ -234,7 +250,8 @@ def find_cases(
                 f"{scan.name} has no mask {mask}; every scan needs one here. A mask pattern starts "
                 "from the scan's own folder."
             )
-        cases.append(Case(scan, mask if mask.exists() else None, mask_geometry=mask_geometry))
+        known_mask = mask if mask.exists() else None
+        cases.append(Case(scan, known_mask, mask_geometry=mask_geometry, volume=volume))
     if all(case.mask is None for case in cases):
         raise InputError(
             f"No mask matches {mask_pattern!r}, seen from the folder of each of the {len(cases)} "

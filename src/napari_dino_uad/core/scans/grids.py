@@ -16,12 +16,15 @@ from numpy.typing import NDArray
 from napari_dino_uad.core.errors import InputError
 from napari_dino_uad.core.scans.geometry import Volume, from_file_order, to_file_order
 
-__all__ = ["MASK_GEOMETRIES", "MaskGeometry", "check_mask_geometry", "match_mask"]
+__all__ = ["MASK_GEOMETRIES", "RESAMPLED", "MaskGeometry", "check_mask_geometry", "match_mask"]
 
 #: What is done with the geometry of a mask: compare it with the scan's, or take the voxels in
 #: the order of the scan's own file.
 MaskGeometry = Literal["check", "ignore"]
 MASK_GEOMETRIES: tuple[str, ...] = get_args(MaskGeometry)
+
+#: How the note on a mask that was resampled begins.
+RESAMPLED = "Note: masks of another resolution"
 
 # Share of a voxel's edge by which the corners of two equal grids may differ, along each axis.
 # Headers round: a NIfTI quaternion or direction cosines of three decimals move a corner by 0.15 mm
@@ -126,7 +129,7 @@ def match_mask(
     if not _is_same_box(place, target):
         raise _elsewhere(mask, scan)
     note = (
-        "Note: masks of another resolution are resampled by nearest neighbour; "
+        f"{RESAMPLED} are resampled by nearest neighbour; "
         f"{_name(mask)} has {_mm(mask.grid.spacing)}, its scan {_mm(scan.grid.spacing)}."
     )
     return _resample(array, place, target), note

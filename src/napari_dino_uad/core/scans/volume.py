@@ -256,8 +256,8 @@ def _read_images(files: list[Path], folder: Path, allow_constant: bool) -> Volum
         if image.dimension != 2 or image.values.shape[1:] != first.shape:
             raise InputError(
                 f"The slices of a stack must be 2D images of one size, but {files[0].name} is "
-                f"{_size(first)} and {file.name} is {_size(image.values[0] if image.dimension == 2 else image.values)}; "
-                "move other images out of the folder."
+                f"{_size(first)} and {file.name} is {_size(image.values)}; move other images out "
+                "of the folder."
             )
         spacing = spacing or image.spacing
         slices.append(image.values[0].astype(np.float32))
@@ -266,7 +266,8 @@ def _read_images(files: list[Path], folder: Path, allow_constant: bool) -> Volum
 
 
 def _size(array: NDArray[Any]) -> str:
-    return " x ".join(str(edge) for edge in array.shape[::-1])
+    edges = array.shape[1:] if array.ndim == 3 and len(array) == 1 else array.shape
+    return " x ".join(str(edge) for edge in edges[::-1])
 
 
 def write_volume(path: Path | str, array: NDArray[Any], like: Volume) -> None:

@@ -124,7 +124,7 @@ def _is_packed(file: BinaryIO) -> bool:
 
 def _fill(file: BinaryIO, values: NDArray[Any]) -> int:
     """Read as many bytes as an array takes, or fewer at the end of the file; return how many."""
-    room = memoryview(values.view(np.uint8))
+    room = memoryview(values.view(np.uint8).data)
     done = 0
     while done < len(room) and (taken := file.readinto(room[done:])):  # type: ignore[attr-defined]
         done += taken

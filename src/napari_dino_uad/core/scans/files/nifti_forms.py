@@ -55,7 +55,7 @@ class NiftiForms:
 
     @classmethod
     def of_affine(cls, affine: NDArray[np.float64]) -> NiftiForms:
-        """Make a header's geometry of an affine in mm, (3, 4): an sform, as a qform has no shear."""
+        """Make an sform of an affine in mm, (3, 4); a qform has no shear."""
         spacing = np.linalg.norm(affine[:, :3], axis=0)
         return cls((1.0, *spacing.tolist()), 0, 1, (0.0,) * 6, tuple(affine.ravel().tolist()))
 

@@ -136,9 +136,11 @@ def read_nifti_header(file: BinaryIO, name: str) -> NiftiHeader:
     code, channels = _type(name, *field(layout.kind))
     start = _start(name, field(layout.start)[0], layout.length)
     scale = _scale(name, field(layout.scale), colour=channels > 1)
+    qform_code, sform_code = field(layout.codes)
     forms = NiftiForms(
         field(layout.pixdim)[:4],
-        *field(layout.codes),
+        qform_code,
+        sform_code,
         field(layout.quaternion),
         field(layout.rows),
         field(layout.unit)[0] & 7,

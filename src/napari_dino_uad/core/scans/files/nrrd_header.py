@@ -23,7 +23,7 @@ from napari_dino_uad.core.scans.files.stored_voxels import (
     numbers,
 )
 
-__all__ = ["read_nrrd_header"]
+__all__ = ["diffusion_weights", "read_nrrd_header"]
 
 _NAMES_OF_TYPES = {
     "i1": "signed char, int8, int8_t",
@@ -155,6 +155,29 @@ def read_nrrd_header(path: Path) -> StoredVoxels:
     )
 
 
+def diffusion_weights(path: Path) -> list[float]:
+    """Return the b-values of a diffusion scan, one for each volume; nothing of another scan.
+
+    The header has the largest, and directions whose squared length is the share of it.
+
+    Raises
+    ------
+    InputError
+        If the header is damaged.
+    """
+    _, tags, _ = _fields(path)
+    key = "DWMRI_b-value"
+    if key not in tags:
+        return []
+    (largest,) = numbers(path.name, key, tags[key], 1)
+    gradients = sorted(one for one in tags if one.startswith("DWMRI_gradient_"))
+    squares = [
+        sum(part * part for part in numbers(path.name, one, tags[one], 3)) for one in gradients
+    ]
+    most = max(squares, default=0.0)
+    return [largest * square / most if most else 0.0 for square in squares]
+
+
 def _fields(path: Path) -> tuple[dict[str, str], dict[str, str], int]:
     """Read the fields of a header, the tags of DICOM among its keys, and where it ends."""
     fields: dict[str, str] = {}
@@ -217,12 +240,7 @@ def _other_axes(
     if len(spatial) == 4 and not counting:
         # Of four axes of no other kind the slowest is time.
         counting = [spatial.pop()]
-    if (
-        len(kinds) != count
-        or len(channels) > 1
-        or len(counting) > 1
-        or not 2 <= len(spatial) <= 3
-    ):
+    if len(kinds) != count or len(channels) > 1 or len(counting) > 1 or not 2 <= len(spatial) <= 3:
         raise bad_header(name, f"{count} axes of the kinds {' '.join(kinds)!r}")
     return channels[0] if channels else None, counting[0] if counting else None
 

@@ -163,7 +163,8 @@ def _pixels(series: tifffile.TiffPageSeries, path: Path, index: int) -> NDArray[
         if len(series.pages) == math.prod(leading):
             # Only the pages of the volume are decoded.
             numbers = np.arange(math.prod(leading)).reshape(leading).take(index, axis=place)
-            return np.stack([series.pages[one].asarray() for one in numbers.ravel()])
+            pages = (series.pages[int(one)] for one in numbers.ravel())
+            return np.stack([page.asarray() for page in pages if page is not None])
         return series.asarray().take(index, axis=place)
     except ValueError as error:
         if "imagecodecs" not in str(error):
@@ -184,7 +185,7 @@ def _by_libtiff(series: tifffile.TiffPageSeries, path: Path, index: int) -> NDAr
     page = series.keyframe
     if page.is_tiled or series.dtype.itemsize * 8 != page.bitspersample or series.dtype == "f2":
         raise InputError(
-            f"{path.name} is compressed with {page.compression.name}, which is not supported here; "
+            f"{path.name} is compressed with {getattr(page.compression, 'name', page.compression)}, which is not supported here; "
             "install the package imagecodecs, or save it without compression."
         )
     import SimpleITK as sitk
