@@ -183,9 +183,10 @@ def _by_libtiff(series: tifffile.TiffPageSeries, path: Path, index: int) -> NDAr
         If the pages are tiles, half floats or of several channels.
     """
     page = series.keyframe
+    packing = getattr(page.compression, "name", page.compression)
     if page.is_tiled or series.dtype.itemsize * 8 != page.bitspersample or series.dtype == "f2":
         raise InputError(
-            f"{path.name} is compressed with {getattr(page.compression, 'name', page.compression)}, which is not supported here; "
+            f"{path.name} is compressed with {packing}, which is not supported here; "
             "install the package imagecodecs, or save it without compression."
         )
     import SimpleITK as sitk
