@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from napari_dino_uad.core.errors import InputError
 from napari_dino_uad.core.limits import check_grid, check_one_volume
+from napari_dino_uad.core.scans.axes import right_axes
 from napari_dino_uad.core.scans.files.integrity import clean_values
 
 if TYPE_CHECKING:
@@ -44,14 +45,6 @@ _SLICE_AXES = {
     1: ((1, 1), (0, -1), (2, 1)),
     2: ((2, 1), (0, -1), (1, 1)),
 }
-
-# Cosines of axes that should be at right angles, rounded in headers to two digits.
-_LEAST_RIGHT = 0.02
-
-# Cosines that are rounding in double precision, and voxels that such axes may shift a corner by
-# before the user should know.
-_EXACT = 1e-6
-_SHIFTED = 0.5
 
 
 @dataclass(frozen=True)
@@ -249,7 +242,7 @@ def volume_from_stored(
         If it has damaged axes, no finite value, a huge one, or no contrast.
     """
     # Rows and columns of the matrix run x, y, z; turned round in both they run S, P, L.
-    directions, notices = _right_axes(
+    directions, notices = right_axes(
         np.reshape(direction, (3, 3))[::-1, ::-1], stored.shape, tuple(spacing)[::-1], name
     )
     thin = [axis for axis in range(3) if stored.shape[axis] == 1]
@@ -288,50 +281,6 @@ def volume_from_stored(
         is_2d=is_2d,
         spacing_known=spacing_known,
         notices=(*notices, *unfit),
-    )
-
-
-def _right_axes(
-    directions: NDArray[np.float64], shape: Sequence[int], spacing: Sequence[float], name: str
-) -> tuple[NDArray[np.float64], tuple[str, ...]]:
-    """Return the nearest axes at right angles, where a header's are rounded.
-
-    Parameters
-    ----------
-    directions : ndarray, (3, 3)
-        Columns are the directions of the axes.
-    shape, spacing : sequence of 3 numbers
-        Voxels along each axis, and their size in mm.
-    name : str
-        For messages.
-
-    Raises
-    ------
-    InputError
-        If they do not span space, or are off a right angle by more than rounding.
-    """
-    if abs(np.linalg.det(directions)) < 1e-6:
-        raise InputError(
-            f"{name} has axes that do not span space, so its header is damaged; export it again."
-        )
-    off = np.abs(directions.T @ directions - np.eye(3)).max()
-    if off > _LEAST_RIGHT:
-        raise InputError(
-            f"{name} has axes that are not at right angles, as its header says; resample it to a "
-            "regular grid first."
-        )
-    if off < _EXACT:
-        return directions, ()
-    left, _, right = np.linalg.svd(directions)
-    nearest = left @ right
-    extent = np.multiply(shape, spacing)
-    moved = float(np.abs((nearest - directions) * extent).sum(axis=1).max())
-    if moved <= _SHIFTED * min(spacing):
-        return nearest, ()
-    angle = np.degrees(np.arcsin(min(1.0, off)))
-    return nearest, (
-        f"{name} has axes that are {angle:.1f} degrees off a right angle, and is shown at right "
-        f"angles; places are up to {moved:.1f} mm off.",
     )
 
 

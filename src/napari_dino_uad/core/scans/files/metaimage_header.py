@@ -11,15 +11,14 @@ import numpy as np
 
 from napari_dino_uad.core.errors import InputError
 from napari_dino_uad.core.limits import LARGEST_EDGE, LONGEST_HEADER
-from napari_dino_uad.core.scans.files.stored_voxels import (
-    DICOM_TAGS,
-    StoredVoxels,
+from napari_dino_uad.core.scans.files.header_fields import (
     bad_header,
     file_pattern,
     files_beside,
     mm_of_unit,
     numbers,
 )
+from napari_dino_uad.core.scans.files.stored_voxels import DICOM_TAGS, StoredVoxels
 
 __all__ = ["read_metaimage_header"]
 

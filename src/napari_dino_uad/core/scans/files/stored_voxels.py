@@ -11,12 +11,11 @@ import bz2
 import io
 import math
 import mmap
-import re
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,9 +23,9 @@ from numpy.typing import NDArray
 
 from napari_dino_uad.core.errors import InputError
 from napari_dino_uad.core.limits import check_grid, check_reading
+from napari_dino_uad.core.scans.files.header_fields import bad_header
 from napari_dino_uad.core.scans.files.integrity import damaged, wrong_length
 from napari_dino_uad.core.scans.files.stored_image import (
-    MM_OF_UNITS,
     StoredImage,
     choose_volume,
     grey_values,
@@ -35,29 +34,13 @@ from napari_dino_uad.core.scans.files.stored_image import (
 if TYPE_CHECKING:
     import SimpleITK as sitk
 
-__all__ = [
-    "DICOM_TAGS",
-    "StoredVoxels",
-    "bad_header",
-    "file_pattern",
-    "files_beside",
-    "mm_of_unit",
-    "numbers",
-]
+__all__ = ["DICOM_TAGS", "StoredVoxels"]
 
 #: Tags of DICOM that SimpleITK keeps in other formats, and the product uses: modality and window.
 DICOM_TAGS = ("0008|0060", "0028|1050", "0028|1051")
 
-# What programs write for a unit that they do not know.
-_NO_UNIT = ("", "?", "???", "none", "unknown")
-
 # Bytes of one number in a text body, with the space behind it.
 _TEXT_NUMBER = 64
-
-_PATTERN = re.compile(r"[^%]*%0?\d{0,2}d[^%]*")
-
-# Slices in files of their own; more than the edge of any scan in such files.
-_MOST_FILES = 100_000
 
 
 @dataclass(frozen=True)
@@ -321,135 +304,3 @@ def unpack(body: memoryview, encoding: str, most: int) -> bytes:
             raise EOFError
         rest = one.unused_data
     return joined
-
-
-def bad_header(name: str, what: str) -> InputError:
-    """Return the error to raise for a header that cannot be right.
-
-    Parameters
-    ----------
-    name : str
-        Of the file.
-    what : str
-        What the header has.
-    """
-    return InputError(
-        f"{name} has {what[:80]} in its header, which is damaged or not supported; export the scan "
-        "again, as NIfTI if it can be."
-    )
-
-
-def mm_of_unit(name: str, unit: str) -> float:
-    """Return the millimetres of a unit of length.
-
-    Parameters
-    ----------
-    name : str
-        Of the file, for messages.
-    unit : str
-        As the header gives it.
-
-    Raises
-    ------
-    InputError
-        If it is none that is known.
-    """
-    text = unit.strip().lower()
-    if text in _NO_UNIT:
-        return 1.0
-    if text not in MM_OF_UNITS:
-        raise InputError(
-            f"{name} has lengths in {unit[:40]!r}, but mm, um, nm, cm or m are expected; correct "
-            "the header or export the scan again."
-        )
-    return MM_OF_UNITS[text]
-
-
-def numbers(name: str, key: str, text: str, count: int, kind: type = float) -> list[Any]:
-    """Read `count` finite numbers of a header.
-
-    Raises
-    ------
-    InputError
-        If they are not that.
-    """
-    words = text.split()
-    try:
-        # Python would read digits of other alphabets, and 1_000.
-        if "_" in text or not text.isascii():
-            raise ValueError
-        values = [kind(word) for word in words]
-    except ValueError:
-        raise bad_header(name, f"{key!r}: {text!r}") from None
-    if len(values) != count or not all(math.isfinite(value) for value in values):
-        raise bad_header(name, f"{key!r}: {text!r} instead of {count} numbers")
-    return values
-
-
-def file_pattern(name: str, pattern: str, first: int, last: int, step: int) -> list[str]:
-    """List the names of numbered data files.
-
-    Parameters
-    ----------
-    name : str
-        Of the header's file.
-    pattern : str
-        With one number in the way of C, such as ``slice%03d.raw``.
-    first, last, step : int
-        The numbers.
-
-    Raises
-    ------
-    InputError
-        If the pattern is another, or stands for no or too many files.
-    """
-    if not _PATTERN.fullmatch(pattern):
-        raise bad_header(name, f"the data file pattern {pattern!r}")
-    if step == 0 or first < 0 or last < 0 or not 1 <= (last - first) // step + 1 <= _MOST_FILES:
-        raise bad_header(name, f"data files {first} to {last} in steps of {step}")
-    return [pattern % number for number in range(first, last + (1 if step > 0 else -1), step)]
-
-
-def files_beside(header: Path, names: Sequence[str]) -> tuple[Path, ...]:
-    """Find the data files of a header.
-
-    Parameters
-    ----------
-    header : Path
-        The header's file.
-    names : sequence of str
-        As the header gives them, relative to its folder.
-
-    Raises
-    ------
-    InputError
-        If one lies elsewhere, is missing, or is no regular file.
-    """
-    out = []
-    for name in names:
-        posix, windows = PurePosixPath(name), PureWindowsPath(name)
-        if (
-            not name
-            or "\0" in name
-            or posix.is_absolute()
-            or windows.drive
-            or windows.root
-            or ".." in (*posix.parts, *windows.parts)
-        ):
-            raise InputError(
-                f"{header.name} has its voxels in {name[:80]!r}, but a file in the header's own "
-                "folder is expected; put the two together and correct the header."
-            )
-        file = header.parent / name
-        try:
-            regular = file.is_file()
-        except OSError:
-            # Such as a name that is too long.
-            regular = False
-        if not regular:
-            raise InputError(
-                f"{header.name} cannot be read as an image: it is expected with its data file "
-                f"beside it, but {name[:80]!r} is missing or no regular file; copy both."
-            )
-        out.append(file)
-    return tuple(out)
