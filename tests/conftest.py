@@ -13,6 +13,30 @@ from napari_dino_uad.core.scans.phantom import PHANTOM_BACKBONE, Phantom, make_p
 
 _HEALTHY = 4
 
+# Test folders and files that need a display, and fixtures and files that run the real backbone.
+_WINDOW = ("widgets", "test_reader_writer.py")
+_BACKBONE_FIXTURES = {"model", "heads", "backbone"}
+_BACKBONE_FILES = {
+    "test_bench.py",
+    "test_cached_runs.py",
+    "test_cli.py",
+    "test_compatibility.py",
+    "test_engines.py",
+    "test_interrupted_runs.py",
+    "test_official_embeddings.py",
+    "test_pipeline.py",
+}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what `make test-fast` leaves out."""
+    for item in items:
+        if set(_WINDOW) & set(item.path.parts):
+            item.add_marker("window")
+        fixtures = set(getattr(item, "fixturenames", ()))
+        if item.path.name in _BACKBONE_FILES or fixtures & _BACKBONE_FIXTURES:
+            item.add_marker("backbone")
+
 
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory):

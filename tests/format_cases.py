@@ -18,7 +18,9 @@ import numpy as np
 import SimpleITK as sitk
 import tifffile
 
+from dicom_files import SEGMENTATION, enhanced, frame_groups, item, noise, write_slices
 from napari_dino_uad.core.errors import InputError
+from napari_dino_uad.core.scans.dicom.reading import series_in
 from napari_dino_uad.core.scans.several import list_volumes
 from napari_dino_uad.core.scans.volume import read_volume
 from scan_files import random_image
@@ -31,7 +33,7 @@ _HEAD = """# What opens
 
 What happens to each kind of file, as this version reads it. Where several volumes are in one file,
 `--volume N` (in `fit`, `detect` and `evaluate`), `read_volume(path, volume=N)` or a list in napari
-chooses one. A notice is shown by napari when the scan opens, printed once by the command line, and
+chooses one; of DICOM, which names volumes by UID, `--series UID` of `detect`. A notice is shown by napari when the scan opens, printed once by the command line, and
 written into `CASE.json`.
 
 This page is made by `python scripts/formats_page.py` from the list in `tests/format_cases.py`: it
@@ -93,6 +95,12 @@ def _sheared(amount: float, noise: float = 0.0) -> np.ndarray:
     affine = np.eye(4)
     affine[0, 1] = amount
     affine[:3, :3] += noise * np.random.default_rng(0).standard_normal((3, 3))
+    return affine
+
+
+def _leaning() -> np.ndarray:
+    affine = _AFFINE.copy()
+    affine[1, 2] = 1.0
     return affine
 
 
@@ -188,6 +196,44 @@ def _cut(make: Callable[[Path], Path]) -> Callable[[Path], Path]:
     return made
 
 
+def _slices(places: list[object], **tags: object) -> Callable[[Path], Path]:
+    """Write a classic series; tags that are None are left out."""
+
+    def make(folder: Path) -> Path:
+        return write_slices(folder / "series", noise(len(places), 5, 6), places, **tags)
+
+    return make
+
+
+def _copied(folder: Path) -> Path:
+    series = _slices([0, 3, 6, 9])(folder)
+    (series / "copy.dcm").write_bytes((series / "001.dcm").read_bytes())
+    return series
+
+
+def _enhanced(times: int) -> Callable[[Path], Path]:
+    def make(folder: Path) -> Path:
+        groups = [
+            frame_groups(3 * place, time=time + 1) for time in range(times) for place in range(4)
+        ]
+        return enhanced(folder / "scan.dcm", noise(4 * times, 5, 6), groups)
+
+    return make
+
+
+def _segmentation(folder: Path) -> Path:
+    groups = [frame_groups(3 * place, segment=1) for place in range(2)]
+    return enhanced(
+        folder / "scan.dcm",
+        (noise(2, 4, 4) > 250).astype(np.uint8),
+        groups,
+        SEGMENTATION,
+        SegmentationType="FRACTIONAL",
+        MaximumFractionalValue=1,
+        SegmentSequence=item(SegmentNumber=1, SegmentLabel="liver"),
+    )
+
+
 _STACK = {"photometric": "minisblack"}
 _IMAGEJ = {"axes": "ZYX", "unit": "micron", "spacing": 2.0}
 
@@ -204,6 +250,7 @@ CASES = (
         _nifti(sform=_sheared(0, 2e-4), codes=(0, 1)),
     ),
     FormatCase("NIfTI", "sheared axes", _nifti(sform=_sheared(0.3), codes=(0, 1))),
+    FormatCase("NIfTI", "slices that lean (gantry tilt)", _nifti(sform=_leaning(), codes=(0, 1))),
     FormatCase("NIfTI", "NaN or infinity", _nifti(_with_nan())),
     FormatCase(
         "NIfTI",
@@ -277,6 +324,15 @@ CASES = (
     FormatCase("PNG", "grey", _png(40, 50)),
     FormatCase("PNG", "colour", _png(40, 50, 3)),
     FormatCase("PNG or TIFF", "folder of slices of one size", _png(40, 50, count=3)),
+    FormatCase("DICOM", "series of slices", _slices([0, 3, 6, 9])),
+    FormatCase("DICOM", "one slice copied twice", _copied),
+    FormatCase("DICOM", "slices missing", _slices([0, 3, 9, 12])),
+    FormatCase("DICOM", "slices unevenly spaced", _slices([0, 3, 7, 11.5, 14])),
+    FormatCase("DICOM", "tilted gantry", _slices([(0, 1.2 * one, 3 * one) for one in range(4)])),
+    FormatCase("DICOM", "no pixel spacing", _slices([0, 3, 6], PixelSpacing=None)),
+    FormatCase("DICOM", "enhanced, one volume", _enhanced(1)),
+    FormatCase("DICOM", "enhanced, several volumes", _enhanced(2)),
+    FormatCase("DICOM", "segmentation", _segmentation),
 )
 
 
@@ -285,6 +341,9 @@ def _outcome(path: Path) -> str:
     try:
         volume = read_volume(path)
     except InputError as error:
+        series = series_in(path) if path.suffix == ".dcm" else []
+        if len(series) > 1:
+            return f"offered: {series[0].label} to {series[-1].label} (`--series UID`)"
         return f"refused: {error}"
     size = " x ".join(f"{edge:.4g}" for edge in volume.spacing_mm)
     told = f"opens, voxels of {size} mm" if volume.spacing_known else "opens, in pixels"

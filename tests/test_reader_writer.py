@@ -6,6 +6,8 @@ import SimpleITK as sitk
 from napari.components import ViewerModel
 from napari.layers import Image, Labels
 
+from dicom_files import SEGMENTATION, enhanced, frame_groups, item, noise
+from napari_dino_uad import reader
 from napari_dino_uad.core.errors import InputError
 from napari_dino_uad.layer_data import METADATA
 from napari_dino_uad.reader import get_reader
@@ -15,9 +17,9 @@ from scan_files import random_image, real_scan, rotation, write_series
 
 
 def open_scan(path):
-    reader = get_reader(str(path) if not isinstance(path, list) else [str(one) for one in path])
-    assert reader is not None
-    [(data, keywords, kind)] = reader(path if isinstance(path, list) else str(path))
+    read = get_reader(str(path) if not isinstance(path, list) else [str(one) for one in path])
+    assert read is not None
+    [(data, keywords, kind)] = read(path if isinstance(path, list) else str(path))
     assert kind == "image"
     return Image(data, **keywords)
 
@@ -134,6 +136,33 @@ def test_the_picker_shows_the_series_and_gives_the_chosen_one(tmp_path, qtbot, m
     monkeypatch.setattr(SeriesPicker, "exec", lambda picker: 0)
     with pytest.raises(InputError, match="No series"):
         get_reader(str(tmp_path))(str(tmp_path))
+
+
+def test_volumes_of_one_dicom_file_are_offered(tmp_path, monkeypatch):
+    pixels = noise(4, 4, 6)
+    groups = [frame_groups(3 * place, time=time) for time in (1, 2) for place in (0, 1)]
+    path = enhanced(tmp_path / "e.dcm", pixels, groups)
+    monkeypatch.setattr(reader, "_choose", lambda _, series: series[1])
+    [(data, keywords, kind)] = get_reader(str(path))(str(path))
+    assert np.array_equal(data, pixels[2:])
+    assert (kind, keywords["name"]) == ("image", "e scan time point 2")
+
+
+def test_a_dicom_segmentation_opens_as_labels(tmp_path):
+    groups = [frame_groups(0, segment=300)]
+    segment = item(SegmentNumber=300, SegmentLabel="liver")
+    path = enhanced(
+        tmp_path / "s.dcm",
+        np.array([[[0, 1], [1, 0]]], np.uint8),
+        groups,
+        SEGMENTATION,
+        SegmentationType="FRACTIONAL",
+        MaximumFractionalValue=1,
+        SegmentSequence=segment,
+    )
+    [(data, _, kind)] = get_reader(str(path))(str(path))
+    assert kind == "labels"
+    assert data.tolist() == [[0, 300], [300, 0]]
 
 
 def new_labels(viewer, voxel) -> Labels:

@@ -62,23 +62,25 @@ def _read(path: str | list[str]) -> list[LayerData]:
     from napari_dino_uad.notifications import show_notices
 
     volume = _volume([Path(one) for one in ([path] if isinstance(path, str) else path)])
-    show_notices(volume.notices)
-    if is_label_volume(volume):
+    show_notices(volume.named_notices)
+    if volume.label_names or is_label_volume(volume):
         return [labels_layer(volume, volume.array, volume.name)]
     return [volume_layer(volume)]
 
 
 def _volume(paths: list[Path]) -> Volume:
-    from napari_dino_uad.core.scans.volume import list_series, read_series, read_stack, read_volume
+    from napari_dino_uad.core.scans.dicom.reading import is_dicom, series_in
+    from napari_dino_uad.core.scans.formats import case_name
+    from napari_dino_uad.core.scans.volume import read_series, read_stack, read_volume
 
     if len(paths) > 1:
         return read_stack(paths)
     path = paths[0]
-    if path.is_dir():
-        series = list_series(path)
+    if path.is_dir() or is_dicom(path):
+        series = series_in(path)
         if len(series) > 1:
             chosen = _choose(path, series)
-            return read_series(chosen, path, f"{path.name} {chosen.label}")
+            return read_series(chosen, path, f"{case_name(path)} {chosen.label}")
         return read_volume(path, allow_constant=True)
     return _one_volume(path)
 
@@ -109,8 +111,8 @@ def _choose(folder: Path, series: list[Series]) -> Series:
     if QApplication.instance() is None:
         listed = "; ".join(f"{one.label} ({one.slices} slices)" for one in series)
         raise InputError(
-            f"The folder {folder.name} holds {len(series)} DICOM series: {listed}; read one with "
-            "read_volume(folder, series=UID)."
+            f"{folder.name} holds {len(series)} DICOM series: {listed}; read one with "
+            "read_volume(path, series=UID)."
         )
     from napari_dino_uad.widgets.series_picker import pick_series
 

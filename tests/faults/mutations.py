@@ -113,7 +113,7 @@ def _child() -> None:
         path.write_bytes(copy)
         try:
             volume = read_volume(path, allow_constant=True)
-            result = ("read", volume.array, volume.spacing_mm)
+            result = ("read", volume.array, volume.spacing_mm, volume.notices)
         except InputError as error:
             result = ("refused", str(error))
         except BaseException as error:  # noqa: BLE001  # what must not come

@@ -25,7 +25,7 @@ from napari_dino_uad import load_model
 from napari_dino_uad.cli.resume import Request, is_finished
 from napari_dino_uad.core.errors import InputError
 from napari_dino_uad.core.features.cache import FeatureCache
-from napari_dino_uad.core.scans.phantom import make_phantom
+from napari_dino_uad.core.scans.phantom import Phantom
 from napari_dino_uad.core.scans.volume import volume_from_array, write_volume
 from napari_dino_uad.core.storage.records import read_json, sealed
 
@@ -75,21 +75,25 @@ class Runner:
         return told
 
 
+def _slab(path: Path, head: Phantom, middle: int) -> None:
+    """Write eight slices of a head, and the mask of its lesions where it has some."""
+    part = slice(middle - 4, middle + 4)
+    volume = volume_from_array(head.volume.array[part], head.volume.spacing_mm)
+    write_volume(path, volume.array, volume)
+    if head.lesion.any():
+        mask_path = path.with_name(path.name.replace("flair", "lesion"))
+        write_volume(mask_path, head.lesion[part].astype(np.uint8), volume)
+
+
 @pytest.fixture(scope="module")
-def scans(tmp_path_factory) -> Path:
+def scans(tmp_path_factory, healthy, ill) -> Path:
     """Thin slabs of heads: healthy/*.nii.gz, and ill/* with masks."""
     folder = tmp_path_factory.mktemp("scans")
-    for seed in range(5):
-        lesions = 2 if seed > 2 else 0
-        head = make_phantom(seed, lesions)
-        middle = len(head.volume.array) // 2
-        part = slice(middle - 4, middle + 4)
-        volume = volume_from_array(head.volume.array[part], head.volume.spacing_mm)
-        kind = folder / ("ill" if lesions else "healthy")
-        write_volume(kind / f"s{seed}_flair.nii.gz", volume.array, volume)
-        if lesions:
-            mask = head.lesion[part].astype(np.uint8)
-            write_volume(kind / f"s{seed}_lesion.nii.gz", mask, volume)
+    for number, head in enumerate(healthy[:3]):
+        _slab(folder / "healthy" / f"s{number}_flair.nii.gz", head, len(head.volume.array) // 2)
+    sick = np.flatnonzero(ill.lesion.any(axis=(1, 2)))
+    for number, middle in enumerate((sick[0], sick[-1]), 3):
+        _slab(folder / "ill" / f"s{number}_flair.nii.gz", ill, int(middle))
     return folder
 
 

@@ -119,7 +119,7 @@ def test_an_edit_is_told_by_the_field_that_is_wrong(saved, tmp_path):
     for where, value, told in (
         (("views", 1, "config", "patches"), "many", "views.1.config.patches: expected a valid int"),
         (("views", 0, "config", "surplus"), 1, "views.0.config.surplus is unknown"),
-        (("maps", "smoothing_mm"), -1.0, "maps: The smoothing is 0 mm or more"),
+        (("maps", "smoothing_mm"), -1.0, "maps: The smoothing must be 0 to 1000 mm"),
         (("views", 0, "scale", "deviation"), 0.0, "views.0.scale: The deviation of healthy"),
         (("backbone", "key"), "dino9", "backbone: There is no backbone 'dino9'"),
         (("method",), "magic", "method: expected 'dpmm', 'ar', 'memory-bank' or 'fusion'"),

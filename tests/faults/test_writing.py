@@ -120,6 +120,13 @@ def tensor_writer():
     return write
 
 
+def test_a_model_may_be_read_by_whom_other_files_may(tmp_path):
+    write_json(tmp_path / "a.json", {})
+    tensor_writer()(tmp_path / "a.safetensors")
+    modes = {path.suffix: path.stat().st_mode for path in tmp_path.iterdir()}
+    assert modes[".safetensors"] == modes[".json"]
+
+
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_an_image_cut_off_by_a_full_disk(tmp_path, monkeypatch, suffix):
     path = tmp_path / f"x{suffix}"

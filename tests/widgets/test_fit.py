@@ -10,8 +10,8 @@ from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QFileDialog
 
 from napari_dino_uad import drain, load_model
-from napari_dino_uad.core.backbones.backbone import backbone_spec
 from napari_dino_uad.core.backbones import hub as backbone_hub
+from napari_dino_uad.core.backbones.backbone import backbone_spec
 from napari_dino_uad.core.backbones.weights import create_network
 from napari_dino_uad.core.errors import InputError
 from napari_dino_uad.core.normative.methods import METHODS

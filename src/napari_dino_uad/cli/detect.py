@@ -38,7 +38,7 @@ from napari_dino_uad.cli.terminal import (
     sentence,
     writable_folder,
 )
-from napari_dino_uad.core.errors import InputError
+from napari_dino_uad.core.errors import OF_ONE_SCAN, InputError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -56,10 +56,6 @@ if TYPE_CHECKING:
     from napari_dino_uad.core.scans.volume import Volume
 
 __all__ = ["register"]
-
-
-# What one scan may bring about says nothing of the others.
-_OF_ONE_SCAN = (InputError, OSError, RuntimeError, MemoryError)
 
 
 def register(app: typer.Typer) -> None:
@@ -81,6 +77,14 @@ def _detect(
     ] = None,
     pattern: Pattern = None,
     volume: VolumeNumber = None,
+    series: Annotated[
+        str | None,
+        typer.Option(
+            metavar="UID",
+            help="The DICOM series or volume to read, where a file or folder holds several; "
+            "without it they are listed.",
+        ),
+    ] = None,
     weights: Weights = None,
     device: Device = "auto",
     engine: Engine = "auto",
@@ -112,7 +116,7 @@ def _detect(
     fitted = load_model(model)
     _check_rate(fitted, fpr)
     writable_folder(out)
-    request = Request.of(model, fpr, min_size, volume)
+    request = Request.of(model, fpr, min_size, series, volume)
     bad: dict[Path, str] = {}
     todo = _unfinished(cases, out, request, bad, overwrite)
     skipped = len(cases) - len(todo) - len(bad)
@@ -152,7 +156,7 @@ def _unfinished(
             check_places(out, name)
             if overwrite or not is_finished(out, name, scan, request):
                 todo[name] = scan
-        except InputError as error:
+        except OF_ONE_SCAN as error:
             bad[scan] = sentence(error)
     return todo
 
@@ -178,8 +182,8 @@ def _detect_all(
             started = time.perf_counter()
             shown = _Overall(bars, number, len(todo), name)
             try:
-                anomaly, seconds = _detect_one(path, model, backbone, shown, cache, request.volume)
-            except _OF_ONE_SCAN as error:
+                anomaly, seconds = _detect_one(path, model, backbone, shown, cache, request)
+            except OF_ONE_SCAN as error:
                 bad[path] = sentence(error)
                 continue
             # A full disk, on the other hand, would meet every case to come.
@@ -187,7 +191,7 @@ def _detect_all(
             with writing_results(out, anomaly, name) as finish:
                 try:
                     labels, findings = _find(anomaly, model, request)
-                except _OF_ONE_SCAN as error:
+                except OF_ONE_SCAN as error:
                     bad[path] = sentence(error)
                     continue
                 seconds["findings"] = time.perf_counter() - clock
@@ -231,7 +235,7 @@ def _detect_one(
     backbone: Backbone,
     shown: _Overall,
     cache: bool,
-    number: int | None,
+    request: Request,
 ) -> tuple[AnomalyMap, dict[str, float]]:
     """Detect in a scan; return the map, with its scores made, and the seconds it took."""
     from napari_dino_uad.core.detect import detect
@@ -240,8 +244,8 @@ def _detect_one(
     from napari_dino_uad.core.scans.volume import read_volume
 
     clock = time.perf_counter()
-    volume = read_volume(path, volume=number)
-    for notice in volume.notices:
+    volume = read_volume(path, request.series, volume=request.volume)
+    for notice in volume.named_notices:
         note(f"Note: {notice}")
     refuse_labels(volume)
     reading = time.perf_counter() - clock

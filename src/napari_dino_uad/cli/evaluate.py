@@ -20,7 +20,14 @@ from napari_dino_uad.cli.options import (
     VolumeNumber,
     Weights,
 )
-from napari_dino_uad.cli.terminal import new_table, output, progress_bars, writable_folder
+from napari_dino_uad.cli.terminal import (
+    BAD_INPUT,
+    new_table,
+    note,
+    output,
+    progress_bars,
+    writable_folder,
+)
 from napari_dino_uad.core.errors import InputError
 
 __all__ = ["register"]
@@ -49,7 +56,8 @@ def _evaluate(
 ) -> None:
     """Compare a model's scores with lesion masks, over the pixels of the foreground.
 
-    A folder in one of the layouts of the BMAD benchmark needs no patterns.
+    A folder in one of the layouts of the BMAD benchmark needs no patterns. A scan that cannot be
+    used is named and left out of the metrics; the exit code is 2 then.
     """
     from napari_dino_uad.core.scans.cohort import find_cases
     from napari_dino_uad.core.scans.grids import check_mask_geometry
@@ -81,6 +89,11 @@ def _evaluate(
     write_evaluation(evaluation, out)
     _print(evaluation.metrics, evaluation.cases)
     output().print(f"Metrics in {out}", soft_wrap=True)
+    if evaluation.failed:
+        for path, reason in evaluation.failed.items():
+            note(f"Error: {path}: {reason}")
+        note(f"{len(evaluation.failed)} of {len(cases)} scans have no metrics.")
+        raise typer.Exit(BAD_INPUT)
 
 
 def _print(metrics: dict[str, Any], cases: list[dict[str, Any]]) -> None:

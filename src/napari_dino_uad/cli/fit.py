@@ -204,7 +204,9 @@ def _fit(
 ) -> None:
     """Fit a model of what is normal on healthy scans.
 
-    With --mask-pattern the slices with lesions, and those within 2 of them, are left out.
+    With --mask-pattern the slices with lesions, and those within 2 of them, are left out. All
+    scans are read and checked first; if some cannot be used, all of them are named and nothing is
+    learned.
     """
     from napari_dino_uad.core.backbones.backbone import backbone_spec
     from napari_dino_uad.core.scans.cohort import find_cases

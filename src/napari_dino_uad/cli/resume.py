@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from napari_dino_uad.core.errors import InputError
+from napari_dino_uad.core.scans.files.image_format import is_folder, regular_file
 from napari_dino_uad.core.storage.atomic import blocked
 from napari_dino_uad.core.storage.records import are_as_recorded, read_object, read_sealed
 
@@ -28,6 +29,8 @@ class Request:
         Share of healthy pixels above the threshold.
     minimum_size : float or None
         Smaller findings are dropped; None for the smallest size that suits the scan.
+    series : str or None
+        UID of the DICOM series to look at, where a scan holds several.
     volume : int or None
         Which volume of a file of four dimensions; None for the first.
     """
@@ -35,6 +38,7 @@ class Request:
     model_sha256: str
     false_positive_rate: float
     minimum_size: float | None
+    series: str | None = None
     volume: int | None = None
 
     @classmethod
@@ -43,12 +47,13 @@ class Request:
         model: Path,
         false_positive_rate: float,
         minimum_size: float | None,
+        series: str | None = None,
         volume: int | None = None,
     ) -> Request:
         """Make a request of a model file and options."""
         with model.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
-        return cls(digest, false_positive_rate, minimum_size, volume)
+        return cls(digest, false_positive_rate, minimum_size, series, volume)
 
     def entries(self, scan: Path) -> dict[str, Any]:
         """Return what a report must say for its case to count as done."""
@@ -57,7 +62,10 @@ class Request:
 
 def fingerprint(scan: Path) -> str:
     """Tell a scan from a changed one by the names, sizes and times of its files."""
-    files = [scan] if scan.is_file() else sorted(file for file in scan.iterdir() if file.is_file())
+    if is_folder(scan):
+        files = sorted(file for file in scan.iterdir() if file.is_file())
+    else:
+        files = [regular_file(scan)]
     digest = hashlib.sha256()
     for file in files:
         status = file.stat()

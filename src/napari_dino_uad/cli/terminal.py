@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 from typer.core import TyperGroup
 
-from napari_dino_uad.core.errors import InputError
+from napari_dino_uad.core.errors import InputError, sentence
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -63,24 +63,6 @@ class SentenceGroup(TyperGroup):
         except KeyboardInterrupt as error:
             typer.echo("Stopped. Files written so far are complete.", err=True)
             raise typer.Exit(INTERRUPTED) from error
-
-
-def sentence(error: BaseException) -> str:
-    """Describe an error in one line."""
-    if isinstance(error, InputError):
-        return " ".join(str(error).split())
-    if isinstance(error, OSError) and error.strerror:
-        where = f"{error.filename}: " if error.filename else ""
-        advice = {
-            errno.ENOSPC: "free some space on the disk",
-            errno.EDQUOT: "free some space on the disk",
-            errno.EACCES: "choose another place or change its permissions",
-            errno.EPERM: "choose another place or change its permissions",
-            errno.EROFS: "choose another place",
-        }.get(error.errno or 0, "check the path and the disk")
-        return f"{where}{error.strerror}; {advice}."
-    first_line = (str(error).strip().splitlines() or [""])[0]
-    return f"{type(error).__name__}: {first_line}"
 
 
 def note(text: str) -> None:

@@ -25,7 +25,7 @@ from napari_dino_uad.core.model import FittedModel, View
 from napari_dino_uad.core.normative.methods import new_normative
 from napari_dino_uad.core.pipeline import PATIENCE_S, prefetch
 from napari_dino_uad.core.progress import Inner, Progress
-from napari_dino_uad.core.scans.cohort import Case, read_cases
+from napari_dino_uad.core.scans.cohort import Case, check_cases, read_cases
 from napari_dino_uad.core.slices.healthy import healthy_slices, tissue_slices
 from napari_dino_uad.core.slices.planes import Plane, to_plane
 from napari_dino_uad.core.slices.prepared import PreparedScan, prepare
@@ -56,6 +56,10 @@ def fit(
     cache: FeatureCache | bool = True,
 ) -> Generator[Progress, None, FittedModel]:
     """Fit a model on healthy scans.
+
+    All scans are read and checked before the work begins. If some cannot be used, nothing is
+    learned and the error names all of them, because a model of fewer scans than were given would
+    look like the one that was asked for.
 
     Parameters
     ----------
@@ -100,7 +104,7 @@ def fit(
     Raises
     ------
     InputError
-        If there are too few scans, no healthy slice, a scan holds labels, or a mask lies elsewhere.
+        If there are too few scans, no healthy slice, or scans or masks cannot be used.
     """
     from napari_dino_uad.core.maps.prototypes import fit_prototypes
 
@@ -109,6 +113,7 @@ def fit(
     maps = maps or MapSettings()
     store = open_cache(cache)
     cases, held_out = _split(list(cases), valid, seed)
+    yield from check_cases([*cases, *held_out])
     if backbone is None:
         yield Progress("Loading the backbone", 0, 1, DEFAULT_BACKBONE)
         backbone = load_backbone(DEFAULT_BACKBONE)
@@ -128,21 +133,26 @@ def fit(
     for plane in planes or (preprocessing.plane,):
         one = dataclasses.replace(preprocessing, plane=plane)
         train_set, valid_set = (FeatureSet(context, backbone.spec.levels) for _ in range(2))
+        used: list[int] = []
         kind = "" if len(planes or ()) < 2 else f", {plane}"
         for part, features, step in (
             (cases, train_set, f"Reading healthy scans{kind}"),
             (held_out, valid_set, f"Reading validation scans{kind}"),
         ):
-            yield from _collect(part, features, backbone, one, batch, step, store, said)
+            collected = yield from _collect(part, features, backbone, one, batch, step, store, said)
+            used.append(collected)
         normative = new_normative(method, seed, settings or {})
         yield from normative.fit(train_set, valid_set)
         scaling = Inner(_measure_scale(normative, train_set, valid_set, maps, plane))
         yield from scaling
         prototypes = yield from fit_prototypes(train_set, seed)
         views.append(View(one, normative, scaling.value, prototypes))
-        counts = counts or {"slices": len(train_set), "validation_slices": len(valid_set)}
+        counts = counts or {
+            "scans": used[0],
+            "slices": len(train_set),
+            "validation_slices": len(valid_set),
+        }
     cohort = {
-        "scans": len(cases),
         "validation_scans": len(held_out),
         **counts,
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
@@ -216,8 +226,9 @@ def _collect(
     step: str,
     cache: FeatureCache | None,
     said: list[str],
-) -> Generator[Progress, None, None]:
-    """Add the healthy slices of some cases to a feature set."""
+) -> Generator[Progress, None, int]:
+    """Add the healthy slices of some cases to a feature set; return how many cases have some."""
+    used = 0
     waiting = Progress(step, 0, len(cases), cases[0].name if cases else "")
     yield waiting
     for item in prefetch(_healthy_scans(cases, preprocessing, said), patience_s=PATIENCE_S):
@@ -228,7 +239,12 @@ def _collect(
         waiting = Progress(step, number, len(cases), cases[number].name)
         yield dataclasses.replace(waiting, note=note)
         if not len(indices):
+            text = (
+                f"Note: {cases[number].name} has no healthy slice with enough tissue to learn from."
+            )
+            yield dataclasses.replace(waiting, note=text)
             continue
+        used += 1
         grid = scan.grid(backbone.spec.stride, backbone.spec.multiple)
         entry = cache_entry(cache, digest, scan, grid, backbone)
         collecting = Inner(collect_features(scan, grid, backbone, indices, batch, entry))
@@ -237,6 +253,7 @@ def _collect(
         mask = grid.to_grid(scan.foreground[indices]) > PATCH_FOREGROUND
         features.add(collecting.value, mask)
     yield Progress(step, len(cases), len(cases))
+    return used
 
 
 def _measure_scale(

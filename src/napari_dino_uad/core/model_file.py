@@ -113,8 +113,12 @@ def _save_tensors(path: Path, tensors: dict[str, Any], metadata: dict[str, str])
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
+    # The library lets only the owner read the file; a model gets the permissions of any new file.
+    path.touch()
+    mode = path.stat().st_mode
     try:
         save_file(tensors, path, metadata=metadata)
+        path.chmod(mode)
     except SafetensorError as error:
         found = re.search(r"os error (\d+)", str(error))
         number = int(found[1]) if found else errno.EIO

@@ -160,7 +160,7 @@ def test_backbones_that_differ_in_little_are_told_apart(official, tmp_path):
 def test_every_backbone_of_the_table_is_recognised_alone():
     from napari_dino_uad.core.backbones.weights import _signature_of
 
-    signatures = [_signature_of(spec) for spec in BACKBONES.values()]
+    signatures = [_signature_of(name) for name in BACKBONES]
     assert None not in signatures
     assert len(set(signatures)) == len(BACKBONES)
 

@@ -18,8 +18,8 @@ from typer.testing import CliRunner
 
 from napari_dino_uad import drain, load_backbone
 from napari_dino_uad.cli import app
-from napari_dino_uad.core.backbones.backbone import BACKBONES
 from napari_dino_uad.core.backbones import hub as backbone_hub
+from napari_dino_uad.core.backbones.backbone import BACKBONES
 from napari_dino_uad.core.backbones.hub import download_weights, fetch_weights
 from napari_dino_uad.core.backbones.weights import create_network
 from napari_dino_uad.core.errors import InputError
@@ -160,6 +160,15 @@ def test_download_leaves_one_whole_file(hub, tmp_path):
 def test_a_file_that_is_cut_off_is_downloaded_again(hub, tmp_path):
     path = tmp_path / "dinov3-vits16.safetensors"
     path.write_bytes(hub.file.read_bytes()[:1000])
+    assert drain(download_weights(SPEC, tmp_path)) == path
+    assert path.read_bytes() == hub.file.read_bytes()
+
+
+def test_a_file_whose_header_is_damaged_is_downloaded_again(hub, tmp_path):
+    # The library opens it, but no such numbers are ever weights.
+    header = b'{"a":{"dtype":"F8_E4M3","shape":[4],"data_offsets":[0,4]}}'
+    path = tmp_path / "dinov3-vits16.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
     assert drain(download_weights(SPEC, tmp_path)) == path
     assert path.read_bytes() == hub.file.read_bytes()
 

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 import torchvision
 
-from napari_dino_uad.core.backbones.backbone import BACKBONES, Backbone, load_backbone
 from napari_dino_uad.core.backbones import weights as backbone_weights
+from napari_dino_uad.core.backbones.backbone import BACKBONES, Backbone, load_backbone
 from official_networks import (
     convnext_maps,
     convnext_state,

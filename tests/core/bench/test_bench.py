@@ -14,8 +14,8 @@ from typer.testing import CliRunner
 
 from napari_dino_uad import load_backbone, write_volume
 from napari_dino_uad.cli import app
-from napari_dino_uad.core.bench.run import bench
 from napari_dino_uad.core.bench import run as bench_module
+from napari_dino_uad.core.bench.run import bench
 from napari_dino_uad.core.bench.splits import lgg_split, oct_split
 from napari_dino_uad.core.bench.table import bench_table, read_section, replace_section
 from napari_dino_uad.core.errors import InputError

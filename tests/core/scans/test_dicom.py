@@ -1,13 +1,13 @@
 import logging
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 import SimpleITK as sitk
 
 from napari_dino_uad.core.errors import InputError
-from napari_dino_uad.core.scans.dicom import reading as dicom
+from napari_dino_uad.core.scans.dicom.reading import is_dicom
 from napari_dino_uad.core.scans.volume import (
     find_scans,
     list_series,
@@ -108,9 +108,9 @@ def test_a_localiser_and_echoes_are_parted(tmp_path):
         assert np.array_equal(read_volume(tmp_path / "e", one.uid).array, expected)
 
 
-def test_the_same_slice_twice_is_refused(tmp_path):
+def test_two_pictures_of_one_place_are_refused(tmp_path):
     for index, place in enumerate((0, 3, 3, 6)):
-        write_dicom(tmp_path / f"{index}.dcm", np.arange(48).reshape(6, 8), (0, 0, place))
+        write_dicom(tmp_path / f"{index}.dcm", np.arange(48).reshape(6, 8) + index, (0, 0, place))
     [series] = list_series(tmp_path)
     assert series.warning == "1 slices lie where another one does"
     with pytest.raises(InputError, match=r"shows places several times .* to its own folder"):
@@ -174,14 +174,36 @@ def test_window_of_several_values_or_none(tmp_path):
     assert read_volume(path).window is None
 
 
-def test_files_without_positions_are_sorted_by_number(tmp_path, monkeypatch):
+def test_files_without_positions_are_sorted_by_number(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 500, (3, 6, 8))
     for index in range(3):
-        write_dicom(tmp_path / f"{9 - index}.dcm", pixels[index], t0020_0013=str(index + 1))
-    # The writer always adds a position, so the header is made to lack it.
-    header = dicom._header
-    monkeypatch.setattr(dicom, "_header", lambda file: replace(header(file), place=None))
+        path = write_dicom(tmp_path / f"{9 - index}.dcm", pixels[index], t0020_0013=str(index + 1))
+        # The writer always adds a position, so it is taken out again.
+        slice_of_none = pydicom.dcmread(path)
+        del slice_of_none.ImagePositionPatient
+        slice_of_none.save_as(path)
     [series] = list_series(tmp_path)
-    assert series.warning == "The files hold no positions: sorted by number, 1 mm apart"
+    assert series.warning == (
+        "The files hold no positions: sorted by number, the distance of slices is unknown"
+    )
     assert [Path(file).name for file in series.files] == ["9.dcm", "8.dcm", "7.dcm"]
     assert series.spacing_mm[0] == 1.0
+    volume = read_volume(tmp_path)
+    assert not volume.spacing_known
+    assert "have no positions" in volume.notices[0]
+
+
+def test_pydicoms_own_files_open_or_are_refused():
+    folder = Path(pydicom.__file__).parent / "data"
+    files = [path for path in folder.rglob("*") if path.is_file() and is_dicom(path)]
+    opened = 0
+    for path in files:
+        try:
+            volume = read_volume(path, allow_constant=True)
+        except InputError as error:
+            assert str(error).endswith(".")
+            assert "expected" in str(error).lower()
+        else:
+            opened += 1
+            assert np.isfinite(volume.array).all()
+    assert opened > len(files) / 3

@@ -19,6 +19,7 @@ from napari_dino_uad.core.errors import InputError
 from napari_dino_uad.core.pipeline import PATIENCE_S, in_background
 from napari_dino_uad.core.progress import Inner, Progress
 from napari_dino_uad.core.storage.atomic import replace_file
+from napari_dino_uad.core.storage.tensor_file import is_whole
 
 __all__ = [
     "cached_weights",
@@ -121,7 +122,7 @@ def download_weights(spec: BackboneSpec, folder: Path) -> Generator[Progress, No
             f"The weights of {spec.name} come with the installation; there is nothing to download."
         )
     final = folder / f"{spec.name}.safetensors"
-    if _is_whole(final):
+    if is_whole(final):
         return final
     # An interrupted download resumes from here.
     partial = folder / f".{spec.name}.partial"
@@ -132,7 +133,7 @@ def download_weights(spec: BackboneSpec, folder: Path) -> Generator[Progress, No
         time.sleep(PATIENCE_S)
     try:
         # Another process may have downloaded it meanwhile.
-        if not _is_whole(final):
+        if not is_whole(final):
             yield from _download_or_copy(spec, partial, final)
     finally:
         # Remove the folder if it is empty: then there is nothing to resume.
@@ -155,7 +156,7 @@ def _download_or_copy(
     else:
         yield Progress(f"Copying {spec.name}", 0, 1, str(cached))
         path = Path(shutil.copyfile(cached, partial / _FILE))
-    if not _is_whole(path):
+    if not is_whole(path):
         raise InputError(
             f"Expected a complete .safetensors file, got {path}; remove it and try again."
         )
@@ -255,16 +256,3 @@ def _arrived_mb(folder: Path) -> int:
         except OSError:  # renamed meanwhile
             continue
     return round(max(sizes) / 1e6)
-
-
-def _is_whole(path: Path) -> bool:
-    """Return whether a .safetensors file exists and is complete."""
-    from safetensors import SafetensorError, safe_open
-
-    if not path.is_file():
-        return False
-    try:
-        with safe_open(path, framework="numpy"):
-            return True
-    except (SafetensorError, OSError):
-        return False

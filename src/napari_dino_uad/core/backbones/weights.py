@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import zipfile
 from collections.abc import Mapping
+from functools import cache
 from importlib import import_module
 from math import log2
 from pathlib import Path
@@ -132,7 +133,7 @@ def load_network(spec: BackboneSpec, state: Mapping[str, torch.Tensor], source: 
                 f"numbers; {_EXPECTED}."
             )
     found = _signature(state)
-    if found is None or found != _signature_of(spec):
+    if found is None or found != _signature_of(spec.name):
         raise InputError(
             f"{source} holds {_describe(state)}, but the weights of {spec.name} were asked for; "
             "choose that backbone or another file."
@@ -300,12 +301,13 @@ def _signature(state: Mapping[str, torch.Tensor]) -> tuple[Any, ...] | None:
     return None
 
 
-def _signature_of(spec: BackboneSpec) -> tuple[Any, ...] | None:
+@cache
+def _signature_of(name: str) -> tuple[Any, ...] | None:
     import torch
 
     # Shapes alone, without memory for the weights.
     with torch.device("meta"):
-        return _signature(create_network(BACKBONES[spec.name]).state_dict())
+        return _signature(create_network(BACKBONES[name]).state_dict())
 
 
 def _describe(state: Mapping[str, torch.Tensor]) -> str:
@@ -317,7 +319,7 @@ def _describe(state: Mapping[str, torch.Tensor]) -> str:
     found = _signature(state)
     if found is None:
         return f"tensors of an unknown network, such as {next(iter(state))}"
-    for spec in BACKBONES.values():
-        if _signature_of(spec) == found:
-            return f"the weights of {spec.name}"
+    for name in BACKBONES:
+        if _signature_of(name) == found:
+            return f"the weights of {name}"
     return f"the weights of a {found[0]} that is none of the table"

@@ -40,12 +40,15 @@ def natural_key(path: Path) -> list[Any]:
 
 
 def stack_files(folder: Path) -> list[Path]:
-    """List the PNG and TIFF files of a folder in the order of the numbers in their names."""
+    """List the PNG and TIFF files of a folder in the order of the numbers in their names.
+
+    A pipe or a broken link counts too: a stack must not be read without one of its slices.
+    """
     return sorted(
         (
             file
             for file in folder.iterdir()
-            if file.suffix.lower() in IMAGE_SUFFIXES and file.name[0] != "." and file.is_file()
+            if file.suffix.lower() in IMAGE_SUFFIXES and file.name[0] != "." and not file.is_dir()
         ),
         key=natural_key,
     )

@@ -20,6 +20,7 @@ from napari_dino_uad.core.errors import InputError
 from napari_dino_uad.core.limits import check_grid, check_one_volume
 from napari_dino_uad.core.scans.axes import right_axes
 from napari_dino_uad.core.scans.files.integrity import clean_values
+from napari_dino_uad.core.scans.straight import Straight, is_sheared
 
 if TYPE_CHECKING:
     import SimpleITK as sitk
@@ -35,7 +36,11 @@ __all__ = [
     "volume_from_array",
     "volume_from_image",
     "volume_from_stored",
+    "volume_of_tilted",
 ]
+
+# Cosine of two axes of a slice that are off a right angle by more than rounding.
+_RIGHT_ANGLE = 1e-2
 
 # Where array axes 0, 1, 2 of a single slice point, as (world axis S, P or L; sign), by the world
 # axis it is cut across: rows run front to back or head to feet, columns right to left or front
@@ -61,6 +66,12 @@ class FileGrid:
         Which axes of the canonical array run against the file's.
     dimension : int
         2 for a single image without a third axis.
+    missing : tuple of int
+        Slices along the file's third axis that were never acquired: the scan's array lacks them,
+        and files written for it have them empty.
+    straight : Straight or None
+        How the file's slices were resampled, where they are tilted. Size, spacing, origin and
+        direction are then those of the slices as they are, and the direction is sheared.
     forms : NiftiForms or None
         The geometry as it stands in the header of a NIfTI file; NIfTI files that are written for
         the scan get the same.
@@ -73,6 +84,8 @@ class FileGrid:
     axes: tuple[int, int, int] = (0, 1, 2)
     flips: tuple[bool, bool, bool] = (False, False, False)
     dimension: int = 3
+    missing: tuple[int, ...] = ()
+    straight: Straight | None = None
     forms: NiftiForms | None = None
 
 
@@ -110,6 +123,8 @@ class Volume:
         them name is that of a printer. Nothing may then be said in mm or ml.
     notices : tuple of str
         What the user should know of how it was read, a sentence each.
+    label_names : tuple of (int, str)
+        Value and name of each segment, where it is a segmentation.
     """
 
     array: NDArray[np.float32]
@@ -124,12 +139,18 @@ class Volume:
     is_2d: bool = False
     spacing_known: bool = True
     notices: tuple[str, ...] = ()
+    label_names: tuple[tuple[int, str], ...] = ()
 
     @property
     def shape(self) -> tuple[int, int, int]:
         """Shape of the array, (slices, rows, cols)."""
         slices, rows, cols = self.array.shape
         return slices, rows, cols
+
+    @property
+    def named_notices(self) -> tuple[str, ...]:
+        """The notices, each with the scan's name, for lists of several scans."""
+        return tuple(one if self.name in one else f"{self.name}: {one}" for one in self.notices)
 
     def to_ras_mm(self, index: ArrayLike) -> tuple[float, float, float]:
         """Return where a voxel lies, in mm to the patient's right, front and head.
@@ -139,9 +160,23 @@ class Volume:
         index : array_like of 3 numbers
             Along the array's axes (S, P, L).
         """
-        step = np.asarray(index, dtype=np.float64) * np.asarray(self.spacing_mm)
+        place = np.array(index, dtype=np.float64)
+        if self.grid.missing:
+            axis = self.grid.axes.index(0)
+            place[axis] = _beyond_gaps(place[axis], self.shape[axis], self.grid)
+        step = place * np.asarray(self.spacing_mm)
         superior, posterior, left = np.asarray(self.origin_mm) + self.direction @ step
         return -float(left), -float(posterior), float(superior)
+
+
+def _beyond_gaps(index: float, slices: int, grid: FileGrid) -> float:
+    """Return the place of a slice, in steps of the even grid that has the missing ones too."""
+    whole = slices + len(grid.missing)
+    present = np.setdiff1d(np.arange(whole), grid.missing)
+    if grid.flips[grid.axes.index(0)]:
+        present = whole - 1 - present[::-1]
+    inside = float(np.interp(index, np.arange(slices), present))
+    return inside + min(index, 0.0) + max(index - (slices - 1), 0.0)
 
 
 def volume_from_image(
@@ -191,6 +226,18 @@ def volume_from_image(
             f"{name} has {dimension} dimensions, but 2 or 3 are expected; save one volume of it "
             "to its own file."
         )
+    if spacing_known and is_sheared(image.GetDirection()):
+        return volume_of_tilted(
+            sitk.GetArrayFromImage(image),
+            image.GetSpacing(),
+            image.GetOrigin(),
+            image.GetDirection(),
+            name,
+            path,
+            modality=modality,
+            window=window,
+            allow_constant=allow_constant,
+        )
     return volume_from_stored(
         sitk.GetArrayViewFromImage(image),
         image.GetSpacing(),
@@ -204,6 +251,46 @@ def volume_from_image(
         allow_constant=allow_constant,
         spacing_known=spacing_known,
     )
+
+
+def volume_of_tilted(
+    stored: NDArray[Any],
+    spacing: Sequence[float],
+    origin: Sequence[float],
+    direction: Sequence[float],
+    name: str,
+    path: Path | None = None,
+    **keywords: Any,
+) -> Volume:
+    """Straighten an image whose third axis leans; refuse other axes off a right angle.
+
+    Parameters
+    ----------
+    stored, spacing, origin, direction, name, path, **keywords
+        As `volume_from_stored` takes them.
+
+    Raises
+    ------
+    InputError
+        If rows and columns are not at right angles, or as `volume_from_stored` does.
+    """
+    from napari_dino_uad.core.scans.stack import stack_slices, volume_of_stack
+
+    axes = np.reshape(direction, (3, 3))
+    normal = np.cross(axes[:, 0], axes[:, 1])
+    if abs(axes[:, 0] @ axes[:, 1]) > _RIGHT_ANGLE or abs(axes[:, 2] @ normal) < _RIGHT_ANGLE:
+        raise InputError(
+            f"{name} has axes that are not at right angles, as its header says; resample it to a "
+            "regular grid first."
+        )
+    slices = stored.astype(np.float32, copy=False)
+    step = axes[:, 2] * spacing[2]
+    origins = np.asarray(origin) + np.arange(len(slices))[:, None] * step
+    if axes[:, 2] @ normal < 0:
+        slices, origins = slices[::-1], origins[::-1]
+    square = np.stack([axes[:, 0], axes[:, 1], normal], axis=1)
+    stack = stack_slices(slices, origins, square, (spacing[0], spacing[1]), name, spacing[2])
+    return volume_of_stack(stack, name, path, **keywords)
 
 
 def volume_from_stored(
@@ -429,7 +516,7 @@ def to_file_grid(array: NDArray[Any], like: Volume) -> sitk.Image:
     if array.dtype in (np.bool_, np.float16):
         array = array.astype(np.uint8 if array.dtype == np.bool_ else np.float32)
     grid = like.grid
-    stored = to_file_order(array, grid)
+    stored = _on_slices(to_file_order(array, grid), grid)
     stored = np.ascontiguousarray(stored, dtype=stored.dtype.newbyteorder("="))
     if grid.dimension == 2:
         image = sitk.GetImageFromArray(stored[0])
@@ -442,3 +529,12 @@ def to_file_grid(array: NDArray[Any], like: Volume) -> sitk.Image:
     image.SetOrigin(grid.origin)
     image.SetDirection(grid.direction)
     return image
+
+
+def _on_slices(stored: NDArray[Any], grid: FileGrid) -> NDArray[Any]:
+    """Bring an array (z, y, x) to the slices of the file: empty where one was never acquired."""
+    if not grid.missing and grid.straight is None:
+        return stored
+    whole = np.zeros((len(stored) + len(grid.missing), *stored.shape[1:]), dtype=stored.dtype)
+    whole[np.setdiff1d(np.arange(len(whole)), grid.missing)] = stored
+    return whole if grid.straight is None else grid.straight.back(whole)

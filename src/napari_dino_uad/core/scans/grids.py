@@ -115,7 +115,26 @@ def match_mask(
         return _in_file_order(mask, scan), ""
     if not (mask.spacing_known and scan.spacing_known):
         return _without_geometry(mask, scan), ""
-    place, target = _Grid.of(mask), _Grid.of(scan)
+    if scan.grid.missing and not mask.grid.missing:
+        return _across_gaps(mask, scan)
+    return _brought(mask, scan, _Grid.of(scan))
+
+
+def _across_gaps(mask: Volume, scan: Volume) -> tuple[NDArray[np.float32], str]:
+    """Match a mask on the even grid of a scan with missing slices, and leave those slices out."""
+    axis, count = scan.grid.axes.index(0), len(scan.grid.missing)
+    target = _Grid.of(scan)
+    target.shape[axis] += count
+    array, note = _brought(mask, scan, target)
+    missing = np.array(scan.grid.missing)
+    if scan.grid.flips[axis]:
+        missing = target.shape[axis] - 1 - missing
+    return np.delete(array, missing, axis=axis), note
+
+
+def _brought(mask: Volume, scan: Volume, target: _Grid) -> tuple[NDArray[np.float32], str]:
+    """Bring a mask onto a grid of its scan."""
+    place = _Grid.of(mask)
     turn = _turn_onto(place, target)
     if turn is None:
         raise _elsewhere(mask, scan)

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from napari_dino_uad.core.errors import InputError
-from napari_dino_uad.core.scans.dicom.reading import is_dicom
+from napari_dino_uad.core.scans.dicom.reading import is_dicom, series_uid
 from napari_dino_uad.core.scans.files.image_format import is_folder, regular_file
+from napari_dino_uad.core.scans.files.tiff_file import check_tiff
 from napari_dino_uad.core.scans.formats import DICOM_SUFFIXES, VOLUME_SUFFIXES, stack_files
 
 __all__ = ["find_scans"]
@@ -54,25 +55,38 @@ def find_scans(paths: Sequence[Path | str], pattern: str | None = None) -> list[
 
 def _scans_in(folder: Path) -> list[Path]:
     entries = sorted(entry for entry in folder.iterdir() if entry.name[0] != ".")
-    files = [entry for entry in entries if entry.is_file()]
+    # A pipe or a broken link with the name of a scan is reported when it is read.
+    files = [entry for entry in entries if not entry.is_dir()]
     scans = [
         file
         for file in files
         if file.name.lower().endswith(VOLUME_SUFFIXES)
         and not file.name.lower().endswith(DICOM_SUFFIXES)
     ]
-    if not scans and any(is_dicom(file) for file in files):
+    if not scans and any(file.is_file() and is_dicom(file) for file in files):
         return [folder]
     if not scans:
         images = stack_files(folder)
         scans = images if images and _is_paged(images[0]) else [folder] if images else []
-    return scans + [scan for entry in entries if entry.is_dir() for scan in _scans_in(entry)]
+    folders = [entry for entry in entries if entry.is_dir()]
+    below = [scan for part in folders for scan in _scans_in(part)]
+    # A series split over folders is one scan.
+    if not scans and 1 < len(below) == len(folders) and below == folders:
+        uids = {series_uid(part) for part in folders}
+        if len(uids) == 1 and uids != {""}:
+            return [folder]
+    return scans + below
 
 
 def _is_paged(file: Path) -> bool:
     """Say whether a TIFF file has several pages, and so is a volume of its own."""
     import SimpleITK as sitk
 
+    try:
+        check_tiff(regular_file(file), file.name)
+    except InputError:
+        # Reading it says why.
+        return False
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(file))
     try:

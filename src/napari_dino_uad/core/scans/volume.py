@@ -19,12 +19,13 @@ from napari_dino_uad.core.scans.dicom.reading import (
     Series,
     is_dicom,
     list_series,
-    read_series_image,
+    series_in,
     series_of_files,
+    series_volume,
 )
-from napari_dino_uad.core.scans.files.image_files import as_grey, read_image, write_image
+from napari_dino_uad.core.scans.files.image_files import read_image, write_image
 from napari_dino_uad.core.scans.files.image_format import is_folder, regular_file
-from napari_dino_uad.core.scans.files.stored_image import StoredImage
+from napari_dino_uad.core.scans.files.stored_image import StoredImage, choose_volume
 from napari_dino_uad.core.scans.formats import (
     DICOM_SUFFIXES,
     IMAGE_SUFFIXES,
@@ -39,10 +40,11 @@ from napari_dino_uad.core.scans.geometry import (
     Volume,
     to_file_grid,
     volume_from_array,
-    volume_from_image,
     volume_from_stored,
+    volume_of_tilted,
 )
 from napari_dino_uad.core.scans.search import find_scans
+from napari_dino_uad.core.scans.straight import is_sheared
 
 __all__ = [
     "IMAGE_SUFFIXES",
@@ -78,7 +80,7 @@ def read_volume(
         A NIfTI, NRRD, MHA, DICOM, PNG or TIFF file, or a folder with a DICOM series or a stack
         of PNG or TIFF slices.
     series : str, optional
-        UID of the series to read from a folder that holds several.
+        UID of the series to read from a folder or DICOM file that holds several.
     volume : int, optional
         Which volume to read from a file of four dimensions, counted from 1. Without it the first
         is read, and the notices say that there are others.
@@ -106,6 +108,9 @@ def read_volume(
             )
         return _read_folder(path, series, allow_constant)
     regular_file(path)
+    if is_dicom(path):
+        choose_volume(path.name, 1, volume)
+        return _read_dicom_file(path, series, allow_constant)
     if series is not None:
         raise InputError(
             f"A series can be chosen from a folder only, but {path.name} is a file; give the "
@@ -116,25 +121,38 @@ def read_volume(
 
 def _volume_of(image: StoredImage, name: str, path: Path, allow_constant: bool) -> Volume:
     """Make a volume of what a decoder handed on."""
-    made = volume_from_stored(
+    tilted = image.spacing_known and image.dimension == 3 and is_sheared(image.direction)
+    make = volume_of_tilted if tilted else volume_from_stored
+    made = make(
         image.values,
         image.spacing,
         image.origin,
         image.direction,
         name,
         path,
-        image.modality,
-        image.window,
-        dimension=image.dimension,
+        modality=image.modality,
+        window=image.window,
         allow_constant=allow_constant,
-        spacing_known=image.spacing_known,
-        owned=True,
+        **({} if tilted else _untilted(image)),
+    )
+    # Where the slices were turned round, the header's geometry is not that of the grid.
+    same = np.allclose(made.grid.origin, image.origin) and np.allclose(
+        made.grid.direction, image.direction, atol=1e-6
     )
     return replace(
         made,
-        grid=replace(made.grid, forms=image.forms),
+        grid=replace(made.grid, forms=image.forms if same else None),
         notices=(*image.notices, *made.notices),
     )
+
+
+def _untilted(image: StoredImage) -> dict[str, Any]:
+    """Return what a decoder knows of an image whose axes are at right angles."""
+    return {
+        "dimension": image.dimension,
+        "spacing_known": image.spacing_known,
+        "owned": True,
+    }
 
 
 def read_series(
@@ -158,11 +176,7 @@ def read_series(
     InputError
         If it cannot be read, is in colour or without contrast.
     """
-    image, modality, window = read_series_image(series)
-    name = name or case_name(path)
-    return volume_from_image(
-        as_grey(image, series.label), name, path, modality, window, allow_constant=allow_constant
-    )
+    return series_volume(series, name or case_name(path), path, allow_constant=allow_constant)
 
 
 def read_stack(paths: Sequence[Path | str], *, allow_constant: bool = False) -> Volume:
@@ -197,6 +211,15 @@ def read_stack(paths: Sequence[Path | str], *, allow_constant: bool = False) -> 
             "by one."
         )
     return _read_images(sorted(files, key=natural_key), files[0].parent, allow_constant)
+
+
+def _read_dicom_file(path: Path, series: str | None, allow_constant: bool) -> Volume:
+    if path.stat().st_size == 0:
+        raise InputError(f"{path.name} is empty; copy or export the file again.")
+    found = series_in(path)
+    chosen = _only(found, series, f"the file {path.name}")
+    name = case_name(path) if len(found) == 1 else f"{case_name(path)} {chosen.label}"
+    return read_series(chosen, path, name, allow_constant=allow_constant)
 
 
 def _read_folder(folder: Path, series: str | None, allow_constant: bool) -> Volume:
@@ -235,7 +258,9 @@ def _only(found: list[Series], uid: str | None, where: str) -> Series:
         return chosen[0]
     if not found:
         raise InputError(f"There is no DICOM image in {where}; export the scan again.")
-    listed = "; ".join(f"{one.label} ({one.slices} slices, UID {one.uid})" for one in found)
+    listed = "; ".join(f"{one.label} ({one.slices} slices, UID {one.uid})" for one in found[:20])
+    if len(found) > 20:
+        listed += f"; and {len(found) - 20} more"
     if uid is None:
         raise InputError(
             f"One DICOM series is expected, but {where} holds {len(found)}: {listed}; choose one."

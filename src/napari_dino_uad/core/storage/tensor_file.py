@@ -11,7 +11,7 @@ from napari_dino_uad.core.storage.strict_json import parse_json
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["read_tensors"]
+__all__ = ["is_whole", "read_tensors"]
 
 # Bytes of a header: that of the largest backbone has less than 100,000.
 _LARGEST_HEADER = 4_000_000
@@ -51,9 +51,7 @@ def read_tensors(path: Path, owned: bool = True) -> tuple[dict[str, str], dict[s
     from safetensors import SafetensorError, safe_open
 
     header = _read_header(path)
-    metadata = header.pop("__metadata__", {})
-    if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
-        raise ValueError("its metadata are not texts by name")
+    metadata = header.get("__metadata__", {})
     try:
         with safe_open(path, framework="pt") as file:
             found = {name: file.get_tensor(name) for name in file.keys()}
@@ -62,6 +60,17 @@ def read_tensors(path: Path, owned: bool = True) -> tuple[dict[str, str], dict[s
     except (SafetensorError, RuntimeError) as error:
         raise ValueError("its header does not describe its tensors") from error
     return metadata, found
+
+
+def is_whole(path: Path) -> bool:
+    """Return whether a safetensors file exists and its tensors fill it as its header says."""
+    try:
+        if path.is_file():
+            _read_header(path)
+            return True
+    except (OSError, ValueError):
+        pass
+    return False
 
 
 def _read_header(path: Path) -> dict[str, Any]:
@@ -77,6 +86,9 @@ def _read_header(path: Path) -> dict[str, Any]:
     header = parse_json(text)
     if not isinstance(header, dict):
         raise ValueError("its header does not name tensors")
+    metadata = header.get("__metadata__", {})
+    if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
+        raise ValueError("its metadata are not texts by name")
     spans = sorted(_span(name, one) for name, one in header.items() if name != "__metadata__")
     position = 0
     for start, end, name in spans:

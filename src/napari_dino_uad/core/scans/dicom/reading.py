@@ -1,125 +1,40 @@
-"""DICOM folders: which series they hold, sorted by position, and reading one of them."""
+"""DICOM files, folders and media: which series they hold, and reading one of them.
+
+`dicom_elements.py` and `dicom_headers.py` read a header, `dicom_frames.py` and `dicom_tiles.py`
+find the frames in it, `dicom_series.py` groups frames into volumes, `dicom_values.py` reads their
+values, and `dicom_stack.py` and `dicom_segments.py` make a volume of them.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from napari_dino_uad.core.errors import InputError
-from napari_dino_uad.core.limits import check_reading
-from napari_dino_uad.core.scans.dicom.pixels import check_dicom, holds_pixels
-from napari_dino_uad.core.scans.files.image_format import regular_file
-from napari_dino_uad.core.scans.files.integrity import damaged
-from napari_dino_uad.core.scans.formats import DICOM_SUFFIXES, IMAGE_SUFFIXES, VOLUME_SUFFIXES
-
-if TYPE_CHECKING:
-    import SimpleITK as sitk
+from napari_dino_uad.core.scans.dicom.elements import BROKEN, quiet_pydicom, text, value
+from napari_dino_uad.core.scans.dicom.frames import Frame, frames_of
+from napari_dino_uad.core.scans.dicom.headers import is_dicom
+from napari_dino_uad.core.scans.dicom.series import Series, series_of_frames
+from napari_dino_uad.core.scans.dicom.stack import series_volume
+from napari_dino_uad.core.scans.formats import IMAGE_SUFFIXES, VOLUME_SUFFIXES
 
 __all__ = [
     "Series",
     "is_dicom",
     "list_series",
-    "modality_and_window",
-    "read_series_image",
+    "series_in",
     "series_of_files",
+    "series_uid",
+    "series_volume",
 ]
 
 _LOG = logging.getLogger(__name__)
 
-# What tells apart the several images of one place within a series, as (tag, its name).
-_REPEATS = (
-    ("0018|0086", "echo"),
-    ("0018|0081", "echo time"),
-    ("0020|0100", "time point"),
-    ("0018|9087", "b value"),
-    ("0020|0012", "acquisition"),
-    ("0008|0008", "image type"),
-    ("0018|1060", "trigger time"),
-)
+_DICOMDIR = "1.2.840.10008.1.3.10"
 
-# Gaps that differ by less than this share are rounding in the headers.
-_EVEN = 0.05
-
-
-@dataclass(frozen=True)
-class Series:
-    """One DICOM series of a folder.
-
-    Attributes
-    ----------
-    uid : str
-        From the header; where one series holds several stacks (directions, echoes), those after
-        the first have a number behind.
-    description, modality : str
-        From the header.
-    date : str
-        Of the study, as year-month-day.
-    slices : int
-        Number of slices.
-    spacing_mm : tuple of float
-        Between slices, rows and columns.
-    files : tuple of str
-        Sorted by position.
-    warning : str or None
-        What is wrong with it, such as missing slices.
-    repeated : int
-        Number of slices that lie where another one does; such a series cannot be read.
-    """
-
-    uid: str
-    description: str
-    modality: str
-    date: str
-    slices: int
-    spacing_mm: tuple[float, float, float]
-    files: tuple[str, ...] = field(repr=False, default=())
-    warning: str | None = None
-    repeated: int = 0
-
-    @property
-    def label(self) -> str:
-        """The description, or the UID where there is none."""
-        return self.description or self.uid
-
-
-@dataclass(frozen=True)
-class _Slice:
-    """What the header of one file says; `place` is mm along the slice normal, if it is known."""
-
-    file: str
-    tags: dict[str, str]
-    size: tuple[int, ...]
-    spacing: tuple[float, ...]
-    origin: NDArray[np.float64]
-    normal: NDArray[np.float64]
-    axes: tuple[float, ...]
-    place: float | None
-
-    def tag(self, key: str) -> str:
-        return self.tags.get(key, "")
-
-
-def is_dicom(path: Path) -> bool:
-    """Say whether a file is DICOM by its ending or, where it has none, by its content."""
-    if path.name.lower().endswith(DICOM_SUFFIXES):
-        return True
-    return _has_magic(path)
-
-
-def _has_magic(path: Path) -> bool:
-    """Say whether a file begins as DICOM files do."""
-    try:
-        with path.open("rb") as file:
-            return file.read(132)[128:] == b"DICM"
-    except OSError:
-        return False
+# Files looked at to see whether a folder is part of a series.
+_PROBES = 20
 
 
 def list_series(folder: Path | str) -> list[Series]:
@@ -131,7 +46,8 @@ def list_series(folder: Path | str) -> list[Series]:
     Parameters
     ----------
     folder : path
-        A folder with DICOM files, or, if it holds no scan itself, with folders of them.
+        A folder with DICOM files, or, if it holds no scan itself, with folders of them. Folders in
+        it that hold more of its series belong to them.
 
     Returns
     -------
@@ -139,11 +55,13 @@ def list_series(folder: Path | str) -> list[Series]:
         Empty where there is no DICOM image.
     """
     folder = Path(folder)
-    files = sorted(file for file in folder.iterdir() if file.is_file())
+    entries = sorted(folder.iterdir())
+    files = [entry for entry in entries if entry.is_file()]
     found = _dicom_files(files)
-    if not found and not any(
-        file.name.lower().endswith((*VOLUME_SUFFIXES, *IMAGE_SUFFIXES)) for file in files
-    ):
+    if found:
+        parts = [entry for entry in entries if entry.is_dir() and entry.name[0] != "."]
+        return series_of_files(found + _rest_of(found, parts))
+    if not any(file.name.lower().endswith((*VOLUME_SUFFIXES, *IMAGE_SUFFIXES)) for file in files):
         found = _dicom_files(sorted(file for file in folder.rglob("*") if file.is_file()))
     return series_of_files(found)
 
@@ -156,224 +74,113 @@ def _dicom_files(candidates: list[Path]) -> list[Path]:
     ]
 
 
+def _rest_of(found: list[Path], folders: list[Path]) -> list[Path]:
+    """Find the files of folders that hold more of the same series."""
+    if not folders:
+        return []
+    known = {frame.header.uid for frame in _frames(found)[0]}
+    return [
+        file
+        for folder in folders
+        if series_uid(folder) in known
+        for file in _dicom_files(sorted(file for file in folder.iterdir() if file.is_file()))
+        if any(frame.header.uid in known for frame in _frames([file])[0])
+    ]
+
+
+def series_uid(folder: Path) -> str:
+    """Return the UID of the first series in a folder; empty where there is none."""
+    files = sorted(file for file in folder.iterdir() if file.is_file())[:_PROBES]
+    frames, _ = _frames(_dicom_files(files)[:1])
+    return frames[0].header.uid if frames else ""
+
+
+def series_in(path: Path) -> list[Series]:
+    """List the series of a DICOM file, of what a DICOMDIR names, or of a folder.
+
+    Parameters
+    ----------
+    path : Path
+        A file or folder that exists.
+
+    Raises
+    ------
+    InputError
+        If a file is damaged or holds no image, or none of the files a DICOMDIR names is there.
+    """
+    if path.is_dir():
+        return list_series(path)
+    if path.name.upper() == "DICOMDIR" or _is_directory(path):
+        return _series_of_directory(path)
+    with quiet_pydicom():
+        return series_of_frames(frames_of(path))
+
+
 def series_of_files(files: Sequence[Path]) -> list[Series]:
     """Group DICOM files into series, as `list_series` does."""
-    groups: dict[tuple[Any, ...], list[_Slice]] = defaultdict(list)
-    unread = []
-    for file in files:
-        one = _header(file)
-        if one is None:
-            unread.append(file.name)
-        else:
-            own = one.file if len(one.size) > 2 and one.size[2] > 1 else ""
-            key = (one.tag("0020|000e"), one.size[:2], tuple(np.round(one.axes, 2)), own)
-            groups[key].append(one)
+    frames, unread = _frames(files)
     if unread:
         _LOG.warning(
             "%d DICOM files hold no image or are damaged and were left out: %s",
             len(unread),
             ", ".join(unread[:5]),
         )
-    found = [_series(stack, label) for group in groups.values() for stack, label in _stacks(group)]
-    seen: dict[str, int] = defaultdict(int)
-    out = []
-    for entry in sorted(found, key=lambda entry: -entry.slices):
-        seen[entry.uid] += 1
-        number = seen[entry.uid]
-        out.append(entry if number == 1 else replace(entry, uid=f"{entry.uid}#{number}"))
-    return out
+    return series_of_frames(frames)
 
 
-def _header(file: Path) -> _Slice | None:
-    """Read a file's header, or return None where it holds no image.
+def _frames(files: Sequence[Path]) -> tuple[list[Frame], list[str]]:
+    """Return the frames of files, and the names of those that have none."""
+    frames: list[Frame] = []
+    unread = []
+    if not files:
+        return [], []
+    with quiet_pydicom():
+        for file in files:
+            try:
+                frames += frames_of(file)
+            except (InputError, OSError):
+                unread.append(file.name)
+    return frames, unread
 
-    Raises
-    ------
-    InputError
-        If its header is whole, but its pixels are not.
-    """
-    import SimpleITK as sitk
 
-    reader = sitk.ImageFileReader()
-    reader.SetImageIO("GDCMImageIO")
-    reader.SetFileName(str(file))
+def _is_directory(path: Path) -> bool:
+    """Return whether a file is a DICOMDIR, whatever its name."""
+    from pydicom.filereader import read_file_meta_info
+
     try:
-        if not holds_pixels(file, file.name):
-            return None
-    except InputError:
-        return None
+        with path.open("rb") as file:
+            if file.read(132)[128:] != b"DICM":
+                return False
+        with quiet_pydicom():
+            return text(read_file_meta_info(path), "MediaStorageSOPClassUID") == _DICOMDIR
+    except BROKEN:
+        return False
+
+
+def _series_of_directory(path: Path) -> list[Series]:
+    """List the series of the files that a DICOMDIR names; of its folder where it is damaged."""
+    from pydicom import dcmread
+
     try:
-        reader.ReadImageInformation()
-    except RuntimeError as error:
-        if _has_magic(file):
-            # Left out, a slice would be missing from the scan.
-            raise damaged(file.name) from error
-        return None
-    tags = {key: _text(reader.GetMetaData(key)) for key in reader.GetMetaDataKeys()}
-    origin = np.asarray(reader.GetOrigin(), dtype=np.float64)
-    axes = reader.GetDirection()
-    if len(axes) != 9:
-        normal, origin = np.array([0.0, 0.0, 1.0]), np.zeros(3)
-    else:
-        normal = np.reshape(axes, (3, 3))[:, 2]
-    return _Slice(
-        file=str(file),
-        tags=tags,
-        size=reader.GetSize(),
-        spacing=reader.GetSpacing(),
-        origin=origin,
-        normal=normal,
-        axes=axes,
-        place=float(normal @ origin) if tags.get("0020|0032") else None,
-    )
-
-
-def _text(value: str) -> str:
-    # Letters of another alphabet come as bytes that Python could not decode.
-    return value.encode("utf-8", "surrogateescape").decode("utf-8", "replace").strip(" \0")
-
-
-def _stacks(group: list[_Slice]) -> list[tuple[list[_Slice], str]]:
-    """Part a group in which places repeat into stacks in which none does, if a tag can."""
-    places = [one.place for one in group]
-    if None in places or not _repeated(group):
-        return [(group, "")]
-    for key, what in _REPEATS:
-        parts: dict[str, list[_Slice]] = defaultdict(list)
-        for one in group:
-            parts[one.tag(key)].append(one)
-        if len(parts) > 1 and not any(_repeated(part) for part in parts.values()):
-            return [(part, f"{what} {value}") for value, part in sorted(parts.items())]
-    return [(group, "")]
-
-
-def _repeated(group: list[_Slice]) -> int:
-    """Count the slices that lie where another one lies already."""
-    places = sorted(one.place for one in group if one.place is not None)
-    return int((np.diff(places) < 1e-3).sum())
-
-
-def _series(group: list[_Slice], label: str) -> Series:
-    placed = all(one.place is not None for one in group)
-    if placed:
-        group = sorted(group, key=lambda one: (one.place or 0.0, one.file))
-    else:
-        group = sorted(group, key=lambda one: (_number(one.tag("0020|0013")), one.file))
-    first = group[0]
-    slice_mm = first.spacing[2] if len(first.spacing) > 2 else 1.0
-    warning = None
-    if len(group) > 1 and not placed:
-        slice_mm = 1.0
-        warning = "The files hold no positions: sorted by number, 1 mm apart"
-    elif len(group) > 1:
-        slice_mm, warning = _judge(group)
-    date = first.tag("0008|0020")
-    if len(date) == 8 and date.isdigit():
-        date = f"{date[:4]}-{date[4:6]}-{date[6:]}"
-    return Series(
-        uid=first.tag("0020|000e") or first.file,
-        description=" ".join(part for part in (first.tag("0008|103e"), label) if part),
-        modality=first.tag("0008|0060"),
-        date=date,
-        slices=first.size[2] if len(group) == 1 and len(first.size) > 2 else len(group),
-        spacing_mm=(slice_mm, first.spacing[1], first.spacing[0]),
-        files=tuple(one.file for one in group),
-        warning=warning,
-        repeated=_repeated(group),
-    )
-
-
-def _judge(group: list[_Slice]) -> tuple[float, str | None]:
-    """Return the usual distance of neighbouring slices in mm, and what is wrong with them."""
-    origins = np.stack([one.origin for one in group])
-    steps = np.diff(origins, axis=0)
-    gaps = steps @ group[0].normal
-    usual = float(np.median(gaps))
-    if repeated := _repeated(group):
-        return usual, f"{repeated} slices lie where another one does"
-    if gaps.max() > 1.5 * usual:
-        missing = int(np.sum(np.round(gaps / usual) - 1))
-        return usual, (
-            f"About {missing} slices are missing: a gap of {gaps.max():.1f} mm where "
-            f"{usual:.1f} mm are usual"
-        )
-    if gaps.max() - gaps.min() > _EVEN * usual:
-        return usual, f"Unevenly spaced slices: {gaps.min():.2f} to {gaps.max():.2f} mm"
-    drift = np.linalg.norm(steps - gaps[:, None] * group[0].normal, axis=1)
-    if drift.max() > _EVEN * usual:
-        return usual, f"Tilted gantry: slices are shifted by {drift.max():.2f} mm each"
-    return usual, None
-
-
-def _number(text: str) -> int:
-    try:
-        return int(text)
-    except ValueError:
-        return 0
-
-
-def read_series_image(
-    series: Series,
-) -> tuple[sitk.Image, str | None, tuple[float, float] | None]:
-    """Read the slices of a series.
-
-    Parameters
-    ----------
-    series : Series
-        As `list_series` gives it. Its warning goes to the log.
-
-    Returns
-    -------
-    image : SimpleITK.Image
-    modality : str or None
-    window : tuple of float or None
-        (centre, width) of the slice in the middle.
-
-    Raises
-    ------
-    InputError
-        If slices are damaged, or lie at the same place.
-    """
-    import SimpleITK as sitk
-
-    if series.warning:
-        _LOG.warning("DICOM series %s: %s.", series.label, series.warning)
-    if series.repeated:
+        with quiet_pydicom():
+            records = value(dcmread(path, force=True), "DirectoryRecordSequence") or ()
+            named = [text(record, "ReferencedFileID").split("\\") for record in records]
+    except BROKEN:
+        named = []
+    named = [parts for parts in named if parts != [""]]
+    files = [file for parts in named if (file := _below(path.parent, parts)) is not None]
+    found = series_of_files(files) if files else list_series(path.parent)
+    if not found:
         raise InputError(
-            f"The DICOM series {series.label} shows places several times (time points or "
-            "repetitions), but one volume is expected; export one of them to its own folder."
+            f"Expected the images that {path.name} lists, got none of {len(named)} beside it; copy "
+            "the whole medium, with its folders."
         )
-    for file in map(Path, series.files):
-        (columns, rows, frames), value_bytes = check_dicom(regular_file(file), file.name)
-        check_reading(series.label, (columns, rows, frames * len(series.files)), 2 * value_bytes)
-    try:
-        if len(series.files) == 1:
-            image = sitk.ReadImage(series.files[0], imageIO="GDCMImageIO")
-        else:
-            reader = sitk.ImageSeriesReader()
-            reader.SetImageIO("GDCMImageIO")
-            reader.SetFileNames(series.files)
-            image = reader.Execute()
-    except RuntimeError as error:
-        raise InputError(
-            f"The DICOM series {series.label} cannot be read, but whole, undamaged slices are "
-            "expected; export it again."
-        ) from error
-    middle = _header(Path(series.files[len(series.files) // 2]))
-    window = _window(middle.tags) if middle else None
-    return image, series.modality or None, window
+    return found
 
 
-def modality_and_window(image: sitk.Image) -> tuple[str | None, tuple[float, float] | None]:
-    """Take DICOM modality and window (centre, width) out of an image; None where it has none."""
-    tags = {key: _text(image.GetMetaData(key)) for key in image.GetMetaDataKeys()}
-    return tags.get("0008|0060") or None, _window(tags)
-
-
-def _window(tags: dict[str, str]) -> tuple[float, float] | None:
-    try:
-        centre = float(tags.get("0028|1050", "").split("\\")[0])
-        width = float(tags.get("0028|1051", "").split("\\")[0])
-    except ValueError:
-        return None
-    return (centre, width) if width > 0 else None
+def _below(folder: Path, parts: list[str]) -> Path | None:
+    """Find a file by the names in a DICOMDIR, which disks may have in small letters."""
+    for names in (parts, [part.lower() for part in parts]):
+        if (file := folder.joinpath(*names)).is_file():
+            return file
+    return None

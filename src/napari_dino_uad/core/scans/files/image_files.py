@@ -14,7 +14,6 @@ import numpy as np
 from napari_dino_uad.core.errors import InputError
 from napari_dino_uad.core.limits import check_grid, check_one_volume
 from napari_dino_uad.core.scans.dicom.pixels import check_dicom
-from napari_dino_uad.core.scans.dicom.reading import modality_and_window
 from napari_dino_uad.core.scans.files.image_format import image_format, regular_file, unreadable
 from napari_dino_uad.core.scans.files.metaimage_header import read_metaimage_header
 from napari_dino_uad.core.scans.files.nifti_file import count_nifti_volumes, read_nifti
@@ -118,7 +117,6 @@ def _decoded(path: Path, decoder: str) -> StoredImage:
     known = decoder != "PNGImageIO"
     check_grid(path.name, reader.GetSpacing()[:3], reader.GetOrigin()[:3], known=known)
     image = as_grey(reader.Execute(), path.name)
-    modality, window = modality_and_window(image)
     flat = image.GetDimension() == 2
     if flat:
         image = sitk.JoinSeries(image)
@@ -131,8 +129,6 @@ def _decoded(path: Path, decoder: str) -> StoredImage:
         direction=image.GetDirection(),
         dimension=2 if flat else 3,
         spacing_known=known,
-        modality=modality,
-        window=window,
     )
 
 

@@ -11,14 +11,14 @@ import numpy as np
 
 from napari_dino_uad.core.errors import InputError
 from napari_dino_uad.core.limits import LARGEST_EDGE, LONGEST_HEADER
-from napari_dino_uad.core.scans.files.header_fields import (
+from napari_dino_uad.core.scans.files.stored_voxels import DICOM_TAGS, StoredVoxels
+from napari_dino_uad.core.scans.files.text_header import (
     bad_header,
     file_pattern,
     files_beside,
     mm_of_unit,
     numbers,
 )
-from napari_dino_uad.core.scans.files.stored_voxels import DICOM_TAGS, StoredVoxels
 
 __all__ = ["read_metaimage_header"]
 
@@ -56,6 +56,11 @@ _KNOWN = (
     "ElementToIntensityFunctionSlope", "ElementType", "HeaderSize", "HeaderSizePerSlice", "ID",
     "Modality", "NDims", "Name", "ObjectSubType", "ObjectType", "ParentID", "SequenceID",
 )  # fmt: skip
+
+_FREE_TEXT = ("Comment", "Name")
+
+# Without one of these SimpleITK takes a default; a header with a damaged key would get it too.
+_HAVE_DEFAULTS = ("BinaryDataByteOrderMSB", "TransformMatrix", "Offset", "ElementSpacing")
 
 _MOST_CHANNELS = 1024
 
@@ -145,15 +150,33 @@ def _fields(path: Path) -> tuple[dict[str, str], int]:
             key = next((same[0] for same in _SAME if key in same), key)
             if fields.setdefault(key, value) != value:
                 raise bad_header(path.name, f"{key!r} twice")
-            if key not in _KNOWN and "|" not in key and get_close_matches(key, _KNOWN, 1, 0.8):
-                # A damaged key would count as one that is not there.
-                raise bad_header(path.name, f"the key {key!r}")
+            if "=" in value and key in _KNOWN and key not in _FREE_TEXT:
+                # Two lines whose line break was damaged.
+                raise bad_header(path.name, f"the line {line.decode('latin-1')!r}")
             if key == "ElementDataFile":
+                _refuse_damaged_keys(path.name, fields)
                 return fields, file.tell()
     raise InputError(
         f"{path.name} cannot be read as an image; expected a MetaImage header that ends with "
         "ElementDataFile; copy or export the file again."
     )
+
+
+def _refuse_damaged_keys(name: str, fields: dict[str, str]) -> None:
+    """Refuse a key that may be a known one, damaged: that one would count as not there.
+
+    Other programs add keys of their own to headers that are complete otherwise.
+    """
+    lacking = [key for key in _HAVE_DEFAULTS if key not in fields]
+    if "ElementSize" in fields and "ElementSpacing" in lacking:
+        lacking.remove("ElementSpacing")
+    for key in fields:
+        if key in _KNOWN or key in DICOM_TAGS:
+            continue
+        if get_close_matches(key, _KNOWN, 1, 0.8) and "|" not in key:
+            raise bad_header(name, f"the key {key!r}")
+        if lacking:
+            raise bad_header(name, f"the key {key!r} and no {lacking[0]}")
 
 
 def _need(name: str, fields: dict[str, str], key: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from napari_dino_uad.core.scans.files.header_fields import bad_header, mm_of_unit, numbers
+from napari_dino_uad.core.scans.files.text_header import bad_header, mm_of_unit, numbers
 
 __all__ = ["NrrdGrid"]
 

@@ -13,14 +13,14 @@ import numpy as np
 
 from napari_dino_uad.core.errors import InputError
 from napari_dino_uad.core.limits import LARGEST_EDGE, LONGEST_HEADER
-from napari_dino_uad.core.scans.files.header_fields import (
+from napari_dino_uad.core.scans.files.nrrd_grid import NrrdGrid
+from napari_dino_uad.core.scans.files.stored_voxels import DICOM_TAGS, StoredVoxels
+from napari_dino_uad.core.scans.files.text_header import (
     bad_header,
     file_pattern,
     files_beside,
     numbers,
 )
-from napari_dino_uad.core.scans.files.nrrd_grid import NrrdGrid
-from napari_dino_uad.core.scans.files.stored_voxels import DICOM_TAGS, StoredVoxels
 
 __all__ = ["diffusion_weights", "read_nrrd_header"]
 
@@ -79,6 +79,8 @@ _KNOWN = {*_GEOMETRY, *_UNUSED, *_OTHERS}
 # voxel lie.
 _SPATIAL = ("domain", "space", "none", "???")
 _COUNTING = ("time", "list")
+
+_BLANK_LINE = re.compile(rb"\n\r?\n")
 
 # Keys of diffusion scans: the first says that it is one, the others have b-values and directions.
 _DIFFUSION = ("modality", "DWMRI")
@@ -180,7 +182,9 @@ def _fields(path: Path) -> tuple[dict[str, str], dict[str, str], int]:
     name = path.name
     with path.open("rb") as file:
         head = file.read(LONGEST_HEADER)
-    magic, *lines = head.split(b"\n")
+    # Voxels are not split into lines.
+    blank = _BLANK_LINE.search(head)
+    magic, *lines = (head[: blank.end()] if blank else head).split(b"\n")
     if not re.fullmatch(rb"NRRD000[1-5]\r?", magic):
         raise InputError(
             f"{name} cannot be read as an image; expected NRRD0001 to NRRD0005 as its first line; "

@@ -1,8 +1,9 @@
 """The voxels of MetaImage and NRRD files, decoded by a header that was checked before.
 
 Both formats have a text header in front of plain or compressed voxels, or in a file of its own.
-SimpleITK's decoders believe such a header in everything, so they never see the file: the voxels
-are decoded here, and SimpleITK gets a new header to take the geometry from.
+SimpleITK's decoders believe such a header in everything, so they never see it: SimpleITK gets a
+new header to take the geometry from. It decodes plain voxels, zlib and gzip by a new header too,
+because that is fastest, and their checksum is looked at; all else is decoded here.
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ import bz2
 import io
 import math
 import mmap
+import struct
 import tempfile
-from collections.abc import Mapping
-from contextlib import closing
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,13 +25,9 @@ from numpy.typing import NDArray
 
 from napari_dino_uad.core.errors import InputError
 from napari_dino_uad.core.limits import check_grid, check_reading
-from napari_dino_uad.core.scans.files.header_fields import bad_header
 from napari_dino_uad.core.scans.files.integrity import damaged, wrong_length
-from napari_dino_uad.core.scans.files.stored_image import (
-    StoredImage,
-    choose_volume,
-    grey_values,
-)
+from napari_dino_uad.core.scans.files.stored_image import StoredImage, choose_volume, grey_values
+from napari_dino_uad.core.scans.files.text_header import bad_header
 
 if TYPE_CHECKING:
     import SimpleITK as sitk
@@ -39,8 +37,28 @@ __all__ = ["DICOM_TAGS", "StoredVoxels"]
 #: Tags of DICOM that SimpleITK keeps in other formats, and the product uses: modality and window.
 DICOM_TAGS = ("0008|0060", "0028|1050", "0028|1051")
 
+# The data file, as the new header names it: real names may hold spaces and patterns.
+_LINK = "voxels"
+
 # Bytes of one number in a text body, with the space behind it.
 _TEXT_NUMBER = 64
+
+# Types by their names in the two formats, as the new header has them.
+_NAMES = {
+    ".mha": {
+        "i1": "MET_CHAR", "u1": "MET_UCHAR", "i2": "MET_SHORT", "u2": "MET_USHORT",
+        "i4": "MET_INT", "u4": "MET_UINT", "i8": "MET_LONG_LONG", "u8": "MET_ULONG_LONG",
+        "f4": "MET_FLOAT", "f8": "MET_DOUBLE",
+    },
+    ".nrrd": {
+        "i1": "int8", "u1": "uint8", "i2": "int16", "u2": "uint16", "i4": "int32",
+        "u4": "uint32", "i8": "int64", "u8": "uint64", "f4": "float", "f8": "double",
+    },
+}  # fmt: skip
+
+
+# Voxels, spacing, origin and direction.
+_Decoded = tuple[NDArray[Any], tuple[float, ...], tuple[float, ...], tuple[float, ...]]
 
 
 @dataclass(frozen=True)
@@ -130,17 +148,11 @@ class StoredVoxels:
         # The body, the image and a compressed file are held at once.
         held = 2 * self.channels * self.volumes * self.dtype.itemsize
         check_reading(self.name, self.size, held)
-        geometry = self._geometry()
-        spacing, origin = geometry.GetSpacing(), geometry.GetOrigin()
-        check_grid(self.name, spacing, origin, known=self.spacing_known)
-        if geometry.GetSize() != self.size:
-            raise bad_header(self.name, f"the size {' x '.join(map(str, geometry.GetSize()))}")
-        values = grey_values(self._volume(index), self.name)
+        decoded = self._linked_image() or self._decoded_image(index)
+        values, spacing, origin, direction = decoded
         flat = len(self.size) == 2
         axes = np.eye(3)
-        axes[: len(self.size), : len(self.size)] = np.reshape(
-            geometry.GetDirection(), (len(self.size),) * 2
-        )
+        axes[: len(self.size), : len(self.size)] = np.reshape(direction, (len(self.size),) * 2)
         if not self.spacing_known:
             notices += (f"{self.name} has no voxel size in its header; sizes are in pixels.",)
         return StoredImage(
@@ -184,24 +196,113 @@ class StoredVoxels:
         values = values.astype(self.dtype.newbyteorder("="), copy=False)
         return values[..., np.newaxis] if channel is None else np.moveaxis(values, channel, -1)
 
-    def _geometry(self) -> sitk.ImageFileReader:
-        """Let SimpleITK read the new header."""
+    def _linked_image(self) -> _Decoded | None:
+        """Let SimpleITK decode what is stored simply; return None where that is not possible.
+
+        It says nothing of a damaged stream, so the checksum at its end is looked at. Where that
+        differs, the stream is decoded here, which shows why.
+        """
+        import SimpleITK as sitk
+
+        swapped = self.dtype.newbyteorder("=") != self.dtype
+        if (
+            len(self.files) > 1
+            or self.channel_axis is not None
+            or self.volume_axis is not None
+            or self.encoding not in ("raw", "zlib", "gzip")
+            or (self.encoding != "raw" and (swapped or self.skip_unpacked))
+        ):
+            return None
+        count = math.prod(self.sizes)
+        with self._body(self.files[0], count) as (whole, start):
+            lines = whole[:start].count(b"\n") if self.encoding == "gzip" else 0
+            length = len(whole) - start
+            end = whole[max(start, len(whole) - 8) :]
+        with self._new_header(self._linked_header(start, lines, length)) as reader:
+            try:
+                (Path(reader.GetFileName()).parent / _LINK).symlink_to(self.files[0].resolve())
+            except OSError:
+                # Windows may leave them to administrators.
+                return None
+            self._check_geometry(reader)
+            try:
+                image = reader.Execute()
+            except RuntimeError:
+                if self.encoding == "raw":
+                    raise
+                return None
+        if self.encoding != "raw" and not _is_whole(image, self.encoding, end):
+            return None
+        return (
+            sitk.GetArrayFromImage(image),
+            image.GetSpacing(),
+            image.GetOrigin(),
+            image.GetDirection(),
+        )
+
+    def _decoded_image(self, index: int) -> _Decoded:
+        with self._new_header(self.header) as reader:
+            self._check_geometry(reader)
+        values = grey_values(self._volume(index), self.name)
+        return values, reader.GetSpacing(), reader.GetOrigin(), reader.GetDirection()
+
+    def _check_geometry(self, reader: sitk.ImageFileReader) -> None:
+        reader.ReadImageInformation()
+        if reader.GetSize() != self.size:
+            raise bad_header(self.name, f"the size {' x '.join(map(str, reader.GetSize()))}")
+        spacing, origin = reader.GetSpacing(), reader.GetOrigin()
+        check_grid(self.name, spacing, origin, known=self.spacing_known)
+
+    @contextmanager
+    def _new_header(self, text: str) -> Iterator[sitk.ImageFileReader]:
+        """Write a new header into a folder of its own, for SimpleITK to read."""
         import SimpleITK as sitk
 
         reader = sitk.ImageFileReader()
         reader.SetImageIO("MetaImageIO" if self.suffix == ".mha" else "NrrdImageIO")
         with tempfile.TemporaryDirectory(prefix="napari-dino-uad-") as folder:
             file = Path(folder) / f"header{self.suffix}"
-            file.write_text(self.header, encoding="ascii")
+            file.write_text(text, encoding="ascii")
             reader.SetFileName(str(file))
-            reader.ReadImageInformation()
-        return reader
+            yield reader
 
-    def _values(self, file: Path, count: int) -> NDArray[Any]:
-        """Decode `count` values of one file."""
-        length = file.stat().st_size
-        if length == 0:
-            raise wrong_length(self.name, count * self.dtype.itemsize, 0)
+    def _linked_header(self, start: int, lines: int, length: int) -> str:
+        """Write a header for the voxels of one file, with the geometry of `header`.
+
+        They begin at byte `start`, behind so many lines, and have so many bytes.
+        """
+        kind = _NAMES[self.suffix][self.dtype.str[1:]]
+        big = self.dtype.str[0] == ">"
+        if self.suffix == ".mha":
+            packed = f"\nCompressedData = True\nCompressedDataSize = {length}"
+            changes = {
+                "BinaryDataByteOrderMSB = False": f"BinaryDataByteOrderMSB = {big}"
+                + packed * (self.encoding == "zlib"),
+                "ElementType = MET_UCHAR": f"ElementType = {kind}\nHeaderSize = {start}",
+                "ElementDataFile = LOCAL": f"ElementDataFile = {_LINK}",
+            }
+        else:
+            # Bytes are skipped behind the decoder, lines before it.
+            skip = f"line skip: {lines}" if self.encoding == "gzip" else f"byte skip: {start}"
+            changes = {
+                "type: uchar": f"type: {kind}\nendian: {'big' if big else 'little'}",
+                "encoding: raw": f"encoding: {self.encoding}\n{skip}\ndata file: {_LINK}",
+            }
+        text = self.header
+        for old, new in changes.items():
+            assert text.count(old) == 1
+            text = text.replace(old, new)
+        return text
+
+    @contextmanager
+    def _body(self, file: Path, count: int) -> Iterator[tuple[mmap.mmap, int]]:
+        """Open a file of `count` values, and find the byte at which they begin.
+
+        The length of plain voxels is checked, and that of compressed ones where it is given.
+        """
+        needed = count * self.dtype.itemsize
+        if file.stat().st_size == 0:
+            raise wrong_length(self.name, needed, 0)
         with (
             file.open("rb") as opened,
             closing(mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)) as whole,
@@ -211,13 +312,18 @@ class StoredVoxels:
                 start = whole.find(b"\n", start) + 1
                 if start == 0:
                     raise bad_header(self.name, f"{self.lines} lines to skip")
-            needed = count * self.dtype.itemsize
-            start = length - needed if self.offset < 0 else start + self.offset
-            if start < 0 or start > length:
-                raise wrong_length(self.name, needed, length)
+            start = len(whole) - needed if self.offset < 0 else start + self.offset
+            if not 0 <= start <= len(whole):
+                raise wrong_length(self.name, needed, len(whole))
+            expected = needed if self.encoding == "raw" else self.packed_bytes
+            if expected is not None and len(whole) - start != expected:
+                raise wrong_length(self.name, expected, len(whole) - start)
+            yield whole, start
+
+    def _values(self, file: Path, count: int) -> NDArray[Any]:
+        """Decode `count` values of one file."""
+        with self._body(file, count) as (whole, start):
             if self.encoding == "raw":
-                if length - start != needed:
-                    raise wrong_length(self.name, needed, length - start)
                 if self.volumes > 1:
                     # Only the pages of the volume that is taken are read.
                     return np.memmap(file, dtype=self.dtype, mode="r", offset=start, shape=count)
@@ -231,8 +337,6 @@ class StoredVoxels:
     def _decoded(self, body: memoryview, count: int) -> NDArray[Any]:
         if self.encoding == "text":
             return self._from_text(body, count)
-        if self.packed_bytes is not None and self.packed_bytes != len(body):
-            raise wrong_length(self.name, self.packed_bytes, len(body))
         needed = self.skip_unpacked + count * self.dtype.itemsize
         try:
             unpacked = unpack(body, self.encoding, needed + 1)
@@ -257,6 +361,17 @@ class StoredVoxels:
             return np.array([int(word) for word in words]).astype(self.dtype, casting="same_value")
         except (ValueError, OverflowError) as error:
             raise damaged(self.name) from error
+
+
+def _is_whole(image: sitk.Image, encoding: str, end: bytes) -> bool:
+    """Compare the checksum of an image's voxels with the one at the end of a stream."""
+    import SimpleITK as sitk
+    from isal import isal_zlib
+
+    values = sitk.GetArrayViewFromImage(image).reshape(-1).view(np.uint8)
+    if encoding == "zlib":
+        return end[-4:] == isal_zlib.adler32(values).to_bytes(4, "big")
+    return end == struct.pack("<2I", isal_zlib.crc32(values), values.size & 0xFFFFFFFF)
 
 
 def unpack(body: memoryview, encoding: str, most: int) -> bytes:

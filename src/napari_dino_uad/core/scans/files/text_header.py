@@ -1,4 +1,4 @@
-"""Fields of the text headers of MetaImage and NRRD files: numbers, units, and data files beside."""
+"""Fields of text headers, those of MetaImage and NRRD files: numbers and data files, checked."""
 
 from __future__ import annotations
 
