@@ -33,8 +33,8 @@ _HEAD = """# What opens
 
 What happens to each kind of file, as this version reads it. Where several volumes are in one file,
 `--volume N` (in `fit`, `detect` and `evaluate`), `read_volume(path, volume=N)` or a list in napari
-chooses one; of DICOM, which names volumes by UID, `--series UID` of `detect`. A notice is shown by napari when the scan opens, printed once by the command line, and
-written into `CASE.json`.
+chooses one; of DICOM, which names volumes by UID, `--series UID` of `detect`. A notice is shown by
+napari when the scan opens, printed once by the command line, and written into `CASE.json`.
 
 This page is made by `python scripts/formats_page.py` from the list in `tests/format_cases.py`: it
 makes a small file of every kind and reads it.
