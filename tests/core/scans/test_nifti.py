@@ -254,3 +254,22 @@ def test_every_file_of_nibabels_own_data(tmp_path):
         expected = expected[..., 0] if expected.ndim == 4 else expected
         np.testing.assert_allclose(affine_of(path), image.affine, atol=1e-4)
         np.testing.assert_allclose(read_image(path).values, expected.transpose(2, 1, 0), rtol=1e-6)
+
+
+@pytest.mark.parametrize("lean", [1.0, -1.0])
+@pytest.mark.parametrize("flip", [1.0, -1.0])
+def test_results_of_leaning_slices_lie_where_the_file_lies(tmp_path, lean, flip):
+    affine = np.diag([1.0, 2.0, 3.0 * flip, 1.0])
+    affine[1, 2] = lean
+    array = np.zeros((8, 12, 6), np.float32)
+    array[2:6, 4:8, 2:5] = 100
+    path = save(tmp_path / "scan.nii", array, affine, codes=(0, 1))
+    volume = read_volume(path)
+    assert "Gantry tilt" in volume.notices[0]
+    write_volume(tmp_path / "out.nii", volume.array.astype(np.float32), volume)
+    written = nibabel.load(tmp_path / "out.nii")
+    inside = np.argwhere(np.asarray(written.dataobj) > 50)
+    centre = nibabel.affines.apply_affine(written.affine, inside.mean(axis=0))
+    expected = nibabel.affines.apply_affine(affine, np.argwhere(array > 50).mean(axis=0))
+    np.testing.assert_allclose(centre, expected, atol=0.3)
+    assert np.array_equal(np.sort(np.abs(written.affine[:3, 2])), np.sort(np.abs(affine[:3, 2])))
