@@ -17,6 +17,10 @@ from napari_dino_uad.core.storage.records import are_as_recorded, read_object, r
 __all__ = ["Request", "check_places", "is_finished", "unique_case_names"]
 
 
+# Which of several images of one scan to look at.
+_CHOICES = ("series", "volume")
+
+
 @dataclass(frozen=True)
 class Request:
     """What was asked for: results of the same request need not be made again.
@@ -57,7 +61,12 @@ class Request:
 
     def entries(self, scan: Path) -> dict[str, Any]:
         """Return what a report must say for its case to count as done."""
-        return {**asdict(self), "scan": str(scan.resolve()), "scan_fingerprint": fingerprint(scan)}
+        asked = {
+            key: value
+            for key, value in asdict(self).items()
+            if key not in _CHOICES or value is not None
+        }
+        return {**asked, "scan": str(scan.resolve()), "scan_fingerprint": fingerprint(scan)}
 
 
 def fingerprint(scan: Path) -> str:
@@ -95,6 +104,9 @@ def is_finished(folder: Path, case: str, scan: Path, request: Request) -> bool:
         )
     found = read_sealed(report)
     if found is None or any(found.get(name) != value for name, value in wanted.items()):
+        return False
+    # A report has an entry for what was chosen, and none where nothing was.
+    if any(found.get(name) != getattr(request, name) for name in _CHOICES):
         return False
     return are_as_recorded(folder, found.get("files"), [path.name for path in others])
 
