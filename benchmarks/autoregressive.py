@@ -19,6 +19,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -31,7 +32,7 @@ from napari_dino_uad.core.features.feature_set import FeatureSet
 from napari_dino_uad.core.normative.autoregressive.embedding import Embedding
 from napari_dino_uad.core.normative.autoregressive.errors import ErrorScale
 from napari_dino_uad.core.normative.autoregressive.model import Autoregressive, AutoregressiveConfig
-from napari_dino_uad.core.normative.autoregressive.network import ARNetwork
+from napari_dino_uad.core.normative.autoregressive.network import ARNetwork, LiveConv
 from napari_dino_uad.core.precision import computing_dtype
 
 
@@ -54,8 +55,11 @@ def ready(config: AutoregressiveConfig, channels: int) -> Autoregressive:
     model._embedding = Embedding.fit(patches, config.standardise, config.components, config.power)
     kept = model._embedding.channels
     model._networks = model._build(kept)
-    whitening = {"none": lambda: None, "channel": lambda: torch.ones(kept)}
-    whitening["full"] = lambda: torch.eye(kept)
+    whitening: dict[str, Callable[[], torch.Tensor | None]] = {
+        "none": lambda: None,
+        "channel": lambda: torch.ones(kept),
+        "full": lambda: torch.eye(kept),
+    }
     model._scales = [
         ErrorScale(
             whitening[config.whitening]() if config.score == "mse" else None,
@@ -71,11 +75,12 @@ class Masked(nn.Module):
 
     def __init__(self, network: ARNetwork) -> None:
         super().__init__()
-        kernels = [layer.kernel().detach() for layer in network.layers]
+        layers = [cast(LiveConv, layer) for layer in network.layers]
+        kernels = [layer.kernel().detach() for layer in layers]
         self.kernels = nn.ParameterList(kernels)
         self.masks = [(kernel != 0).float() for kernel in kernels]
-        self.biases = nn.ParameterList(layer.bias.detach().clone() for layer in network.layers)
-        self.dilations = [layer.dilation for layer in network.layers]
+        self.biases = nn.ParameterList(layer.bias.detach().clone() for layer in layers)
+        self.dilations = [layer.dilation for layer in layers]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Predict, (B, P, h, w) -> (B, P, h, w)."""
@@ -90,7 +95,9 @@ class Masked(nn.Module):
 
 def against_masked(config: AutoregressiveConfig, repeats: int) -> float:
     """Time the network against masked convolutions; return the speed-up of a training step."""
-    network = ready(dataclasses.replace(config, position=0), config.components)._networks[0]
+    model = ready(dataclasses.replace(config, position=0), config.components)
+    assert model._networks is not None
+    network = cast(ARNetwork, model._networks[0])
     masked = Masked(network)
     x = torch.randn(8, config.components, 32, 32, generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():

@@ -24,6 +24,7 @@ import torch.nn.functional as F
 
 from napari_dino_uad.core.features.context import Context
 from napari_dino_uad.core.features.feature_set import FeatureSet
+from napari_dino_uad.core.normative.mixture.components import DiagonalGaussians
 from napari_dino_uad.core.normative.mixture.dpmm import DPMM, DPMMConfig
 from napari_dino_uad.core.normative.mixture.mixture import Mixture
 from napari_dino_uad.core.normative.mixture.training import Training
@@ -114,6 +115,7 @@ def compare_direct() -> float:
         pass
     batch = training._patches[:2048]
     components = training._components
+    assert isinstance(components, DiagonalGaussians)
     parameters = (components.means, components.variances, training._log_weights)
     mixture = Mixture(components, training._log_weights, torch.zeros(384), 2.0)
     started = time.perf_counter()
@@ -125,8 +127,8 @@ def compare_direct() -> float:
     training.step(batch, _STEP)
     pairs = {
         "score": (score, slow_score),
-        "means": (training._components.means, slow_means),
-        "variances": (training._components.variances, slow_variances),
+        "means": (components.means, slow_means),
+        "variances": (components.variances, slow_variances),
     }
     for name, (found, expected) in pairs.items():
         error = float(((found - expected).abs() / expected.abs().amax()).max())

@@ -15,7 +15,6 @@ import pytest
 import SimpleITK as sitk
 
 from napari_dino_uad.core.errors import InputError
-from napari_dino_uad.core.model_file import save_model
 from napari_dino_uad.core.scans.files.image_files import write_image
 from napari_dino_uad.core.storage import atomic
 from napari_dino_uad.core.storage.atomic import staged, write_json, write_texts
@@ -106,16 +105,17 @@ def test_files_reach_the_disk_before_their_names(tmp_path, monkeypatch, kind):
 
 def tensor_writer():
     """Return what writes tensors as `save_model` does, without a model."""
-    from napari_dino_uad.core.model_file import _save_tensors
+    from napari_dino_uad.core import model_file
     from napari_dino_uad.core.storage.atomic import writing
+    from napari_dino_uad.core.storage.tensor_file import write_tensors
 
-    assert save_model.__module__ == _save_tensors.__module__
+    assert model_file.write_tensors is write_tensors
 
     def write(path: Path) -> None:
         import torch
 
         with writing(path), staged(path.parent) as partial:
-            _save_tensors(partial / path.name, {"a": torch.zeros(3)}, {})
+            write_tensors(partial / path.name, {"a": torch.zeros(3)}, {})
 
     return write
 

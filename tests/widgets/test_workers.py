@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -56,6 +57,24 @@ def test_cancel_frees_the_widget_and_stops_the_thread(qtbot, job):
     assert finished[0] - pressed < 1.0
     assert answers == []
     assert not job.cancel()
+
+
+def test_cancel_closes_the_pipeline_in_its_own_thread(qtbot, job):
+    threads = []
+
+    def pipeline():
+        try:
+            while True:
+                time.sleep(0.01)
+                yield Progress("a", 0, 1)
+        finally:
+            threads.append(threading.current_thread())
+
+    with qtbot.waitSignal(job.progressed, timeout=5000):
+        job.start(pipeline)
+    job.cancel()
+    qtbot.waitUntil(lambda: len(threads) == 1, timeout=5000)
+    assert threads[0] is not threading.main_thread()
 
 
 def test_answer_of_a_superseded_run_is_dropped(qtbot, job):

@@ -1,4 +1,4 @@
-"""`cache`: the embeddings and networks on disk, which save running the backbone again."""
+"""`cache`: embeddings, networks and stopped fits on disk, which save work done before."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ def _info() -> None:
     from napari_dino_uad.core.backbones.engines.openvino_engine import ConvertedNetworks
     from napari_dino_uad.core.features.cache import LIMIT_VARIABLE, open_cache
     from napari_dino_uad.core.storage.folders import FOLDER_VARIABLE
+    from napari_dino_uad.core.storage.training_states import TrainingStates
 
     cache = open_cache()
     if cache is None:
@@ -38,24 +39,33 @@ def _info() -> None:
     )
     networks = ConvertedNetworks(cache.folder.parent)
     typer.echo(f"networks  {networks.size_bytes() / 1e9:.2f} GB, converted for OpenVINO")
+    states = TrainingStates(cache.folder.parent)
+    typer.echo(
+        f"training  {states.size_bytes() / 1e9:.2f} GB, {states.count()} of stopped fits, each "
+        "kept for 14 days"
+    )
 
 
 def _clear() -> None:
-    """Remove embeddings and converted networks; they are made again when needed.
+    """Remove embeddings and converted networks, which are made again when needed.
+
+    The training of stopped fits is removed too; such a fit then starts anew.
 
     Engine measurements stay; remove them with `engines --forget`.
     """
     from napari_dino_uad.core.backbones.engines.openvino_engine import ConvertedNetworks
     from napari_dino_uad.core.features.cache import open_cache
     from napari_dino_uad.core.storage.folders import FOLDER_VARIABLE
+    from napari_dino_uad.core.storage.training_states import TrainingStates
 
     cache = open_cache()
     if cache is None:
         raise InputError(
             f"Expected a cache to clear, but it is turned off by {FOLDER_VARIABLE}; unset that."
         )
-    free = cache.clear() + ConvertedNetworks(cache.folder.parent).clear()
-    typer.echo(f"{free / 1e9:.2f} GB freed in {cache.folder.parent}.")
+    home = cache.folder.parent
+    free = cache.clear() + ConvertedNetworks(home).clear() + TrainingStates(home).clear()
+    typer.echo(f"{free / 1e9:.2f} GB freed in {home}.")
     kept = cache.usage().in_use
     if kept:
         scans, whose = ("scan is", "its") if kept == 1 else ("scans are", "their")

@@ -6,7 +6,7 @@ import math
 import time
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -58,6 +58,28 @@ if TYPE_CHECKING:
 __all__ = ["register"]
 
 
+Out = Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder for results.")]
+Rate = Annotated[float, typer.Option(help="Share of healthy pixels above the threshold.")]
+MinimumSize = Annotated[
+    float | None,
+    typer.Option(
+        help="Findings smaller than this are dropped: in ml; of a single slice in mm²; in pixels "
+        "if the file has no spacing. Without it 0.1 ml, 10 mm² or 100 pixels.",
+    ),
+]
+SeriesUid = Annotated[
+    str | None,
+    typer.Option(
+        metavar="UID",
+        help="The DICOM series or volume to read, if a file or folder holds several; without it "
+        "they are listed.",
+    ),
+]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Repeat the cases that have results already.")
+]
+
+
 def register(app: typer.Typer) -> None:
     """Add the command."""
     app.command("detect")(_detect)
@@ -66,47 +88,27 @@ def register(app: typer.Typer) -> None:
 def _detect(
     scans: Scans,
     model: Model,
-    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder for results.")],
-    fpr: Annotated[float, typer.Option(help="Share of healthy pixels above the threshold.")] = 0.05,
-    min_size: Annotated[
-        float | None,
-        typer.Option(
-            help="Findings smaller than this are dropped: in ml, of a single slice in mm², and "
-            "where the file tells no spacing in pixels. 0.1 ml, 10 mm² or 100 pixels without it.",
-        ),
-    ] = None,
+    out: Out,
+    fpr: Rate = 0.05,
+    min_size: MinimumSize = None,
     pattern: Pattern = None,
     volume: VolumeNumber = None,
-    series: Annotated[
-        str | None,
-        typer.Option(
-            metavar="UID",
-            help="The DICOM series or volume to read, where a file or folder holds several; "
-            "without it they are listed.",
-        ),
-    ] = None,
+    series: SeriesUid = None,
     weights: Weights = None,
     device: Device = "auto",
     engine: Engine = "auto",
     no_cache: NoCache = False,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Make results again that are there already.")
-    ] = False,
+    overwrite: Overwrite = False,
 ) -> None:
     """Find what is abnormal in scans.
 
     Writes CASE_anomaly.nii.gz, CASE_findings.nii.gz (both on the scan's own grid),
-    CASE_findings.csv and CASE.json. A case whose results are there, from the same model and
-    options, is skipped, so a stopped run goes on where it was. Research use only.
+    CASE_findings.csv and CASE.json. A case that has results already, of the same model and
+    options, is skipped, so a stopped run resumes. Research use only.
     """
-    from napari_dino_uad.core.scans.cohort import find_cases
-
     if min_size is not None and not (math.isfinite(min_size) and min_size >= 0):
-        raise InputError(f"A minimum size is 0 or more, but {min_size} came.")
-    chosen = find_cases(scans, pattern, leave_out=_tell_left_out)
-    found = dict.fromkeys(path_of(case).resolve() for case in chosen)
-    names = unique_case_names(list(found))
-    cases = dict(zip(names, found, strict=True))
+        raise InputError(f"Expected a minimum size of 0 or more, got {min_size}; change it.")
+    cases = _find_named(scans, pattern)
     _refuse_own_results(cases, out)
     if not model.is_file():
         raise InputError(f"There is no model file at {model}.")
@@ -127,6 +129,28 @@ def _detect(
         backbone = load_on(device, engine, fitted.backbone_key, weights, size)
         fitted.check_backbone(backbone)
         _detect_all(todo, fitted, backbone, request, out, model, bad, not no_cache)
+    _report(cases, bad, out)
+
+
+def _find_named(scans: list[Path], pattern: str | None) -> dict[str, Path]:
+    """Find the scans, each once, by case name."""
+    from napari_dino_uad.core.scans.cohort import find_cases
+
+    chosen = find_cases(scans, pattern, leave_out=_note_left_out)
+    found = list(dict.fromkeys(path_of(case).resolve() for case in chosen))
+    return dict(zip(unique_case_names(found), found, strict=True))
+
+
+def _report(cases: dict[str, Path], bad: dict[Path, str], out: Path) -> None:
+    """Print where the results are, and why scans have none; exit with an error for those.
+
+    Raises
+    ------
+    InputError
+        If the only scan has no result.
+    typer.Exit
+        If one of several scans has no result.
+    """
     if len(bad) < len(cases):
         from napari_dino_uad.core.results import RESEARCH_USE
 
@@ -141,15 +165,15 @@ def _detect(
     raise typer.Exit(BAD_INPUT)
 
 
-def _tell_left_out(files: SortedFiles) -> None:
-    """Name the masks and results among the scans, in which nothing is sought."""
+def _note_left_out(files: SortedFiles) -> None:
+    """Name the masks and results among the scans, which are skipped."""
     note(f"Note: {files.found}; nothing is sought there.")
 
 
 def _unfinished(
     cases: dict[str, Path], out: Path, request: Request, bad: dict[Path, str], overwrite: bool
 ) -> dict[str, Path]:
-    """Choose the cases to do; those that cannot be done go into `bad`."""
+    """Return the cases without results; those that cannot be done go into `bad`."""
     todo = {}
     for name, scan in cases.items():
         try:
@@ -171,7 +195,7 @@ def _detect_all(
     bad: dict[Path, str],
     cache: bool,
 ) -> None:
-    """Detect in every scan and print a table; what cannot be used goes into `bad`."""
+    """Detect in every scan and print a table; scans that cannot be used go into `bad`."""
     from napari_dino_uad.core.maps.domain_shift import measure_shift
     from napari_dino_uad.core.results import writing_results
 
@@ -186,7 +210,7 @@ def _detect_all(
             except OF_ONE_SCAN as error:
                 bad[path] = sentence(error)
                 continue
-            # A full disk, on the other hand, would meet every case to come.
+            # Errors from here on, such as a full disk, would affect every case; they end the run.
             clock = time.perf_counter()
             with writing_results(out, anomaly, name) as finish:
                 try:
@@ -195,15 +219,7 @@ def _detect_all(
                     bad[path] = sentence(error)
                     continue
                 seconds["findings"] = time.perf_counter() - clock
-                extra = {
-                    **request.entries(path),
-                    "model_file": str(model_path.resolve()),
-                    "backbone_sha256": model.backbone_sha256,
-                    "engine": backbone.engine.spec.description,
-                    "fitted_with": model.versions,
-                    "versions": {library: version(library) for library in model.versions},
-                    "seconds": {step: round(value, 3) for step, value in seconds.items()},
-                }
+                extra = _provenance(path, request, model, model_path, backbone, seconds)
                 finish(labels, findings, request.false_positive_rate, extra)
             shift = measure_shift(anomaly.level, model.levels)
             if shift.unlike:
@@ -211,6 +227,26 @@ def _detect_all(
             _add_row(table, name, anomaly.volume, findings, time.perf_counter() - started)
     if table.row_count:
         output().print(table)
+
+
+def _provenance(
+    scan: Path,
+    request: Request,
+    model: FittedModel,
+    model_path: Path,
+    backbone: Backbone,
+    seconds: dict[str, float],
+) -> dict[str, Any]:
+    """Return what made the result of a scan, for its JSON file."""
+    return {
+        **request.entries(scan),
+        "model_file": str(model_path.resolve()),
+        "backbone_sha256": model.backbone_sha256,
+        "engine": backbone.engine.spec.description,
+        "fitted_with": model.versions,
+        "versions": {library: version(library) for library in model.versions},
+        "seconds": {step: round(value, 3) for step, value in seconds.items()},
+    }
 
 
 class _Overall:
@@ -223,7 +259,7 @@ class _Overall:
         """Show a progress of this case."""
         from napari_dino_uad.core.progress import Progress
 
-        # Thousandths of a case, of which the preparation of a scan takes none.
+        # In thousandths of a case; reading and preparing a scan count as none.
         part = 1000 * progress.done // max(1, progress.total)
         done = 1000 * self._number + part
         self._bars(Progress("Detecting", done, 1000 * self._count, self._name, note=progress.note))
@@ -237,7 +273,7 @@ def _detect_one(
     cache: bool,
     request: Request,
 ) -> tuple[AnomalyMap, dict[str, float]]:
-    """Detect in a scan; return the map, with its scores made, and the seconds it took."""
+    """Detect in a scan; return the map, with its scores computed, and the seconds of each step."""
     from napari_dino_uad.core.detect import detect
     from napari_dino_uad.core.progress import drain
     from napari_dino_uad.core.scans.labels import refuse_labels
@@ -251,7 +287,7 @@ def _detect_one(
     reading = time.perf_counter() - clock
     anomaly = drain(detect(volume, model, backbone=backbone, cache=cache), shown)
     clock = time.perf_counter()
-    # Made here, where what goes wrong is still this scan's own.
+    # Computed on access. Do it here, so that an error counts for this scan only.
     _ = anomaly.scores
     enlarging = time.perf_counter() - clock
     return anomaly, {"reading": reading, **anomaly.seconds, "enlarging": enlarging}
@@ -281,19 +317,19 @@ def _add_row(
     voxels = [finding.voxels for finding in findings]
     cells = ["0", "0", "", "", ""]
     if findings:
-        hottest = max(findings, key=lambda finding: finding.peak_score)
+        highest = max(findings, key=lambda finding: finding.peak_score)
         cells = [
             str(len(findings)),
             unit.text(sum(voxels)),
             unit.text(max(voxels)),
-            f"{hottest.peak_score:.4g}",
-            f"{hottest.p_value:.1g}",
+            f"{highest.peak_score:.4g}",
+            f"{highest.p_value:.1g}",
         ]
     table.add_row(name, *cells, f"{seconds:.1f}")
 
 
 def _refuse_own_results(cases: dict[str, Path], out: Path) -> None:
-    """Refuse to take the maps of an earlier run, in the folder of the scans, for scans."""
+    """Refuse scans that are maps of an earlier run, written to the folder of the scans."""
     from napari_dino_uad.core.results import ResultPaths
 
     results = [ResultPaths.of(out, name) for name in cases]
@@ -307,11 +343,11 @@ def _refuse_own_results(cases: dict[str, Path], out: Path) -> None:
 
 
 def _check_rate(model: FittedModel, fpr: float) -> None:
-    """Refuse an impossible rate and say when one is finer than the calibration."""
+    """Refuse an impossible rate; give a note if it is finer than the calibration."""
     model.calibration.threshold(fpr)
     finest = float(model.calibration.rates.min())
     if fpr < finest:
         note(
-            f"Note: this model's {model.calibration.pixels} healthy pixels tell rates down to "
-            f"{finest:.1g}; the threshold of that rate is used for {fpr:g}."
+            f"Note: this model has {model.calibration.pixels} healthy pixels, enough for rates "
+            f"down to {finest:.1g}; the threshold of that rate is used for {fpr:g}."
         )

@@ -4,11 +4,29 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 from typer.core import TyperCommand
 
+from napari_dino_uad.cli.fit_options import (
+    BackboneKey,
+    DetailMm,
+    InputSize,
+    Layers,
+    MethodKey,
+    Neighbourhood,
+    NoCentring,
+    Out,
+    PlaneOption,
+    Seed,
+    Settings,
+    SingleSlice,
+    SmoothingMm,
+    Symmetry,
+    Valid,
+    Window,
+)
 from napari_dino_uad.cli.options import (
     Device,
     Engine,
@@ -28,24 +46,27 @@ from napari_dino_uad.cli.terminal import note, output, progress_bars, writable_f
 from napari_dino_uad.core.errors import InputError
 from napari_dino_uad.core.features.context import Context
 from napari_dino_uad.core.maps.score_map import MapSettings
-from napari_dino_uad.core.normative.methods import METHODS
 
 if TYPE_CHECKING:
+    from collections.abc import Generator
+
     from napari_dino_uad.core.backbones.backbone import Backbone
+    from napari_dino_uad.core.model import FittedModel
+    from napari_dino_uad.core.progress import Progress
     from napari_dino_uad.core.scans.cohort import Case
 
 __all__ = ["load_on", "register"]
 
 
 class _ManyValidScans(TyperCommand):
-    """A command in which `--valid` takes all that follows it up to the next option.
+    """A command in which `--valid` takes all arguments up to the next option.
 
-    So does a shell's `--valid folder/*.nii.gz`; taking the first alone would quietly put the
-    others among the scans to learn from.
+    A shell expands `--valid folder/*.nii.gz` to many arguments. Taking only the first would
+    silently fit on the others.
     """
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Write the option before each of its values."""
+        """Repeat the option before each of its values."""
         spread: list[str] = []
         taking = False
         for place, arg in enumerate(args):
@@ -69,23 +90,23 @@ def register(app: typer.Typer) -> None:
 def load_on(
     device: str, engine: str, key: str, weights: Path | None, input_size: int | None = None
 ) -> Backbone:
-    """Load a backbone, find the engine that runs it and tell the user what runs where.
+    """Load a backbone, choose its engine and print both.
 
     Parameters
     ----------
     device, engine : str
-        What the user asked for.
+        The options of the command.
     key : str
         The backbone.
     weights : Path or None
         A file of weights.
     input_size : int, optional
-        Shorter edge of the input in pixels; the backbone's own if not given.
+        Shorter edge of the input in pixels; default the backbone's own.
 
     Raises
     ------
     InputError
-        If the device or engine is not there, or the weights are missing or of another network.
+        If the device or engine is missing, or the weights are missing or of another network.
     """
     from napari_dino_uad.core.backbones.backbone import backbone_spec, load_backbone
     from napari_dino_uad.core.backbones.engines.choice import choose_engine, describe_place
@@ -106,98 +127,27 @@ def load_on(
 
 def _fit(
     scans: Scans,
-    out: Annotated[
-        Path, typer.Option("--out", "-o", metavar="MODEL", help="The .safetensors file to write.")
-    ],
-    method: Annotated[str, typer.Option(metavar="|".join(METHODS), help="Kind of model.")] = "dpmm",
-    backbone: Annotated[
-        str, typer.Option(metavar="KEY", help="A key that the command backbones lists.")
-    ] = "efficientnet-lite0",
-    layers: Annotated[
-        str | None,
-        typer.Option(
-            metavar="N,N,...",
-            help="Layers of the backbone to read and join, counted from 1: a transformer's "
-            "blocks or a convolutional network's stages. Short for KEY@N,N,...",
-        ),
-    ] = None,
+    out: Out,
+    method: MethodKey = "dpmm",
+    backbone: BackboneKey = "efficientnet-lite0",
+    layers: Layers = None,
     weights: Weights = None,
-    plane: Annotated[
-        str,
-        typer.Option(
-            metavar="axial|coronal|sagittal|all",
-            help="Plane to cut slices in. all fits a model for each and averages their maps, for "
-            "scans whose voxels are nearly cubes.",
-        ),
-    ] = "axial",
-    valid: Annotated[
-        list[Path] | None,
-        typer.Option(
-            metavar="SCANS...",
-            help="Other healthy scans, to choose the epoch and calibrate thresholds with; all "
-            "paths up to the next option. Without it a fifth of SCANS is held out.",
-        ),
-    ] = None,
+    plane: PlaneOption = "axial",
+    valid: Valid = None,
     pattern: Pattern = None,
     volume: VolumeNumber = None,
     mask_pattern: MaskPattern = None,
     mask_geometry: MaskGeometryOption = "check",
-    input_size: Annotated[
-        int | None,
-        typer.Option(metavar="PIXELS", help="Shorter edge of the backbone's input."),
-    ] = None,
-    window: Annotated[
-        str | None,
-        typer.Option(
-            metavar="CENTRE,WIDTH",
-            help="Fixed intensity window, or brain, stroke, lung, abdomen or bone for CT. "
-            "Without it every scan is scaled to its own brightest tissue.",
-        ),
-    ] = None,
-    single_slice: Annotated[
-        bool,
-        typer.Option(
-            "--single-slice",
-            help="Show the backbone each slice alone, not with its two neighbours as colours.",
-        ),
-    ] = False,
-    neighbourhood: Annotated[
-        int,
-        typer.Option(
-            metavar="PATCHES", help="Edge of the square of patches that is averaged; 1 for none."
-        ),
-    ] = Context.neighbourhood,
-    smoothing_mm: Annotated[
-        float, typer.Option(metavar="MM", help="Width of the Gaussian that smooths the map.")
-    ] = MapSettings.smoothing_mm,
-    detail_mm: Annotated[
-        float,
-        typer.Option(
-            metavar="MM",
-            help="Radius of the windows in which the map's edges follow the anatomy's; 0 for none.",
-        ),
-    ] = MapSettings.detail_mm,
-    symmetry: Annotated[
-        str,
-        typer.Option(
-            metavar="auto|WEIGHT",
-            help="Weight of the comparison of left and right beside the model's score; auto "
-            "compares where healthy slices are symmetric, 0 never.",
-        ),
-    ] = "auto",
-    no_centring: Annotated[
-        bool,
-        typer.Option(
-            "--no-centring", help="Do not take each scan's own median score from its scores."
-        ),
-    ] = False,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", metavar="KEY=VALUE", help="A setting of the method, as components=250."
-        ),
-    ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same model.")] = 0,
+    input_size: InputSize = None,
+    window: Window = None,
+    single_slice: SingleSlice = False,
+    neighbourhood: Neighbourhood = Context.neighbourhood,
+    smoothing_mm: SmoothingMm = MapSettings.smoothing_mm,
+    detail_mm: DetailMm = MapSettings.detail_mm,
+    symmetry: Symmetry = "auto",
+    no_centring: NoCentring = False,
+    settings: Settings = None,
+    seed: Seed = 0,
     device: Device = "auto",
     engine: Engine = "auto",
     no_cache: NoCache = False,
@@ -206,18 +156,16 @@ def _fit(
 
     With --mask-pattern the slices with lesions, and those within 2 of them, are left out. All
     scans are read and checked first; if some cannot be used, all of them are named and nothing is
-    learned.
+    learned. A fit that was stopped resumes after its last finished epoch when it is called again.
     """
     from napari_dino_uad.core.backbones.backbone import backbone_spec
-    from napari_dino_uad.core.scans.cohort import find_cases
-    from napari_dino_uad.core.scans.grids import check_mask_geometry
     from napari_dino_uad.core.slices.planes import PLANES
     from napari_dino_uad.core.slices.preprocessing import Preprocessing
 
     started = time.perf_counter()
     spec = backbone_spec(backbone, layers)
     preprocessing = Preprocessing(
-        plane="axial" if plane == "all" else plane,  # type: ignore[arg-type]  # it refuses others
+        plane="axial" if plane == "all" else plane,  # type: ignore[arg-type]  # it checks the name
         input_size=spec.input_size if input_size is None else input_size,
         window=parse_window(window),
         neighbours=not single_slice,
@@ -225,37 +173,59 @@ def _fit(
     context = Context(neighbourhood=neighbourhood)
     maps = MapSettings(smoothing_mm, detail_mm, parse_symmetry(symmetry), not no_centring)
     writable_file(out, ".safetensors")
+    cases, held_out = _find_cohort(scans, valid, pattern, mask_pattern, mask_geometry, volume)
+    options = parse_settings(method, settings or [])
+    loaded = load_on(device, engine, spec.key, weights, preprocessing.input_size)
+
+    from napari_dino_uad.core.fit import fit
+
+    fitting = fit(
+        cases,
+        valid=held_out,
+        method=method,
+        settings=options,
+        backbone=loaded,
+        preprocessing=preprocessing,
+        planes=PLANES if plane == "all" else None,
+        context=context,
+        maps=maps,
+        seed=seed,
+        cache=not no_cache,
+    )
+    _fit_and_save(fitting, out, started)
+
+
+def _find_cohort(
+    scans: list[Path],
+    valid: list[Path] | None,
+    pattern: str | None,
+    mask_pattern: str | None,
+    mask_geometry: str,
+    volume: int | None,
+) -> tuple[list[Case], list[Case] | None]:
+    """Find the scans to fit on, and those to validate on if they are given."""
+    from napari_dino_uad.core.scans.cohort import find_cases
+    from napari_dino_uad.core.scans.grids import check_mask_geometry
+
     matching = check_mask_geometry(mask_geometry)
     options: dict[str, Any] = {"mask_geometry": matching, "volume": volume}
     cases = find_cases(scans, pattern, mask_pattern, **options)
     held_out = find_cases(valid, pattern, mask_pattern, **options) if valid else None
     _refuse_shared(cases, held_out or [])
     if mask_pattern is not None:
-        _tell_without_mask([*cases, *(held_out or [])])
-    chosen = parse_settings(method, settings or [])
-    loaded = load_on(device, engine, spec.key, weights, preprocessing.input_size)
+        _note_without_mask([*cases, *(held_out or [])])
+    return cases, held_out
 
-    from napari_dino_uad.core.fit import fit
+
+def _fit_and_save(
+    fitting: Generator[Progress, None, FittedModel], out: Path, started: float
+) -> None:
+    """Run the fit with progress bars, save the model and print its summary."""
     from napari_dino_uad.core.model_file import save_model
     from napari_dino_uad.core.progress import drain
 
     with progress_bars() as bars:
-        model = drain(
-            fit(
-                cases,
-                valid=held_out,
-                method=method,
-                settings=chosen,
-                backbone=loaded,
-                preprocessing=preprocessing,
-                planes=PLANES if plane == "all" else None,
-                context=context,
-                maps=maps,
-                seed=seed,
-                cache=not no_cache,
-            ),
-            bars,
-        )
+        model = drain(fitting, bars)
     save_model(model, out)
     console = output()
     console.print(model.summary(), soft_wrap=True)
@@ -265,8 +235,8 @@ def _fit(
     )
 
 
-def _tell_without_mask(cases: list[Case]) -> None:
-    """Say which scans are taken as healthy for want of a mask."""
+def _note_without_mask(cases: list[Case]) -> None:
+    """Print a note about scans without a mask, which count as healthy."""
     without = [case.name for case in cases if case.mask is None]
     if without:
         note(
@@ -276,7 +246,7 @@ def _tell_without_mask(cases: list[Case]) -> None:
 
 
 def _refuse_shared(cases: list[Case], held_out: list[Case]) -> None:
-    """Refuse to validate on a scan that the model learns from: thresholds would come too low."""
+    """Refuse validation scans that the model is fitted on: thresholds would be too low."""
     learned = {path_of(case).resolve() for case in cases}
     shared = [case.name for case in held_out if path_of(case).resolve() in learned]
     if shared:

@@ -95,7 +95,10 @@ Engine = Annotated[
 ]
 NoCache = Annotated[
     bool,
-    typer.Option("--no-cache", help="Do not read or keep embeddings on disk."),
+    typer.Option(
+        "--no-cache",
+        help="Keep nothing on disk: neither embeddings nor the training of a stopped fit.",
+    ),
 ]
 
 # These have their own options.

@@ -1,4 +1,4 @@
-"""Which results of a run over many scans are there already, and what each case is called."""
+"""Which results of a run over many scans exist already, and the names of its cases."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _CHOICES = ("series", "volume")
 
 @dataclass(frozen=True)
 class Request:
-    """What was asked for: results of the same request need not be made again.
+    """What was asked for: results of the same request are not computed again.
 
     Attributes
     ----------
@@ -32,7 +32,7 @@ class Request:
     false_positive_rate : float
         Share of healthy pixels above the threshold.
     minimum_size : float or None
-        Smaller findings are dropped; None for the smallest size that suits the scan.
+        Smaller findings are dropped; None for the default of the scan.
     series : str or None
         UID of the DICOM series to look at, where a scan holds several.
     volume : int or None
@@ -54,7 +54,7 @@ class Request:
         series: str | None = None,
         volume: int | None = None,
     ) -> Request:
-        """Make a request of a model file and options."""
+        """Build a request from a model file and options."""
         with model.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         return cls(digest, false_positive_rate, minimum_size, series, volume)
@@ -70,7 +70,7 @@ class Request:
 
 
 def fingerprint(scan: Path) -> str:
-    """Tell a scan from a changed one by the names, sizes and times of its files."""
+    """Return a digest of the names, sizes and times of a scan's files, to detect changes."""
     if is_folder(scan):
         files = sorted(file for file in scan.iterdir() if file.is_file())
     else:
@@ -83,12 +83,12 @@ def fingerprint(scan: Path) -> str:
 
 
 def is_finished(folder: Path, case: str, scan: Path, request: Request) -> bool:
-    """Say whether a case's results are there, whole, and of the same request.
+    """Return whether a case has complete results of the same request.
 
     Raises
     ------
     InputError
-        If the results there are those of another scan with the same name.
+        If the results belong to another scan with the same name.
     """
     from napari_dino_uad.core.results import ResultPaths
 
@@ -96,7 +96,7 @@ def is_finished(folder: Path, case: str, scan: Path, request: Request) -> bool:
     wanted = request.entries(scan)
     claimed = read_object(report) or {}
     told = claimed.get("scan")
-    # Only a report of this command says what the request was.
+    # Only reports of this command have the request.
     if isinstance(told, str) and "scan_fingerprint" in claimed and told != wanted["scan"]:
         raise InputError(
             f"{report} is the result of another scan, {_printable(told)}; choose another folder "
@@ -112,12 +112,12 @@ def is_finished(folder: Path, case: str, scan: Path, request: Request) -> bool:
 
 
 def _printable(text: str) -> str:
-    """Return a text that every terminal takes, whatever it was read from."""
+    """Return a text that every terminal can print; lone surrogates are escaped."""
     return text.encode("utf-8", "backslashreplace").decode()
 
 
 def check_places(folder: Path, case: str) -> None:
-    """See that nothing is in the way of a case's results, before long work begins.
+    """Check that the results of a case can be written, before long work begins.
 
     Raises
     ------
@@ -135,8 +135,8 @@ def check_places(folder: Path, case: str) -> None:
 def unique_case_names(scans: Sequence[Path]) -> list[str]:
     """Name the cases of a run so that no two results share a file.
 
-    Scans of one name in different folders get as many folder names before theirs as tell them
-    apart: ``anna/t1.nii`` and ``ben/t1.nii`` become ``anna_t1`` and ``ben_t1``.
+    Scans with equal names get as many folder names in front as make them different:
+    ``anna/t1.nii`` and ``ben/t1.nii`` become ``anna_t1`` and ``ben_t1``.
 
     Parameters
     ----------
@@ -151,7 +151,7 @@ def unique_case_names(scans: Sequence[Path]) -> list[str]:
     Raises
     ------
     InputError
-        If two scans in one folder differ in their ending alone.
+        If two scans in one folder differ only in their ending.
     """
     from napari_dino_uad.core.scans.volume import case_name
 
@@ -173,7 +173,7 @@ def unique_case_names(scans: Sequence[Path]) -> list[str]:
 
 
 def _clashes(names: Sequence[str]) -> list[int]:
-    """Return the indices of names that occur twice, whatever the case of their letters.
+    """Return the indices of names that occur twice, ignoring upper and lower case.
 
     The indices of one name follow each other.
     """

@@ -14,25 +14,20 @@ from numpy.typing import NDArray
 
 from napari_dino_uad.core.backbones.engines.choice import choose_engine
 from napari_dino_uad.core.detect import detect
-from napari_dino_uad.core.errors import InputError
+from napari_dino_uad.core.errors import OF_ONE_SCAN, InputError, sentence
 from napari_dino_uad.core.features.cache import FeatureCache
 from napari_dino_uad.core.metrics import pixel_metrics
 from napari_dino_uad.core.progress import Inner, Progress
-from napari_dino_uad.core.scans.cohort import Case
+from napari_dino_uad.core.scans.cohort import Case, read_case
 from napari_dino_uad.core.slices.healthy import tissue_slices
 from napari_dino_uad.core.slices.planes import to_plane
 from napari_dino_uad.core.storage.atomic import csv_text, json_text, write_texts
 
 if TYPE_CHECKING:
     from napari_dino_uad.core.backbones.backbone import Backbone
-from napari_dino_uad.core.errors import OF_ONE_SCAN, sentence
-from napari_dino_uad.core.scans.cohort import read_case
-from napari_dino_uad.core.slices.planes import Plane
-
-if TYPE_CHECKING:
-    from napari_dino_uad.core.backbones.backbone import Backbone
     from napari_dino_uad.core.detect import AnomalyMap
     from napari_dino_uad.core.model import FittedModel
+    from napari_dino_uad.core.slices.planes import Plane
 
 __all__ = ["FALSE_POSITIVE_RATES", "Evaluation", "evaluate", "write_evaluation"]
 
@@ -47,11 +42,11 @@ class Evaluation:
     Attributes
     ----------
     metrics : dict
-        Pooled metrics, counts and seconds; what `metrics.json` holds.
+        Pooled metrics, counts and seconds; the content of `metrics.json`.
     cases : list of dict
-        One row for each case; what `cases.csv` holds.
+        One row for each case; the content of `cases.csv`.
     failed : dict of str to str
-        Scans without metrics, and why: each a sentence. They are rows of `cases.csv` too.
+        Scans without metrics and the reason, one sentence each. They are rows of `cases.csv` too.
     """
 
     metrics: dict[str, Any]
@@ -67,12 +62,12 @@ def evaluate(
     batch: int | None = None,
     cache: FeatureCache | bool = True,
 ) -> Generator[Progress, None, Evaluation]:
-    """Score scans with lesion masks and compare, over foreground pixels.
+    """Score scans and compare the scores with lesion masks, over foreground pixels.
 
     A scan that cannot be used does not stop the others: it is left out of the metrics and named.
 
     Slices with hardly any tissue are left out. Lesion pixels outside the foreground get the
-    lowest score, and so count as missed at every threshold.
+    lowest score, so they count as missed at every threshold.
 
     Parameters
     ----------
@@ -102,116 +97,154 @@ def evaluate(
         If no case can be used: scans or masks are bad or missing, or no slice holds tissue.
     """
     if not cases:
-        raise InputError("At least one scan with a mask is needed to evaluate, but none came.")
+        raise InputError("Expected at least one scan with a mask, got none; add some.")
     started = time.perf_counter()
     if backbone is None:
         size = model.preprocessing.input_size
         backbone = yield from choose_engine(model.load_backbone(), input_size=size)
-    thresholds = {rate: model.calibration.threshold(rate) for rate in FALSE_POSITIVE_RATES}
-    rows: list[dict[str, Any]] = []
-    failed: dict[str, str] = {}
-    truths, scores = [], []
-    seconds = {"reading": 0.0, "backbone": 0.0, "model": 0.0}
-    scored = 0
-    said: list[str] = []
+    pool = _Pool({rate: model.calibration.threshold(rate) for rate in FALSE_POSITIVE_RATES})
+    noted: list[str] = []
     for number, case in enumerate(cases):
         shown = Progress("Evaluating", number, len(cases), case.name)
         yield shown
         try:
             clock = time.perf_counter()
-            read = read_case(case, number, said)
+            read = read_case(case, number, noted)
             if read.mask is None:
                 raise InputError(f"{case.name} has no mask; evaluation needs one for every scan.")
-            seconds["reading"] += time.perf_counter() - clock
+            pool.seconds["reading"] += time.perf_counter() - clock
             yield dataclasses.replace(shown, note=read.note)
             detecting = Inner(
                 detect(read.volume, model, backbone=backbone, batch=batch, cache=cache)
             )
             for inner in detecting:
                 yield dataclasses.replace(shown, note=inner.note)
-            anomaly = detecting.value
-            slices, truth, value = _compared(case, anomaly, read.mask, model.preprocessing.plane)
-            row = {
-                "case": case.name,
-                "slices": slices,
-                "pixels": int(truth.size),
-                "lesion_pixels": int(truth.sum()),
-                **_flat(pixel_metrics(truth, value, thresholds)),
-            }
+            pool.add(case.name, detecting.value, read.mask, model.preprocessing.plane)
         except OF_ONE_SCAN as error:
             where = str(case.scan) if isinstance(case.scan, Path) else case.name
-            failed[where] = sentence(error)
-            continue
-        seconds["backbone"] += anomaly.seconds["backbone"]
-        seconds["model"] += anomaly.seconds["model"]
-        scored += len(anomaly.scan)
-        rows.append(row)
-        truths.append(truth)
-        scores.append(value)
-    if not rows:
-        raise _nothing_left(failed)
-    truth, value = np.concatenate(truths), np.concatenate(scores)
+            pool.failed[where] = sentence(error)
     yield Progress("Computing metrics", 0, 1)
-    pooled = pixel_metrics(truth, value, thresholds)
-    total = time.perf_counter() - started
-    metrics = {
-        "pixel": pooled,
-        "cases": len(rows),
-        "failed": failed,
-        "slices": sum(row["slices"] for row in rows),
-        "slices_scored": scored,
-        "pixels": int(truth.size),
-        "lesion_pixels": int(truth.sum()),
-        "median_realised_fpr": {
-            f"{rate:g}": _median([row[f"realised_fpr_{rate:g}"] for row in rows])
-            for rate in FALSE_POSITIVE_RATES
-        },
-        "seconds": {**seconds, "rest": total - sum(seconds.values()), "total": total},
-        "model": {
-            "method": model.normative.method,
-            "backbone": model.backbone_key,
-            "engine": backbone.engine.spec.description,
-            "cohort": model.cohort,
-        },
+    metrics = pool.metrics(started)
+    metrics["model"] = {
+        "method": model.normative.method,
+        "backbone": model.backbone_key,
+        "engine": backbone.engine.spec.description,
+        "cohort": model.cohort,
     }
-    return Evaluation(metrics, rows, failed)
+    return Evaluation(metrics, pool.rows, pool.failed)
 
 
-def _nothing_left(failed: dict[str, str]) -> InputError:
-    """Return the error to raise where no case has metrics."""
-    path, reason = next(iter(failed.items()))
-    if len(failed) == 1:
-        return InputError(reason)
-    return InputError(
-        f"None of the {len(failed)} scans can be evaluated; the first: {path}: {reason}"
-    )
+class _Pool:
+    """Scored pixels of all cases.
 
+    Attributes
+    ----------
+    rows : list of dict
+        As in `Evaluation.cases`.
+    failed : dict of str
+        As in `Evaluation.failed`.
+    seconds : dict of float
+        Time spent in each step.
+    """
 
-def _compared(
-    case: Case, anomaly: AnomalyMap, mask: NDArray[np.bool_], plane: Plane
-) -> tuple[int, NDArray[np.bool_], NDArray[np.float32]]:
-    """Return how many slices have tissue, and truth and score of each of their pixels."""
-    kept = tissue_slices(anomaly.scan)
-    if not kept.any():
-        raise InputError(
-            f"{case.name} has no slice with enough tissue; check the window and plane of the model."
+    def __init__(self, thresholds: dict[float, float]) -> None:
+        self._thresholds = thresholds
+        self._truths: list[NDArray[np.bool_]] = []
+        self._scores: list[NDArray[np.float32]] = []
+        self._slices_scored = 0
+        self.rows: list[dict[str, Any]] = []
+        self.failed: dict[str, str] = {}
+        self.seconds = {"reading": 0.0, "backbone": 0.0, "model": 0.0}
+
+    def add(self, name: str, anomaly: AnomalyMap, mask: NDArray[np.bool_], plane: Plane) -> None:
+        """Add the pixels of a case, in the slices that have enough tissue.
+
+        Raises
+        ------
+        InputError
+            If no slice has enough tissue.
+        """
+        for step in ("backbone", "model"):
+            self.seconds[step] += anomaly.seconds[step]
+        self._slices_scored += len(anomaly.scan)
+        kept = tissue_slices(anomaly.scan)
+        if not kept.any():
+            raise InputError(
+                f"{name} has no slice with enough tissue; check the window and plane of the model."
+            )
+        lesion = to_plane(mask, plane)[kept]
+        inside = anomaly.scan.foreground[kept]
+        # The metrics refuse minus infinity; a value below every score has the same effect.
+        score = np.where(inside, to_plane(anomaly.scores, plane)[kept], anomaly.scores.min() - 1)
+        counted = inside | lesion
+        truth, value = lesion[counted], score[counted].astype(np.float32, copy=False)
+        self.rows.append(
+            {
+                "case": name,
+                "slices": int(kept.sum()),
+                "pixels": int(counted.sum()),
+                "lesion_pixels": int(truth.sum()),
+                **_flat(pixel_metrics(truth, value, self._thresholds)),
+            }
         )
-    lesion = to_plane(mask, plane)[kept]
-    inside = anomaly.scan.foreground[kept]
-    # Metrics do not take minus infinity; below every score does the same.
-    score = np.where(inside, to_plane(anomaly.scores, plane)[kept], anomaly.scores.min() - 1)
-    counted = inside | lesion
-    return int(kept.sum()), lesion[counted], score[counted].astype(np.float32, copy=False)
+        self._truths.append(truth)
+        self._scores.append(value)
+
+    def metrics(self, started: float) -> dict[str, Any]:
+        """Compute the metrics over all pixels.
+
+        Parameters
+        ----------
+        started : float
+            `time.perf_counter` at the start of the evaluation.
+
+        Raises
+        ------
+        InputError
+            If no case has pixels.
+        """
+        if not self._truths:
+            raise self._nothing_left()
+        truth, value = np.concatenate(self._truths), np.concatenate(self._scores)
+        pooled = pixel_metrics(truth, value, self._thresholds)
+        total = time.perf_counter() - started
+        return {
+            "pixel": pooled,
+            "cases": len(self.rows),
+            "failed": self.failed,
+            "slices": sum(row["slices"] for row in self.rows),
+            "slices_scored": self._slices_scored,
+            "pixels": int(truth.size),
+            "lesion_pixels": int(truth.sum()),
+            "median_realised_fpr": {
+                f"{rate:g}": _median([row[f"realised_fpr_{rate:g}"] for row in self.rows])
+                for rate in self._thresholds
+            },
+            "seconds": {
+                **self.seconds,
+                "rest": total - sum(self.seconds.values()),
+                "total": total,
+            },
+        }
+
+    def _nothing_left(self) -> InputError:
+        """Return the error to raise if no case has metrics."""
+        path, reason = next(iter(self.failed.items()))
+        if len(self.failed) == 1:
+            return InputError(reason)
+        return InputError(
+            f"None of the {len(self.failed)} scans can be evaluated; the first: {path}: {reason}"
+        )
 
 
 def _median(values: list[float | None]) -> float | None:
-    """Return the median of those that are known: a case of lesion alone has no false positives."""
+    """Return the median without None: a case that is all lesion has no false-positive rate."""
     known = [value for value in values if value is not None]
     return float(np.median(known)) if known else None
 
 
 def _flat(metrics: dict[str, Any]) -> dict[str, Any]:
-    """Put nested values beside the others, as columns of a table."""
+    """Return metrics without nesting, one for each column of a table."""
     out: dict[str, Any] = {}
     for name, value in metrics.items():
         if isinstance(value, dict):

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-from collections.abc import Generator, Iterator, Sequence
+import hashlib
+import json
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,28 +20,30 @@ from napari_dino_uad.core.backbones.engines.choice import choose_engine
 from napari_dino_uad.core.calibration import Calibration
 from napari_dino_uad.core.detect import detect
 from napari_dino_uad.core.errors import InputError
-from napari_dino_uad.core.features.cache import FeatureCache, content_digest, open_cache
+from napari_dino_uad.core.features.cache import FeatureCache, open_cache
+from napari_dino_uad.core.features.cohort_features import UsedSlices, collect_cohort
 from napari_dino_uad.core.features.context import Context
-from napari_dino_uad.core.features.extract import PATCH_FOREGROUND, cache_entry
-from napari_dino_uad.core.features.feature_set import FeatureSet, collect_features
-from napari_dino_uad.core.maps.score_map import SYMMETRY_WEIGHT, MapSettings, ScoreScale
+from napari_dino_uad.core.features.extract import features_key
+from napari_dino_uad.core.features.feature_set import FeatureSet
+from napari_dino_uad.core.maps.score_map import MapSettings
 from napari_dino_uad.core.model import FittedModel, View
-from napari_dino_uad.core.normative.methods import new_normative
+from napari_dino_uad.core.normative.methods import new_config, new_normative
 from napari_dino_uad.core.pipeline import PATIENCE_S, prefetch
 from napari_dino_uad.core.progress import Inner, Progress
 from napari_dino_uad.core.scans.cohort import Case, check_cases, read_cases
-from napari_dino_uad.core.slices.healthy import healthy_slices, tissue_slices
+from napari_dino_uad.core.slices.healthy import tissue_slices
 from napari_dino_uad.core.slices.planes import Plane, to_plane
-from napari_dino_uad.core.slices.prepared import PreparedScan, prepare
 from napari_dino_uad.core.slices.preprocessing import Preprocessing
-
-if TYPE_CHECKING:
-    from napari_dino_uad.core.normative.base import NormativeModel
+from napari_dino_uad.core.storage.folders import cache_home
+from napari_dino_uad.core.storage.training_states import TrainingFile, TrainingStates
 
 __all__ = ["fit"]
 
 # Share of the scans held out for calibration if no validation scans are given.
 _HELD_OUT = 0.2
+
+# Counts up when the same settings would train otherwise, or a training state changes.
+_TRAINING_VERSION = 1
 
 
 def fit(
@@ -54,12 +60,16 @@ def fit(
     seed: int = 0,
     batch: int | None = None,
     cache: FeatureCache | bool = True,
+    resume: bool = True,
 ) -> Generator[Progress, None, FittedModel]:
     """Fit a model on healthy scans.
 
     All scans are read and checked before the work begins. If some cannot be used, nothing is
     learned and the error names all of them, because a model of fewer scans than were given would
     look like the one that was asked for.
+
+    A fit that was stopped during training resumes after its last finished epoch when it is called
+    again with the same scans and settings. The model is the same as without the stop.
 
     Parameters
     ----------
@@ -89,8 +99,10 @@ def fit(
     batch : int, optional
         Slices per batch of the backbone; default its engine's own.
     cache : FeatureCache or bool
-        Where to look for embeddings and keep them. True is the user's own cache; False keeps them
-        in memory.
+        Where to look for embeddings and keep them. True is the user's own cache; False keeps
+        nothing on disk, neither embeddings nor the training of a stopped fit.
+    resume : bool
+        Whether to resume a stopped fit, and to keep this one on disk while it is trained.
 
     Yields
     ------
@@ -106,84 +118,84 @@ def fit(
     InputError
         If there are too few scans, no healthy slice, or scans or masks cannot be used.
     """
-    from napari_dino_uad.core.maps.prototypes import fit_prototypes
-
     # Check the settings now, before the scans are read.
-    new_normative(method, seed, settings or {})
+    new_config(method, seed, settings or {})
     maps = maps or MapSettings()
     store = open_cache(cache)
-    cases, held_out = _split(list(cases), valid, seed)
-    yield from check_cases([*cases, *held_out])
+    home = cache_home() if resume and store is not None else None
+    train, held_out = _split(list(cases), valid, seed)
+    yield from check_cases([*train, *held_out])
     if backbone is None:
-        yield Progress("Loading the backbone", 0, 1, DEFAULT_BACKBONE)
-        backbone = load_backbone(DEFAULT_BACKBONE)
         size = None if preprocessing is None else preprocessing.input_size
-        backbone = yield from choose_engine(backbone, input_size=size)
+        backbone = yield from _default_backbone(size)
     preprocessing = preprocessing or Preprocessing(input_size=backbone.spec.input_size)
-    if maps.symmetry and set(planes or (preprocessing.plane,)) == {"sagittal"}:
-        raise InputError(
-            f"Left and right are in different sagittal slices, but symmetry has a weight of "
-            f"{maps.symmetry:g}; leave it out, or add another plane."
-        )
-    batch = batch or backbone.engine.batch
-    context = context or Context()
-    views: list[View] = []
-    counts: dict[str, int] = {}
-    said: list[str] = []
-    for plane in planes or (preprocessing.plane,):
-        one = dataclasses.replace(preprocessing, plane=plane)
-        train_set, valid_set = (FeatureSet(context, backbone.spec.levels) for _ in range(2))
-        used: list[int] = []
-        kind = "" if len(planes or ()) < 2 else f", {plane}"
-        for part, features, step in (
-            (cases, train_set, f"Reading healthy scans{kind}"),
-            (held_out, valid_set, f"Reading validation scans{kind}"),
-        ):
-            collected = yield from _collect(part, features, backbone, one, batch, step, store, said)
-            used.append(collected)
-        normative = new_normative(method, seed, settings or {})
-        yield from normative.fit(train_set, valid_set)
-        scaling = Inner(_measure_scale(normative, train_set, valid_set, maps, plane))
-        yield from scaling
-        prototypes = yield from fit_prototypes(train_set, seed)
-        views.append(View(one, normative, scaling.value, prototypes))
-        counts = counts or {
-            "scans": used[0],
-            "slices": len(train_set),
-            "validation_slices": len(valid_set),
-        }
-    cohort = {
-        "validation_scans": len(held_out),
-        **counts,
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "seed": seed,
-        "engine": backbone.engine.spec.description,
-    }
-    versions = {
-        name: version(name) for name in ("napari-dino-uad", "torch", "timm", "numpy", "SimpleITK")
-    }
-    # Placeholder until the healthy scores are known, a few lines below.
-    none = Calibration(np.array([1.0]), np.array([0.0]), 0, np.array([[1.0]]))
-    uncalibrated = FittedModel(
-        views=tuple(views),
-        backbone_key=backbone.spec.key,
-        backbone_sha256=backbone.sha256,
-        context=context,
+    planes = tuple(planes or (preprocessing.plane,))
+    _refuse_sagittal_symmetry(maps, planes)
+    job = _Job(
+        train=train,
+        held_out=held_out,
+        method=method,
+        settings=settings or {},
+        seed=seed,
+        backbone=backbone,
+        context=context or Context(),
         maps=maps,
-        calibration=none,
-        levels=none,
-        cohort=cohort,
-        versions=versions,
+        batch=batch or backbone.engine.batch,
+        store=store,
+        states=None if home is None else TrainingStates(home),
     )
-    healthy = Inner(_healthy_scores(held_out, uncalibrated, backbone, batch, cache))
-    yield from healthy
-    scores, distances = healthy.value
+    if job.states is not None:
+        job.states.sweep()
+    views: list[View] = []
+    files: list[TrainingFile] = []
+    counts: dict[str, int] = {}
+    for plane in planes:
+        kind = f", {plane}" if len(planes) > 1 else ""
+        one = dataclasses.replace(preprocessing, plane=plane)
+        view, slices = yield from _fit_view(job, one, kind, files)
+        views.append(view)
+        counts = counts or slices
+    uncalibrated = _uncalibrated(job, views, counts)
+    scores, distances = yield from _healthy_scores(job, uncalibrated, cache)
+    for file in files:
+        file.remove()
     return dataclasses.replace(
         uncalibrated,
         calibration=Calibration.from_scans(scores),
         # A scan has a hundred times fewer patches than pixels.
         levels=Calibration.from_scans(distances, least=1),
     )
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What all planes of a fit have in common; see `fit`."""
+
+    train: list[Case]
+    held_out: list[Case]
+    method: str
+    settings: dict[str, Any]
+    seed: int
+    backbone: Backbone
+    context: Context
+    maps: MapSettings
+    batch: int
+    store: FeatureCache | None
+    states: TrainingStates | None
+
+
+def _default_backbone(input_size: int | None) -> Generator[Progress, None, Backbone]:
+    """Load the embedded backbone and choose its engine."""
+    yield Progress("Loading the backbone", 0, 1, DEFAULT_BACKBONE)
+    return (yield from choose_engine(load_backbone(DEFAULT_BACKBONE), input_size=input_size))
+
+
+def _refuse_sagittal_symmetry(maps: MapSettings, planes: Sequence[Plane]) -> None:
+    if maps.symmetry and set(planes) == {"sagittal"}:
+        raise InputError(
+            f"Left and right are in different sagittal slices, but symmetry has a weight of "
+            f"{maps.symmetry:g}; leave it out, or add another plane."
+        )
 
 
 def _split(
@@ -207,112 +219,89 @@ def _split(
     )
 
 
-def _healthy_scans(
-    cases: Sequence[Case], preprocessing: Preprocessing, said: list[str]
-) -> Iterator[tuple[int, PreparedScan, NDArray[np.int64], str, str]]:
-    """Read and prepare scans: number, scan, healthy slices, digest of the content, note."""
-    for number, volume, mask, note in read_cases(cases, said):
-        scan = prepare(volume, preprocessing)
-        indices = healthy_slices(scan, mask, preprocessing.plane)
-        yield number, scan, indices, content_digest(volume.array, volume.spacing_mm), note
+def _fit_view(
+    job: _Job, preprocessing: Preprocessing, kind: str, files: list[TrainingFile]
+) -> Generator[Progress, None, tuple[View, dict[str, int]]]:
+    """Fit the model of one plane; return it with the numbers of slices.
 
+    The training is kept in a file, which is added to `files`, so that a stopped fit resumes.
+    """
+    from napari_dino_uad.core.maps.healthy_scale import measure_scale
+    from napari_dino_uad.core.maps.prototypes import fit_prototypes
+    from napari_dino_uad.core.normative.resumable import fit_resumably
 
-def _collect(
-    cases: Sequence[Case],
-    features: FeatureSet,
-    backbone: Backbone,
-    preprocessing: Preprocessing,
-    batch: int,
-    step: str,
-    cache: FeatureCache | None,
-    said: list[str],
-) -> Generator[Progress, None, int]:
-    """Add the healthy slices of some cases to a feature set; return how many cases have some."""
-    used = 0
-    waiting = Progress(step, 0, len(cases), cases[0].name if cases else "")
-    yield waiting
-    for item in prefetch(_healthy_scans(cases, preprocessing, said), patience_s=PATIENCE_S):
-        if item is None:
-            yield waiting
-            continue
-        number, scan, indices, digest, note = item
-        waiting = Progress(step, number, len(cases), cases[number].name)
-        yield dataclasses.replace(waiting, note=note)
-        if not len(indices):
-            text = (
-                f"Note: {cases[number].name} has no healthy slice with enough tissue to learn from."
-            )
-            yield dataclasses.replace(waiting, note=text)
-            continue
-        used += 1
-        grid = scan.grid(backbone.spec.stride, backbone.spec.multiple)
-        entry = cache_entry(cache, digest, scan, grid, backbone)
-        collecting = Inner(collect_features(scan, grid, backbone, indices, batch, entry))
-        for _ in collecting:
-            yield dataclasses.replace(waiting, note=backbone.engine.take_note())
-        mask = grid.to_grid(scan.foreground[indices]) > PATCH_FOREGROUND
-        features.add(collecting.value, mask)
-    yield Progress(step, len(cases), len(cases))
-    return used
-
-
-def _measure_scale(
-    normative: NormativeModel,
-    train: FeatureSet,
-    valid: FeatureSet,
-    maps: MapSettings,
-    plane: Plane,
-) -> Generator[Progress, None, ScoreScale]:
-    """Measure the scores of healthy patches, and their asymmetry if the cohort is symmetric."""
-    import torch
-
-    from napari_dino_uad.core.maps.symmetry import (
-        SYMMETRIC_RATIO,
-        measure_symmetry,
-        mirror_distance,
-    )
-
-    weight = maps.symmetry
-    if plane == "sagittal":
-        # Left and right are in different slices.
-        weight = 0.0
-    elif weight is None:
-        measuring = Inner(measure_symmetry(train))
-        yield from measuring
-        weight = SYMMETRY_WEIGHT if measuring.value < SYMMETRIC_RATIO else 0.0
-    scores, mirrors = [], []
-    done = 0
-    for features, mask, _ in valid.transformed():
-        with torch.inference_mode():
-            tissue = torch.from_numpy(mask)
-            scores.append(normative.score_tissue(features, tissue).float().numpy())
-            if weight > 0:
-                unit = valid.context.to_unit(features)
-                mirrors.append(mirror_distance(unit, tissue).numpy()[mask])
-        done += len(mask)
-        yield Progress("Measuring healthy scores", done, len(valid))
-    mean, deviation = _moments(scores)
-    if weight == 0:
-        return ScoreScale(mean, deviation)
-    return ScoreScale(mean, deviation, *_moments(mirrors), weight)
-
-
-def _moments(parts: list[NDArray[np.float32]]) -> tuple[float, float]:
-    """Return the mean and standard deviation of all values."""
-    values = np.concatenate(parts).astype(np.float64) if parts else np.zeros(0)
-    if not values.size:
-        raise InputError(
-            "Expected validation scans with healthy tissue, got none; give others to validate on."
+    sets: list[FeatureSet] = []
+    used: list[UsedSlices] = []
+    noted: list[str] = []
+    for cases, part in ((job.train, "healthy"), (job.held_out, "validation")):
+        step = f"Reading {part} scans{kind}"
+        features = FeatureSet(job.context, job.backbone.spec.levels)
+        collecting = collect_cohort(
+            cases, features, job.backbone, preprocessing, job.batch, step, job.store, noted
         )
-    return float(values.mean()), max(float(values.std()), 1e-12)
+        used.append((yield from collecting))
+        sets.append(features)
+    train, valid = sets
+    file = None
+    if job.states is not None:
+        file = job.states.file(_training_digest(job, preprocessing, used))
+        files.append(file)
+    build = partial(new_normative, job.method, job.seed, job.settings)
+    normative = yield from fit_resumably(build, train, valid, file)
+    scale = yield from measure_scale(normative, train, valid, job.maps, preprocessing.plane)
+    prototypes = yield from fit_prototypes(train, job.seed)
+    counts = {
+        # A scan without a healthy slice teaches nothing.
+        "scans": len(used[0]),
+        "slices": len(train),
+        "validation_slices": len(valid),
+    }
+    return View(preprocessing, normative, scale, prototypes), counts
+
+
+def _training_digest(job: _Job, preprocessing: Preprocessing, used: list[UsedSlices]) -> str:
+    """Return a digest of everything that the training of one plane depends on."""
+    config = new_config(job.method, job.seed, job.settings)
+    parts = {
+        "version": _TRAINING_VERSION,
+        "versions": {name: version(name) for name in ("napari-dino-uad", "torch", "numpy")},
+        "method": job.method,
+        "settings": dataclasses.asdict(config),
+        "backbone": features_key(job.backbone),
+        "context": dataclasses.asdict(job.context),
+        "preprocessing": preprocessing.to_dict(),
+        "slices": used,
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:40]
+
+
+def _uncalibrated(job: _Job, views: list[View], counts: dict[str, int]) -> FittedModel:
+    """Build the model; its calibrations are placeholders until the healthy scores are known."""
+    none = Calibration(np.array([1.0]), np.array([0.0]), 0, np.array([[1.0]]))
+    return FittedModel(
+        views=tuple(views),
+        backbone_key=job.backbone.spec.key,
+        backbone_sha256=job.backbone.sha256,
+        context=job.context,
+        maps=job.maps,
+        calibration=none,
+        levels=none,
+        cohort={
+            "validation_scans": len(job.held_out),
+            **counts,
+            "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+            "seed": job.seed,
+            "engine": job.backbone.engine.spec.description,
+        },
+        versions={
+            name: version(name)
+            for name in ("napari-dino-uad", "torch", "timm", "numpy", "SimpleITK")
+        },
+    )
 
 
 def _healthy_scores(
-    cases: Sequence[Case],
-    model: FittedModel,
-    backbone: Backbone,
-    batch: int,
-    cache: FeatureCache | bool,
+    job: _Job, model: FittedModel, cache: FeatureCache | bool
 ) -> Generator[Progress, None, tuple[list[NDArray[np.float32]], list[NDArray[np.float32]]]]:
     """Detect on the validation scans; return scores and distances of healthy tissue by scan.
 
@@ -322,6 +311,7 @@ def _healthy_scores(
 
     The distances are those of patches to their nearest prototype.
     """
+    cases = job.held_out
     scores: list[NDArray[np.float32]] = []
     distances: list[NDArray[np.float32]] = []
     waiting = Progress("Calibrating", 0, len(cases))
@@ -331,7 +321,9 @@ def _healthy_scores(
             continue
         number, volume, mask, _ = item
         waiting = Progress("Calibrating", number, len(cases), cases[number].name)
-        detecting = Inner(detect(volume, model, backbone=backbone, batch=batch, cache=cache))
+        detecting = Inner(
+            detect(volume, model, backbone=job.backbone, batch=job.batch, cache=cache)
+        )
         for _ in detecting:
             yield waiting
         anomaly = detecting.value

@@ -29,7 +29,7 @@ __all__ = ["FittedModel", "View"]
 
 @dataclass(frozen=True)
 class View:
-    """What was learnt from the slices of one plane.
+    """The result of fitting the slices of one plane.
 
     Attributes
     ----------
@@ -38,7 +38,7 @@ class View:
     normative : NormativeModel
         The model of healthy embeddings.
     scale : ScoreScale
-        Its scores on healthy patches.
+        Scores of healthy patches.
     prototypes : torch.Tensor of float32, (K, C)
         Typical healthy patches, of unit length.
     """
@@ -51,27 +51,27 @@ class View:
 
 @dataclass(frozen=True)
 class FittedModel:
-    """A normative model of one plane, or of several, with all that belongs to it.
+    """Normative models of one or more planes, with everything that scores depend on.
 
     Attributes
     ----------
     views : tuple of View
-        One for each plane; the first is the one whose slices are shown first.
+        One for each plane; slices of the first are shown first.
     backbone_key, backbone_sha256 : str
-        The backbone it was fitted on, and the checksum of its weights.
+        Backbone of the fit, and the checksum of its weights.
     context : Context
-        What is done to embeddings.
+        Normalisation and averaging of embeddings.
     maps : MapSettings
         How patch scores become a map.
     calibration : Calibration
         Scores of healthy tissue.
     levels : Calibration
-        Distances of healthy patches of the first view to their nearest prototype: what those of
-        a scan are compared with, to tell whether it is of the cohort's kind.
+        Distances of healthy patches of the first view to their nearest prototype. The distances
+        of a scan are compared with them, to detect a scan unlike the cohort.
     cohort : dict
         Scans, slices and date of the fit.
     versions : dict
-        Versions of the libraries that made it.
+        Versions of the libraries used in the fit.
     """
 
     views: tuple[View, ...]
@@ -96,7 +96,7 @@ class FittedModel:
 
     @property
     def planes(self) -> tuple[Plane, ...]:
-        """The planes it looks at."""
+        """Planes of the views."""
         return tuple(view.preprocessing.plane for view in self.views)
 
     def score(
@@ -106,24 +106,24 @@ class FittedModel:
         view: View | None = None,
         told: NDArray[np.bool_] | None = None,
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Score what the backbone made of slices.
+        """Score slices.
 
         Parameters
         ----------
         maps : ndarray of float16, (B, V)
-            The maps of its layers, as `extract_features` gives them.
+            Maps of the backbone's layers, from `extract_features`.
         tissue : ndarray of bool, (B, h, w)
             Which patches are tissue.
         view : View, optional
-            The view the slices are of; the first if not given.
+            View of the slices; default the first.
         told : ndarray of bool, (B,), optional
-            Slices whose distances are wanted; all if not given.
+            Slices to compute distances for; default all.
 
         Returns
         -------
         scores : ndarray of float32, (B, h, w)
-            Healthy standard deviations above the healthy mean; not yet smoothed. Outside the
-            tissue they mean nothing.
+            Healthy standard deviations above the healthy mean; not smoothed. Undefined outside
+            the tissue.
         distances : ndarray of float32, (B, h, w)
             To the nearest prototype; 0 outside the tissue and in other slices.
         """
@@ -135,7 +135,7 @@ class FittedModel:
         view = view or self.views[0]
         out = np.zeros(tissue.shape, dtype=np.float32)
         distances = np.zeros(tissue.shape, dtype=np.float32)
-        # Half and more of most scans is air, and only a model that looks around sees it.
+        # At least half of most scans is air, which matters only to models that read neighbours.
         margin = max(self.context.neighbourhood // 2, REACH)
         box = (slice(None), *tight_box(np.asarray(tissue.any(axis=0)), margin))
         inside = tissue[box]
@@ -198,11 +198,11 @@ class FittedModel:
         if backbone.sha256 != self.backbone_sha256:
             raise InputError(
                 f"This model was fitted on other weights of {self.backbone_key} than those "
-                "loaded; give the file of weights that it was fitted with."
+                "loaded; give the file of weights of the fit."
             )
 
     def summary(self) -> str:
-        """Say in one line what the model is."""
+        """Describe the model in one line."""
         planes = self.planes[0] if len(self.planes) == 1 else f"{len(self.planes)} planes"
         return (
             f"{self.normative.summary()}; {self.backbone_key}, {planes}; "

@@ -1,16 +1,13 @@
 """One safe file for each fitted model: safetensors, with everything else as JSON in its header.
 
-Never pickle: a model from a colleague must not be able to run code. A file is believed only after
-its checksum held and its header and tensors are those of a model, before anything is built.
+Never pickle: a model from a colleague must not be able to run code. The checksum, the header and
+the tensors are checked before anything is built from a file.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import errno
 import json
-import os
-import re
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +26,7 @@ from napari_dino_uad.core.normative.base import tensors_under
 from napari_dino_uad.core.normative.methods import METHODS
 from napari_dino_uad.core.storage.atomic import staged, writing
 from napari_dino_uad.core.storage.strict_json import parse_json
-from napari_dino_uad.core.storage.tensor_file import read_tensors
+from napari_dino_uad.core.storage.tensor_file import read_tensors, write_tensors
 
 __all__ = ["FORMAT_VERSION", "load_model", "save_model"]
 
@@ -48,19 +45,19 @@ def save_model(model: FittedModel, path: Path | str) -> None:
     model : FittedModel
         The model.
     path : path
-        Where to; its folder is made if need be.
+        File to write; its folder is created if needed.
 
     Raises
     ------
     InputError
-        If the name does not end in `.safetensors`, a number of the model is not one that
-        `load_model` takes, or the file cannot be written.
+        If the name does not end in `.safetensors`, `load_model` would refuse a number of the
+        model, or the file cannot be written.
     """
     import torch
 
     path = Path(path)
     if path.suffix != ".safetensors":
-        raise InputError(f"A model file ends in .safetensors, but {path.name} came.")
+        raise InputError(f"Expected a name that ends in .safetensors, got {path.name}; change it.")
     header = {
         "format_version": FORMAT_VERSION,
         "method": model.normative.method,
@@ -99,30 +96,7 @@ def save_model(model: FittedModel, path: Path | str) -> None:
             "with other settings or scans."
         ) from error
     with writing(path), staged(path.parent) as partial:
-        _save_tensors(partial / path.name, tensors, {_HEADER: json.dumps(header)})
-
-
-def _save_tensors(path: Path, tensors: dict[str, Any], metadata: dict[str, str]) -> None:
-    """Write a file of tensors.
-
-    Raises
-    ------
-    OSError
-        If the disk is full or broken. The library raises an error of its own for this.
-    """
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
-
-    # The library lets only the owner read the file; a model gets the permissions of any new file.
-    path.touch()
-    mode = path.stat().st_mode
-    try:
-        save_file(tensors, path, metadata=metadata)
-        path.chmod(mode)
-    except SafetensorError as error:
-        found = re.search(r"os error (\d+)", str(error))
-        number = int(found[1]) if found else errno.EIO
-        raise OSError(number, os.strerror(number)) from error
+        write_tensors(partial / path.name, tensors, {_HEADER: json.dumps(header)})
 
 
 def load_model(path: Path | str) -> FittedModel:
@@ -154,7 +128,7 @@ def load_model(path: Path | str) -> FittedModel:
         ) from error
     if _HEADER not in metadata:
         raise InputError(
-            f"{path.name} holds tensors but no napari-dino-uad model; choose a file that Fit saved."
+            f"{path.name} has tensors but no napari-dino-uad model; choose a file that Fit saved."
         )
     try:
         raw = parse_json(metadata[_HEADER])
@@ -176,7 +150,7 @@ def load_model(path: Path | str) -> FittedModel:
 
 
 def _build(header: ModelHeader, tensors: dict[str, Any]) -> FittedModel:
-    """Build a model of what was found valid."""
+    """Build a model from a checked header and tensors."""
     kind = METHODS[header.method].model_class()
     views = tuple(
         View(
@@ -226,7 +200,7 @@ def _check_version(header: Any, name: str) -> None:
 
 
 def _check_sum(header: dict[str, Any], tensors: dict[str, Any], name: str) -> None:
-    """Refuse a file that is not as it was saved; older ones have nothing to tell that by."""
+    """Refuse a file that has changed since it was saved; format 3 has no checksum."""
     stored = header.get("checksum")
     if header["format_version"] == _OLDEST_VERSION and "checksum" not in header:
         return
@@ -238,11 +212,11 @@ def _check_sum(header: dict[str, Any], tensors: dict[str, Any], name: str) -> No
         )
     if stored != checksum(header, tensors):
         raise InputError(
-            f"{name} is damaged: it is not as it was saved, by its checksum; copy the file again, "
+            f"{name} is damaged: it is not as it was saved (wrong checksum); copy the file again, "
             "or fit the model again."
         )
 
 
 def _clause(error: Exception) -> str:
-    """Return what an error says in one line without a full stop."""
+    """Return the message of an error in one line, without a full stop."""
     return " ".join(str(error).split()).rstrip(".")[:400]

@@ -1,8 +1,7 @@
-"""What the header of a model file must say. Imports pydantic, so import it inside functions."""
+"""The schema of a model file's header. Imports pydantic, so import it inside functions."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -21,6 +20,7 @@ from napari_dino_uad.core.normative.config import read_config
 from napari_dino_uad.core.normative.methods import METHODS
 from napari_dino_uad.core.slices.preprocessing import Preprocessing
 from napari_dino_uad.core.storage.schema import Strict, explain, whole
+from napari_dino_uad.core.storage.tensor_file import checksum
 from napari_dino_uad.core.storage.tensor_schema import TensorSpec, check_tensors, scoped, unit_rows
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ Name = Annotated[str, StringConstraints(min_length=1, max_length=100)]
 
 
 class ViewHeader(Strict):
-    """What stands in the header for one plane."""
+    """The part of the header for one plane."""
 
     preprocessing: whole(Preprocessing)  # type: ignore[valid-type]
     config: dict[str, Any]
@@ -62,19 +62,19 @@ class BackboneHeader(Strict):
 
     @property
     def spec(self) -> BackboneSpec:
-        """Its row of the table."""
+        """The backbone's row of the table."""
         return backbone_spec(self.key)
 
 
 class PixelsHeader(Strict):
-    """Healthy pixels that the calibrations rest on."""
+    """Numbers of healthy pixels in the calibrations."""
 
     calibration: Annotated[Count, Field(ge=1)]
     levels: Annotated[Count, Field(ge=1)]
 
 
 class CohortHeader(Strict):
-    """What a model was fitted on."""
+    """The cohort that a model was fitted on."""
 
     scans: Count
     validation_scans: Count
@@ -86,7 +86,7 @@ class CohortHeader(Strict):
 
 
 class ModelHeader(Strict):
-    """All that a model file says besides its tensors.
+    """Everything in a model file besides its tensors.
 
     Attributes
     ----------
@@ -141,7 +141,7 @@ def read_header(header: dict[str, Any]) -> ModelHeader:
 
 
 def check_model(header: ModelHeader, tensors: Mapping[str, torch.Tensor]) -> None:
-    """Validate the settings and the tensors of a model, before anything is built of them.
+    """Validate the settings and tensors of a model, before anything is built from them.
 
     Parameters
     ----------
@@ -166,20 +166,3 @@ def check_model(header: ModelHeader, tensors: Mapping[str, torch.Tensor]) -> Non
     for name in type(header.pixels).model_fields:
         specs |= scoped(f"{name}.", Calibration.described(getattr(header.pixels, name)))
     check_tensors(specs, tensors)
-
-
-def checksum(header: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> str:
-    """Return the checksum of a header, but for its own checksum, and of tensors.
-
-    It is SHA-256 over the header's values, however the JSON is laid out, and the names, dtypes,
-    shapes and bytes of the tensors.
-    """
-    import torch
-
-    said = {name: value for name, value in header.items() if name != "checksum"}
-    digest = hashlib.sha256(json.dumps(said, sort_keys=True).encode())
-    for name in sorted(tensors):
-        tensor = tensors[name].detach().cpu().contiguous()
-        digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
-    return f"sha256:{digest.hexdigest()}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -63,6 +64,8 @@ def drain(
 ) -> T:
     """Run a pipeline to its end and return its result.
 
+    If `on_progress` raises, or the user interrupts, the pipeline is closed at once.
+
     Parameters
     ----------
     pipeline : generator of Progress
@@ -76,7 +79,8 @@ def drain(
         The pipeline's return value.
     """
     inner = Inner(pipeline)
-    for progress in inner:
-        if on_progress is not None:
-            on_progress(progress)
+    with closing(pipeline):
+        for progress in inner:
+            if on_progress is not None:
+                on_progress(progress)
     return inner.value

@@ -1,4 +1,4 @@
-"""Writing what detection found, on the grid of the scan's own file."""
+"""Write the results of a detection, on the grid of the scan's own file."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["RESEARCH_USE", "ResultPaths", "write_results", "writing_results"]
 
-#: Stands in every report.
+#: Part of every report.
 RESEARCH_USE = "Research use only. Not a medical device."
 
 
@@ -38,7 +38,7 @@ class ResultPaths(NamedTuple):
 
     @classmethod
     def of(cls, folder: Path, name: str) -> ResultPaths:
-        """Name them; the report is there only if the others are, and holds their checksums."""
+        """Return the paths; the report exists only with the others, and has their checksums."""
         endings = ("_anomaly.nii.gz", "_findings.nii.gz", "_findings.csv", ".json")
         return cls(*(folder / f"{name}{ending}" for ending in endings))
 
@@ -53,12 +53,12 @@ class Finish(Protocol):
         false_positive_rate: float,
         extra: dict[str, Any] | None = None,
     ) -> None:
-        """Take what `write_results` takes."""
+        """Finish the case; the parameters are those of `write_results`."""
 
 
 @contextmanager
 def writing_results(folder: Path, anomaly: AnomalyMap, name: str | None = None) -> Iterator[Finish]:
-    """Write the results of a case, its map in a thread while its findings are being sought.
+    """Write the results of a case; the map is written in a thread while findings are computed.
 
     Parameters
     ----------
@@ -68,8 +68,8 @@ def writing_results(folder: Path, anomaly: AnomalyMap, name: str | None = None) 
     Yields
     ------
     callable
-        To be called with the findings, as in `write_results`. All files appear together at the
-        end; if it was not called none does, and older results stay.
+        Call it with the findings, as in `write_results`. All files appear together at the end;
+        without the call none does, and older results stay.
 
     Raises
     ------
@@ -120,17 +120,17 @@ def write_results(
     Parameters
     ----------
     folder : Path
-        Where to; made if need be.
+        Folder to write to; created if needed.
     anomaly : AnomalyMap
         The map.
     labels : ndarray of uint8, (S, P, L)
         The findings' voxels on the canonical grid.
     findings : sequence of Finding
-        What the labels are.
+        The findings, one for each label.
     false_positive_rate : float
         The threshold, as the rate on healthy tissue.
     name : str, optional
-        Name of the case; the scan's own if not given.
+        Name of the case; default the scan's own.
     extra : dict, optional
         Further entries for the JSON file.
 
@@ -153,7 +153,7 @@ def write_results(
 def _report(
     name: str, anomaly: AnomalyMap, findings: Sequence[Finding], false_positive_rate: float
 ) -> dict[str, Any]:
-    """Return what the JSON file of a case says."""
+    """Return the content of the JSON file of a case."""
     model = anomaly.model
     shift = measure_shift(anomaly.level, model.levels)
     return {

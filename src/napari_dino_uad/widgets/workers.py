@@ -148,6 +148,21 @@ def import_torch() -> None:
     torch.set_num_threads(gui_threads())
 
 
+class _ClosingWorker(GeneratorWorker):
+    """A worker that closes its pipeline when it is cancelled, in the thread of the pipeline.
+
+    Otherwise the pipeline would end when it is garbage-collected, perhaps never, and not save the
+    training of a stopped fit.
+    """
+
+    def work(self) -> Any:
+        """Run the pipeline."""
+        try:
+            return super().work()
+        finally:
+            self._gen.close()
+
+
 class Job(QObject):
     """One running pipeline of a widget.
 
@@ -206,7 +221,7 @@ class Job(QObject):
             except Exception as error:  # noqa: BLE001 - whatever it is, the user hears of it
                 return _Failure(error)
 
-        worker = create_worker(run)
+        worker = create_worker(run, _worker_class=_ClosingWorker)
         current: Callable[[], bool] = lambda: generation == self._generation  # noqa: E731
         worker.yielded.connect(lambda value: current() and self.progressed.emit(value))
         worker.returned.connect(lambda value: current() and self._end(value))

@@ -235,3 +235,17 @@ def test_oct_is_cut_by_patient_and_by_what_masks_say(tmp_path):
 def test_the_real_oct_data():
     split = oct_split(real_scan("oct"))
     assert [len(part) for part in (split.train, split.valid, split.test)] == [6, 4, 22]
+
+
+def test_the_source_digest_covers_the_core_but_not_the_benchmarks(tmp_path, monkeypatch):
+    core = tmp_path / "core"
+    for name in ("fit.py", "scans/volume.py", "bench/run.py"):
+        (core / name).parent.mkdir(parents=True, exist_ok=True)
+        (core / name).write_text("1")
+    monkeypatch.setattr(bench_module, "__file__", str(core / "bench" / "run.py"))
+    digests = [bench_module._source_digest()]
+    for name in ("bench/run.py", "fit.py", "scans/volume.py"):
+        (core / name).write_text("2")
+        digests.append(bench_module._source_digest())
+    assert digests[0] == digests[1]
+    assert len(set(digests)) == 3

@@ -121,7 +121,7 @@ def test_writing_replaces_a_file_and_leaves_it_alone_on_failure(tmp_path):
     target = tmp_path / "a.nii.gz"
     write_volume(target, volume.array, volume)
     before = target.read_bytes()
-    with pytest.raises(InputError, match=r"2 x 3 x 4.*1 x 3 x 4 came"):
+    with pytest.raises(InputError, match=r"2 x 3 x 4.*got 1 x 3 x 4"):
         write_volume(target, volume.array[:1], volume)
     with pytest.raises(InputError, match="unknown ending"):
         write_volume(tmp_path / "a.jpg", volume.array, volume)

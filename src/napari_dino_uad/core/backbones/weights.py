@@ -1,4 +1,4 @@
-"""Weights from a file: read without running code, recognised, and put into timm's network."""
+"""Read weights from a file without running code, recognise them, and load them into timm."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
     Parameters
     ----------
     path : Path
-        A .safetensors file, or one that torch saved; what it is is told from its content.
+        A .safetensors file, or one saved by torch; its content decides.
 
     Returns
     -------
@@ -74,12 +74,12 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
         content = torch.load(
             path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
         )
-    except Exception as error:  # a damaged pickle fails in whatever it was about to build
+    except Exception as error:  # a damaged pickle raises any kind of error
         code = re.search(r"GLOBAL (\S+)", str(error))
         if code is not None:
             raise InputError(
                 f"{path.name} is a pickle that holds {code.group(1)}, which could run code, so it "
-                f"was not read; {_EXPECTED}, which hold tensors alone."
+                f"was not read; {_EXPECTED}, which hold only tensors."
             ) from error
         size = path.stat().st_size
         raise InputError(
@@ -102,7 +102,7 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
 
 
 def load_network(spec: BackboneSpec, state: Mapping[str, torch.Tensor], source: str) -> Any:
-    """Build a backbone's network and put weights into it.
+    """Build a backbone's network and load weights into it.
 
     Parameters
     ----------
@@ -121,7 +121,7 @@ def load_network(spec: BackboneSpec, state: Mapping[str, torch.Tensor], source: 
     Raises
     ------
     InputError
-        If they are of another network; the message says of which, as far as can be told.
+        If they belong to another network; the message names it if it is known.
     """
     import torch
 
@@ -140,14 +140,14 @@ def load_network(spec: BackboneSpec, state: Mapping[str, torch.Tensor], source: 
         )
     network = _allocate(spec)
     expected = network.state_dict()
-    # Batches that training saw change nothing.
+    # The number of training batches does not matter.
     needed = {name: v for name, v in expected.items() if not name.endswith("num_batches_tracked")}
     wrong = _misfits(network, state)
     converted = dict(state)
     if not wrong:
         try:
             converted = _to_timm(spec, network, dict(state))
-        except Exception as error:  # timm's renaming takes for granted that all fits
+        except Exception as error:  # timm's renaming assumes that all tensors fit
             raise InputError(
                 f"{source} looks like the weights of {spec.name}, but its tensors do not fit that "
                 f"network; {_EXPECTED}."
@@ -157,7 +157,7 @@ def load_network(spec: BackboneSpec, state: Mapping[str, torch.Tensor], source: 
             for name, value in needed.items()
             if name not in converted or converted[name].shape != value.shape
         ]
-    # A classifier and stages behind the last one read are of no use here.
+    # A classifier, and stages after the last one read, are not used.
     spare = [] if spec.family == "cnn" else [name for name in converted if name not in expected]
     if wrong or spare:
         raise InputError(
@@ -166,8 +166,8 @@ def load_network(spec: BackboneSpec, state: Mapping[str, torch.Tensor], source: 
         )
     network.load_state_dict(expected | {name: converted[name] for name in needed})
     if spec.family == "dinov3":
-        # The official weights bring the periods of the rotary position embedding along, rounded
-        # to bfloat16; timm's leave them out.
+        # The official weights include the periods of the rotary position embedding, rounded to
+        # bfloat16; timm's do not.
         count = len(network.rope.periods)
         periods = 100.0 ** (torch.arange(count) / count)
         network.rope.periods.copy_(state.get("rope_embed.periods", periods.bfloat16()))
@@ -176,7 +176,7 @@ def load_network(spec: BackboneSpec, state: Mapping[str, torch.Tensor], source: 
 
 
 def _wrong_kind(name: str, value: torch.Tensor) -> str:
-    """Say what keeps a tensor from being weights, whatever its shape; empty where nothing does."""
+    """Return why a tensor cannot be weights, apart from its shape; empty if it can."""
     import torch
 
     if value.layout != torch.strided or value.is_quantized or value.device.type != "cpu":
@@ -187,14 +187,14 @@ def _wrong_kind(name: str, value: torch.Tensor) -> str:
 
 
 def _misfits(network: Any, state: Mapping[str, torch.Tensor]) -> list[str]:
-    """List the tensors whose shape the conversion to timm's names would hide.
+    """List tensors of a wrong shape that the conversion to timm's names would hide.
 
-    timm resamples a position embedding of another grid, and a mask of one number fits any bias.
+    timm resamples a position embedding of another grid, and broadcasts a mask of one number.
     """
     wrong = []
     if "pos_embed" in state and getattr(network, "pos_embed", None) is not None:
         _, tokens, width = network.pos_embed.shape
-        # Official files with registers have a place for the class token that timm's do not.
+        # Unlike timm's, official files with registers have a position for the class token.
         fitting = {(1, tokens + extra, width) for extra in (0, int(network.no_embed_class))}
         if tuple(state["pos_embed"].shape) not in fitting:
             wrong.append("pos_embed")
@@ -211,12 +211,12 @@ def _misfits(network: Any, state: Mapping[str, torch.Tensor]) -> list[str]:
 
 
 def _check_values(network: Any, source: str) -> None:
-    """Refuse weights that give embeddings that are not numbers."""
+    """Refuse weights whose embeddings would not be finite."""
     import torch
 
     tensors = [*network.named_parameters(), *network.named_buffers()]
     for name, value in tensors:
-        # A sum is a tenth of the work; it overflows only where numbers are huge.
+        # A sum takes a tenth of the time; it overflows only if numbers are huge.
         if not torch.isfinite(value.sum()) and not bool(torch.isfinite(value).all()):
             raise InputError(
                 f"{source} holds numbers in {name} that are not finite; get the file again."
@@ -229,9 +229,9 @@ def _check_values(network: Any, source: str) -> None:
 
 
 def _allocate(spec: BackboneSpec) -> Any:
-    """Build a network whose weights are still to come, without drawing random ones first.
+    """Build a network without initial weights, to load weights into it.
 
-    Drawing them takes a large network several times as long as reading its weights.
+    Drawing random weights of a large network takes several times as long as reading a file.
     """
     import torch
 
@@ -246,14 +246,14 @@ def _allocate(spec: BackboneSpec) -> Any:
 def _to_timm(
     spec: BackboneSpec, network: Any, state: dict[str, torch.Tensor]
 ) -> dict[str, torch.Tensor]:
-    """Rename official weights as timm does, and leave timm's own as they are."""
+    """Rename official weights as timm does; leave timm's own unchanged."""
     import torch
 
     if spec.family == "cnn":
         return state
     if spec.family == "dinov3":
         for name in [name for name in state if name.endswith("qkv.bias_mask")]:
-            # timm takes the masked biases to be the keys' alone.
+            # timm assumes that only the biases of the keys are masked.
             bias = name.removesuffix("_mask")
             state[bias] = state[bias] * state[name].to(state[bias].dtype)
     # The official ConvNeXt lists its final norm a second time.
@@ -261,7 +261,7 @@ def _to_timm(
     rename = import_module(_RENAMING[spec.family]).checkpoint_filter_fn
     converted: dict[str, torch.Tensor] = rename(state, network)
     if spec.family == "dinov3" and not any(name.endswith("q_bias") for name in converted):
-        # timm's plain files leave the query and value biases out where they are zero.
+        # timm's plain files omit the query and value biases if they are zero.
         for name, value in network.state_dict().items():
             if name.endswith(("q_bias", "v_bias")):
                 converted[name] = torch.zeros_like(value)
@@ -269,7 +269,7 @@ def _to_timm(
 
 
 def _signature(state: Mapping[str, torch.Tensor]) -> tuple[Any, ...] | None:
-    """Tell networks apart by a few shapes, under official names and timm's alike."""
+    """Identify a network by a few shapes, under official names or timm's."""
 
     def shape(*names: str) -> tuple[int, ...]:
         found = next((tuple(state[name].shape) for name in names if name in state), ())
@@ -287,7 +287,7 @@ def _signature(state: Mapping[str, torch.Tensor]) -> tuple[Any, ...] | None:
             count(r"blocks\.\d+\.norm1\.weight"),
             shape("register_tokens", "storage_tokens", "reg_token")[1],
             shape(*hidden)[0],
-            # A gated feed-forward has one more, unless two of them are packed into one.
+            # A gated feed-forward has one more matrix, unless two are packed into one.
             count(r"blocks\.0\.mlp\.\w+\.weight"),
         )
     if "downsample_layers.0.0.weight" in state or "stem.0.weight" in state:
@@ -311,7 +311,7 @@ def _signature_of(name: str) -> tuple[Any, ...] | None:
 
 
 def _describe(state: Mapping[str, torch.Tensor]) -> str:
-    """Say what a file of tensors seems to hold."""
+    """Describe the likely content of a file of tensors."""
     if any(name.startswith("views.") for name in state):
         return "a model that Fit saved"
     if any(name.startswith("embeddings.") for name in state):

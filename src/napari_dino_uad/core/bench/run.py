@@ -185,11 +185,12 @@ def _plain(values: dict[str, Any]) -> dict[str, Any]:
 
 def _source_digest() -> str:
     """Return a digest of the core's code, without the benchmarks, because results depend on it."""
-    core = Path(__file__).parent
+    core = Path(__file__).parents[1]
     digest = hashlib.sha256()
     for path in sorted(core.rglob("*.py")):
-        if not path.name.startswith("bench"):
-            digest.update(path.relative_to(core).as_posix().encode())
+        inside = path.relative_to(core)
+        if inside.parts[0] != "bench":
+            digest.update(inside.as_posix().encode())
             digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
 
@@ -238,49 +239,22 @@ def _run(
     setting: _Setting, path: Path, request: dict[str, Any]
 ) -> Generator[Progress, None, dict[str, Any]]:
     """Fit, save, evaluate the saved model, and write the run."""
-    import torch
-
-    model_path, fit_path = _leftovers(path)
-    fitted = _read(fit_path, request)
-    if fitted is None or not are_as_recorded(path.parent, fitted["files"], [model_path.name]):
-        started = time.perf_counter()
-        fitting = Inner(
-            fit(
-                setting.split.train,
-                valid=setting.split.valid,
-                method=request["method"],
-                settings=request["settings"],
-                backbone=setting.backbone,
-                preprocessing=setting.preprocessing,
-                seed=request["seed"],
-                batch=setting.batch,
-                cache=setting.cache,
-            )
-        )
-        yield from fitting
-        seconds = time.perf_counter() - started
-        save_model(fitting.value, model_path)
-        files = record_files([model_path])
-        fitted = {"request": request, "seconds": seconds, "files": files}
-        write_sealed(fit_path, fitted)
+    fit_seconds = yield from _fit_once(setting, path, request)
+    model_path = _leftovers(path)[0]
     # Evaluate what a user gets: a model that has been saved and loaded.
     model = load_model(model_path)
-    evaluating = Inner(
-        evaluate(
-            setting.split.test,
-            model,
-            backbone=setting.backbone,
-            batch=setting.batch,
-            cache=setting.cache,
-        )
+    evaluation = yield from evaluate(
+        setting.split.test,
+        model,
+        backbone=setting.backbone,
+        batch=setting.batch,
+        cache=setting.cache,
     )
-    yield from evaluating
-    evaluation = evaluating.value
     run = {
         "request": request,
         "label": _label(request["method"], model.normative.config()),
         "summary": model.summary(),
-        "fit_seconds": fitted["seconds"],
+        "fit_seconds": fit_seconds,
         "features_cached": setting.store is not None,
         "score_ms_a_slice": (
             1000 * evaluation.metrics["seconds"]["model"] / evaluation.metrics["slices_scored"]
@@ -288,6 +262,49 @@ def _run(
         "model_bytes": model_path.stat().st_size,
         "metrics": evaluation.metrics,
         "cases": evaluation.cases,
+        **_circumstances(setting),
+    }
+    # Remove the model last: a run stopped before this is evaluated again, but not fitted again.
+    write_sealed(path, run)
+    for leftover in _leftovers(path):
+        leftover.unlink(missing_ok=True)
+    return run
+
+
+def _fit_once(
+    setting: _Setting, path: Path, request: dict[str, Any]
+) -> Generator[Progress, None, float]:
+    """Fit and save the model of a run, unless a stopped run did; return the seconds of the fit."""
+    model_path, fit_path = _leftovers(path)
+    fitted = _read(fit_path, request)
+    if fitted is None or not are_as_recorded(path.parent, fitted["files"], [model_path.name]):
+        started = time.perf_counter()
+        model = yield from fit(
+            setting.split.train,
+            valid=setting.split.valid,
+            method=request["method"],
+            settings=request["settings"],
+            backbone=setting.backbone,
+            preprocessing=setting.preprocessing,
+            seed=request["seed"],
+            batch=setting.batch,
+            cache=setting.cache,
+            # The seconds are those of a whole fit.
+            resume=False,
+        )
+        seconds = time.perf_counter() - started
+        save_model(model, model_path)
+        files = record_files([model_path])
+        fitted = {"request": request, "seconds": seconds, "files": files}
+        write_sealed(fit_path, fitted)
+    return float(fitted["seconds"])
+
+
+def _circumstances(setting: _Setting) -> dict[str, Any]:
+    """Return the machine and the date of a run."""
+    import torch
+
+    return {
         "machine": {
             "threads": torch.get_num_threads(),
             "engine": setting.backbone.engine.spec.words,
@@ -295,11 +312,6 @@ def _run(
         },
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
     }
-    # Remove the model last: a run stopped before this is evaluated again, but not fitted again.
-    write_sealed(path, run)
-    for leftover in _leftovers(path):
-        leftover.unlink(missing_ok=True)
-    return run
 
 
 def _leftovers(path: Path) -> tuple[Path, Path]:

@@ -1,4 +1,4 @@
-"""Embeddings on disk, so that a scan meets a backbone once.
+"""Embeddings on disk, so that a backbone runs once per scan.
 
 An entry holds the embeddings of one scan by one backbone under one preprocessing, and is named
 after the content of all three. It is a folder:
@@ -10,8 +10,8 @@ after the content of all three. It is a folder:
 - ``complete``: an empty file, made when every slice that was asked for is there. Slices without
   tissue are not asked for.
 
-A slice counts only if its checksum holds. So whatever a killed process, a full disk or another
-hand left behind is computed again, and two processes may fill one entry together. An entry that
+A slice counts only if its checksum matches. Remains of a killed process, a full disk or an edit
+are therefore computed again, and two processes may fill one entry together. An entry that
 a living process uses is neither evicted nor cleared by any other (`cache_users`).
 """
 
@@ -49,7 +49,7 @@ __all__ = [
     "open_cache",
 ]
 
-#: Size above which the entries not used for longest are removed.
+#: Size above which the least recently used entries are removed.
 DEFAULT_LIMIT_GB = 20.0
 
 #: Environment variable: the size limit in GB.
@@ -63,7 +63,7 @@ _LOCK_TIMEOUT_S = 60.0
 
 
 def content_digest(array: NDArray[Any], spacing_mm: Sequence[float]) -> str:
-    """Name a scan after its content, whatever file it lies in.
+    """Return a name for the content of a scan, independent of its file.
 
     Parameters
     ----------
@@ -75,12 +75,12 @@ def content_digest(array: NDArray[Any], spacing_mm: Sequence[float]) -> str:
     Returns
     -------
     str
-        XXH3's 128 bits in hexadecimal digits: no two scans share them by accident, and nothing
-        else is feared here. SHA-256 would hold up the first heat.
+        XXH3 with 128 bits, in hexadecimal digits. It excludes accidental collisions, which is all
+        that is needed here; SHA-256 would delay the first map on screen.
     """
     spacing = [float(value) for value in spacing_mm]
     digest = xxh3_128(json.dumps([array.dtype.str, array.shape, spacing]).encode())
-    # By slices, because a view that runs another way would have to be copied as a whole.
+    # Slice by slice: a view with reversed axes would have to be copied as a whole.
     for plane in array:
         digest.update(np.ascontiguousarray(plane).data)
     return digest.hexdigest()
@@ -88,7 +88,7 @@ def content_digest(array: NDArray[Any], spacing_mm: Sequence[float]) -> str:
 
 @dataclass(frozen=True)
 class CacheKey:
-    """What embeddings depend on.
+    """Everything that embeddings depend on.
 
     Attributes
     ----------
@@ -118,12 +118,12 @@ class CacheUsage:
     Attributes
     ----------
     entries, complete : int
-        Scans in it, and those of which every slice that was asked for is there.
+        Number of scans, and of those with every requested slice.
     in_use : int
-        Scans whose embeddings a living process holds, this one included; they are neither
-        evicted nor cleared.
+        Scans used by a living process, including this one; they are neither evicted nor
+        cleared.
     size_bytes, limit_bytes : int
-        What it takes and may take on disk.
+        Size on disk, and its limit.
     """
 
     entries: int
@@ -139,10 +139,10 @@ class FeatureCache:
     Parameters
     ----------
     folder : Path
-        Made when first needed.
+        Created on first use.
     limit_gb : float
-        Size in GB (1e9 bytes) above which the entries not used for longest are removed.
-        Entries in use stay, even if they alone are larger.
+        Size in GB (1e9 bytes) above which the least recently used entries are removed.
+        Entries in use stay, even if they exceed the limit.
 
     Raises
     ------
@@ -152,18 +152,18 @@ class FeatureCache:
 
     def __init__(self, folder: Path, limit_gb: float = DEFAULT_LIMIT_GB) -> None:
         if not 0 < limit_gb < float("inf"):
-            raise InputError(f"The cache's limit is above 0 GB, but {limit_gb} came.")
+            raise InputError(f"Expected a cache limit above 0 GB, got {limit_gb}; change it.")
         self.folder = folder
         self.limit_bytes = int(limit_gb * 1e9)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep other processes from changing the cache for a moment.
+        """Lock the cache against changes by other processes.
 
         Raises
         ------
         InputError
-            If the folder cannot be written to, the disk is full or the lock never comes free.
+            If the folder cannot be written to, the disk is full or the lock stays taken.
         """
         from filelock import FileLock
 
@@ -179,7 +179,7 @@ class FeatureCache:
             ) from error
 
     def entry(self, key: CacheKey, shape: tuple[int, int]) -> CacheEntry:
-        """Open the entry of a key, or begin it.
+        """Open the entry of a key; create it if it is missing or damaged.
 
         Parameters
         ----------
@@ -191,7 +191,6 @@ class FeatureCache:
         Returns
         -------
         CacheEntry
-            One that is damaged as a whole was begun anew.
         """
         folder = self.folder / key.digest
         described = {
@@ -223,7 +222,7 @@ class FeatureCache:
         )
 
     def clear(self) -> int:
-        """Remove every entry that is not in use and return how many bytes came free."""
+        """Remove every entry that is not in use and return the number of bytes freed."""
         if not self.folder.is_dir():
             return 0
         before = self.usage().size_bytes
@@ -252,12 +251,12 @@ class FeatureCache:
             (new / "entry.json").write_text(json.dumps(described, indent=1), encoding="utf-8")
 
     def _sweep(self) -> None:
-        """Remove what killed processes left behind."""
+        """Remove the remains of killed processes."""
         sweep(self.folder)
         sweep_users(self.folder)
 
     def _evict(self, needed: int) -> None:
-        """Remove the entries not used for longest until there is room for a new one."""
+        """Remove the least recently used entries until there is room for a new one."""
         self._sweep()
         entries = self._entries()
         sizes = {entry: _size(entry) for entry in entries}
@@ -275,8 +274,7 @@ def open_cache(choice: FeatureCache | bool = True) -> FeatureCache | None:
     Parameters
     ----------
     choice : FeatureCache or bool
-        True is the user's own: in the folder that the environment variable
-        ``NAPARI_DINO_UAD_CACHE`` names ("off" for none) or else where the system keeps caches,
+        True is the user's own, in the folder that `cache_home` returns (none if it is "off"),
         with the limit of ``NAPARI_DINO_UAD_CACHE_GB``. False is none.
 
     Returns
@@ -286,7 +284,7 @@ def open_cache(choice: FeatureCache | bool = True) -> FeatureCache | None:
     Raises
     ------
     InputError
-        If the limit in the environment is no number above 0.
+        If the limit in the environment is not a number above 0.
     """
     if isinstance(choice, FeatureCache):
         return choice
@@ -297,12 +295,14 @@ def open_cache(choice: FeatureCache | bool = True) -> FeatureCache | None:
     try:
         limit = float(text)
     except ValueError as error:
-        raise InputError(f"{LIMIT_VARIABLE} is a number of GB, but {text!r} came.") from error
+        raise InputError(
+            f"Expected {LIMIT_VARIABLE} to be a number of GB, got {text!r}; change it."
+        ) from error
     return FeatureCache(home / "features", limit)
 
 
 def _is_sound(folder: Path, described: dict[str, Any], size: int) -> bool:
-    """Say whether an entry is what its name says, its slices aside."""
+    """Return whether an entry matches its description; slices are not checked."""
     try:
         return (
             read_object(folder / "entry.json") == described
@@ -332,6 +332,6 @@ def _size(folder: Path) -> int:
 
 
 def _remove(folder: Path) -> bool:
-    """Remove an entry and say whether it is gone; Windows keeps one that is mapped somewhere."""
+    """Remove an entry; return whether it is gone, as Windows keeps files that are mapped."""
     shutil.rmtree(folder, ignore_errors=True)
     return not folder.exists()

@@ -20,21 +20,21 @@ if TYPE_CHECKING:
 
 __all__ = ["CHECKSUM_BYTES", "CacheEntry"]
 
-#: Of XXH3 with 128 bits.
+#: Bytes of an XXH3 checksum with 128 bits.
 CHECKSUM_BYTES = 16
 _MISSING = bytes(CHECKSUM_BYTES)
 
 
 class CacheEntry:
-    """The embeddings of one scan, as far as they are known.
+    """The embeddings of one scan; slices may be missing.
 
-    Made by `FeatureCache.entry`, with the cache locked. As long as it is held, no process evicts
-    or clears the entry.
+    Built by `FeatureCache.entry`, with the cache locked. While this object exists, no process
+    evicts or clears the entry.
 
     Attributes
     ----------
     folder : Path
-        Where it lies.
+        Folder of the entry.
     shape : tuple of int
         (slices, V).
     """
@@ -48,7 +48,7 @@ class CacheEntry:
         weakref.finalize(self, release, folder, os.getpid())
 
     def known(self) -> NDArray[np.bool_]:
-        """Return which slices claim to be there, (slices,) of bool; `read` tells if they are."""
+        """Return which slices have a checksum, (slices,) of bool; `read` compares it."""
         known = np.zeros(self.shape[0], dtype=bool)
         try:
             content = (self.folder / "checksums.bin").read_bytes()
@@ -62,7 +62,7 @@ class CacheEntry:
 
     @property
     def complete(self) -> bool:
-        """Whether all slices that someone asked for were written; later ones may be missing."""
+        """Whether all slices requested so far were written; others may be missing."""
         return (self.folder / "complete").exists()
 
     def read(self, indices: Sequence[int]) -> NDArray[np.float16] | None:
@@ -80,8 +80,8 @@ class CacheEntry:
         """
         out = np.empty((len(indices), self.shape[1]), dtype=np.float16)
         try:
-            # Read, not mapped: what is mapped counts as memory of the process, and may change
-            # after it was checked.
+            # Read, not mapped: mapped files count as memory of the process, and may change after
+            # the check.
             with (
                 (self.folder / "features.f16").open("rb") as features,
                 (self.folder / "checksums.bin").open("rb") as checksums,
@@ -102,7 +102,7 @@ class CacheEntry:
         return out
 
     def write(self, indices: Sequence[int], features: NDArray[np.float16]) -> None:
-        """Keep slices that were computed.
+        """Write computed slices.
 
         Parameters
         ----------
@@ -133,11 +133,11 @@ class CacheEntry:
                         table.seek(index * CHECKSUM_BYTES)
                         table.write(checksum)
             except FileNotFoundError:
-                # The folder was removed by hand; the next one to ask begins the entry anew.
+                # The folder was removed by hand; the next request creates the entry again.
                 return
 
     def finish(self) -> None:
-        """Mark the entry: every slice that was asked for is there.
+        """Mark the entry as complete: every requested slice is there.
 
         Raises
         ------
@@ -157,9 +157,9 @@ class CacheEntry:
                 return
 
     def _checksum(self, index: int, view: memoryview) -> bytes:
-        # The entry's name and the slice's number are in it, so that no slice passes for another.
-        # Against damage, which is all that is feared here, it is as good as SHA-256 and takes a
-        # tenth of its time; whoever means harm could write a new checksum as well.
+        # It covers the entry's name and the slice's number, so that no slice passes for another.
+        # XXH3 detects damage as well as SHA-256 in a tenth of the time. Neither stops an attacker,
+        # who could write a new checksum too.
         digest = xxh3_128(f"{self.folder.name} {index} ".encode())
         digest.update(view)
         return digest.digest()

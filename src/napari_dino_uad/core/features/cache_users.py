@@ -1,7 +1,7 @@
-"""Which entries of the cache living processes are using.
+"""Which entries of the cache are in use by living processes.
 
-A process holds one file of its own in the cache for as long as it lives, and leaves a mark named
-after that file in every entry it uses. A mark whose process is gone counts for nothing.
+A process locks one file of its own in the cache while it lives, and leaves a mark named after that
+file in every entry it uses. Marks of dead processes are ignored.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class _User:
 
 _users: dict[Path, _User] = {}
 _uses: Counter[Path] = Counter()
-# Entries are let go of wherever they are collected, which may be while this very lock is held.
+# Reentrant: the garbage collector may release an entry while this lock is held.
 _changing = threading.RLock()
 
 
@@ -57,13 +57,13 @@ def use(entry: Path) -> None:
     """
     with _changing:
         mark = entry / f"{_MARK}{_user(entry.parent).name}"
-        # Counted first: an older use may be released just now, and would take the mark with it.
+        # Count first: an older use may be released at this moment and would remove the mark.
         _uses[entry] += 1
         mark.touch()
 
 
 def release(entry: Path, process: int) -> None:
-    """Take back one `use` by a process, if this is that process."""
+    """Undo one `use`, if this is the process that made it."""
     with _changing:
         user = _users.get(entry.parent)
         if user is None or process != os.getpid() or user.process != process:
@@ -76,7 +76,7 @@ def release(entry: Path, process: int) -> None:
 
 
 def in_use(entry: Path) -> bool:
-    """Say whether a living process uses an entry; marks of dead ones are removed."""
+    """Return whether a living process uses an entry; marks of dead ones are removed."""
     used = False
     for mark in entry.glob(f"{_MARK}*"):
         if is_held(_holder(entry.parent, mark.name.removeprefix(_MARK))):
@@ -88,7 +88,7 @@ def in_use(entry: Path) -> bool:
 
 
 def sweep_users(cache: Path) -> None:
-    """Remove what processes that are gone held; call it with the cache locked."""
+    """Remove the files of dead processes; call it with the cache locked."""
     for path in (cache / _USERS).glob("*"):
         if not is_held(path):
             with suppress(OSError):
@@ -105,7 +105,7 @@ def _user(cache: Path) -> _User:
     if user is not None and user.process == os.getpid():
         if _holder(cache, user.name).exists():
             return user
-        # Somebody removed the whole cache.
+        # The whole cache was removed.
         user.lock.release(force=True)
     elif user is not None:
         # A forked process is another user, and holds nothing yet.
@@ -121,7 +121,7 @@ def _user(cache: Path) -> _User:
 
 @atexit.register
 def _leave() -> None:
-    """Let go of every cache."""
+    """Release every cache."""
     for cache, user in list(_users.items()):
         if user.process == os.getpid():
             with suppress(OSError):

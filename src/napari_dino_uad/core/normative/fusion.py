@@ -1,6 +1,6 @@
-"""Fusion: several models, whose scores become healthy p-values before they are combined.
+"""Fusion: the scores of several models become healthy p-values, which are combined.
 
-Scores of different models share no scale; how rare each would be on healthy tissue does.
+Scores of different models have no common scale; p-values on healthy tissue do.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from napari_dino_uad.core.calibration import Calibration
 from napari_dino_uad.core.errors import InputError
 from napari_dino_uad.core.normative.base import NormativeModel, tensors_under
+from napari_dino_uad.core.normative.resumable import Resumable
 from napari_dino_uad.core.progress import Progress
 from napari_dino_uad.core.storage.tensor_schema import TensorSpec, scoped
 
@@ -28,12 +29,11 @@ __all__ = ["COMBINATIONS", "Combine", "Fusion", "FusionConfig"]
 Combine = Literal["stouffer", "fisher", "rank"]
 COMBINATIONS: tuple[Combine, ...] = get_args(Combine)
 
-# Models agree that a patch is abnormal where each finds it rarer than this on healthy tissue.
+# A model finds a patch abnormal if its p-value on healthy tissue is below this.
 _AGREEMENT_RATE = 0.05
-# No p-value counts as nearer to 1 than this to 0, so that what is below all healthy scores is not
-# infinitely normal.
+# Least -log p: a score below all healthy ones must not be infinitely normal.
 _LEAST_SURPRISE = 1e-4
-# The rates between which the fall of the healthy tail is measured, to go on beyond it.
+# Rates between which the slope of the healthy tail is measured, for extrapolation beyond it.
 _TAIL_RATES = (1e-2, 1e-3)
 
 
@@ -49,12 +49,12 @@ class FusionConfig:
     combine : {"stouffer", "fisher", "rank"}
         "stouffer" turns each p into the deviation z that exceeds it in a normal distribution and
         sums z over the members, divided by the root of their number (S. A. Stouffer et al., "The
-        American Soldier", 1949, vol. 1, p. 45): what is a little high everywhere counts as well
-        as what is very high for one. "fisher" sums -log p (R. A. Fisher, "Statistical Methods for
-        Research Workers", 1925, section 21.1), so that one who is very sure prevails. "rank"
-        averages the ranks 1 - p, so that all must agree.
+        American Soldier", 1949, vol. 1, p. 45): a moderate score of every member counts as much
+        as a high score of one. "fisher" sums -log p (R. A. Fisher, "Statistical Methods for
+        Research Workers", 1925, section 21.1), so that one very certain member dominates.
+        "rank" averages the ranks 1 - p, so that all members must agree.
     seed : int
-        Makes the fit repeatable.
+        Seed of the fit; the same seed gives the same model.
     """
 
     members: tuple[str, ...] = ("memory-bank", "ar")
@@ -66,8 +66,8 @@ class FusionConfig:
         object.__setattr__(self, "members", tuple(self.members))
         if len(self.members) < 2 or len(set(self.members)) < len(self.members):
             raise InputError(
-                "A fusion has two or more different members, but "
-                f"{', '.join(self.members) or 'none'} came."
+                "A fusion needs two or more different members, got "
+                f"{', '.join(self.members) or 'none'}; name others."
             )
         if self.seed < 0:
             raise InputError(f"The seed is 0 or more, got {self.seed}.")
@@ -75,20 +75,21 @@ class FusionConfig:
             raise InputError("A fusion cannot be a member of itself; give other methods.")
         if self.combine not in COMBINATIONS:
             raise InputError(
-                f"Members are combined by {', '.join(COMBINATIONS)}, but {self.combine!r} came."
+                f"Members are combined by {', '.join(COMBINATIONS)}, got "
+                f"{self.combine!r}; choose one."
             )
 
 
 @dataclass(frozen=True)
 class FusionFitted:
-    """What a fit found besides tensors.
+    """Results of a fit besides tensors.
 
     Attributes
     ----------
     member_configs : dict of dict
-        What `config` of each member gives.
+        Result of `config` of each member.
     pixels : dict of int
-        Healthy patches that the calibration of each member rests on.
+        Number of healthy patches in the calibration of each member.
     """
 
     member_configs: dict[str, dict[str, Any]]
@@ -96,12 +97,12 @@ class FusionFitted:
 
     def __post_init__(self) -> None:
         if self.member_configs.keys() != self.pixels.keys():
-            raise InputError("The members with settings are not those with healthy patches.")
+            raise InputError("The members with settings differ from those with healthy patches.")
         if min(self.pixels.values(), default=0) < 1:
-            raise InputError("The healthy patches of every member number 1 or more.")
+            raise InputError("Every member needs 1 healthy patch or more.")
 
 
-class Fusion(NormativeModel):
+class Fusion(Resumable, NormativeModel):
     """Several models fitted on the same healthy embeddings.
 
     Parameters
@@ -111,9 +112,9 @@ class Fusion(NormativeModel):
     Attributes
     ----------
     members_ : dict of NormativeModel
-        By method, in order.
+        Members by method, in order.
     calibrations_ : dict of Calibration
-        Scores of each on healthy validation patches.
+        Scores of each member on healthy validation patches.
     """
 
     method: ClassVar[str] = "fusion"
@@ -125,7 +126,10 @@ class Fusion(NormativeModel):
         self.calibrations_: dict[str, Calibration] = {}
 
     def fit(self, train: FeatureSet, valid: FeatureSet) -> Iterator[Progress]:
-        """Fit every member and learn what its scores are on healthy tissue.
+        """Fit every member and measure its scores on healthy tissue.
+
+        A stopped fit resumes after the last finished epoch of its members when `fit` is called
+        again with the same slices.
 
         Parameters
         ----------
@@ -144,8 +148,7 @@ class Fusion(NormativeModel):
         }
         self.calibrations_ = {}
         for name, member in self.members_.items():
-            for progress in member.fit(train, valid):
-                yield dataclasses.replace(progress, step=f"{name}: {progress.step}")
+            yield from self._fit_member(name, member, train, valid)
             healthy: dict[int, list[NDArray[np.float32]]] = {}
             done = 0
             for features, mask, scan in valid.transformed():
@@ -157,6 +160,23 @@ class Fusion(NormativeModel):
             self.calibrations_[name] = Calibration.from_scans(
                 [np.concatenate(parts) for parts in healthy.values()]
             )
+        self._state = None
+
+    def _fit_member(
+        self, name: str, member: NormativeModel, train: FeatureSet, valid: FeatureSet
+    ) -> Iterator[Progress]:
+        """Fit one member; remember its training, even when it is finished, for a stopped fit."""
+        states = 0
+        if isinstance(member, Resumable):
+            stopped = tensors_under(f"{name}.", self._state or {})
+            if stopped:
+                member.resume_from(stopped)
+        for progress in member.fit(train, valid):
+            if isinstance(member, Resumable) and member.states_kept > states:
+                states = member.states_kept
+                own = {f"{name}.{key}": one for key, one in member.training_state().items()}
+                self._remember({**(self._state or {}), **own})
+            yield dataclasses.replace(progress, step=f"{name}: {progress.step}")
 
     @property
     def patchwise(self) -> bool:
@@ -173,7 +193,7 @@ class Fusion(NormativeModel):
         return self._combined(member.score_tissue(features, tissue) for member in members)
 
     def _combined(self, scores: Iterable[torch.Tensor]) -> torch.Tensor:
-        """Combine the scores of the members, in their order and of any one shape."""
+        """Combine the scores of the members, given in their order and with equal shapes."""
         surprise = np.stack(
             [
                 _surprise(one.numpy(), calibration)
@@ -189,7 +209,7 @@ class Fusion(NormativeModel):
         return torch.from_numpy(combined.astype(np.float32))
 
     def explain(self, features: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Say what each member thinks.
+        """Return the p-values of each member and their agreement.
 
         Returns
         -------
@@ -264,15 +284,15 @@ class Fusion(NormativeModel):
         return model
 
     def summary(self) -> str:
-        """Say in one line what was fitted."""
+        """Describe the fitted model in one line."""
         members = "; ".join(member.summary() for member in self.members_.values())
         return f"fusion ({self.settings.combine}) of {members}"
 
 
 def _surprise(scores: NDArray[np.float32], calibration: Calibration) -> NDArray[np.float32]:
-    """Return -log p of scores, going on beyond the highest healthy score as the tail falls.
+    """Return -log p of scores; beyond the highest healthy score the tail is extrapolated.
 
-    Without that all that is above the healthy would be equally abnormal.
+    Otherwise all scores above the healthy ones would be equally abnormal.
     """
     surprise = -np.log(calibration.false_positive_rate(scores))
     first, second = (calibration.threshold(rate) for rate in _TAIL_RATES)
@@ -282,9 +302,9 @@ def _surprise(scores: NDArray[np.float32], calibration: Calibration) -> NDArray[
 
 
 def _deviation(surprise: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Return the normal deviation that is exceeded with probability p, of -log p.
+    """Return the normal deviation that is exceeded with probability p, given -log p.
 
-    By its logarithm, since p itself is 0 in double precision for what is very abnormal.
+    It takes the logarithm because p itself underflows to 0 for very abnormal patches.
     """
     from scipy.special import ndtri_exp
 

@@ -1,9 +1,9 @@
 """Memory bank: the baseline that both papers argue against.
 
-Healthy patches are kept as they are, and a patch is as abnormal as its nearest one is far. After
-K. Roth et al., "Towards Total Recall in Industrial Anomaly Detection" (PatchCore), CVPR 2022, with
-the cosine distance of S. Damm et al., "AnomalyDINO", WACV 2025. Exact, and so both memory and time
-grow with the bank.
+Healthy patches are kept as they are, and the score of a patch is its distance to the nearest one.
+After K. Roth et al., "Towards Total Recall in Industrial Anomaly Detection" (PatchCore), CVPR
+2022, with the cosine distance of S. Damm et al., "AnomalyDINO", WACV 2025. Exact, so memory and
+time grow with the bank.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ __all__ = ["MemoryBank", "MemoryBankConfig"]
 # them to a few per cent (Johnson and Lindenstrauss), as PatchCore does.
 _PROJECTION = 128
 _STEPS_A_YIELD = 20
-# Products of this many query patches with the whole bank are in memory at once.
+# Query patches whose products with the whole bank are in memory at once.
 _QUERIES = 2048
 
 
@@ -44,12 +44,12 @@ class MemoryBankConfig:
     patches : int
         Healthy patches to keep.
     subsampling : {"random", "greedy"}
-        "random" keeps any; "greedy" keeps a coreset, each time the patch that lies farthest from
-        all that are kept (PatchCore, Eq. 4 and Algorithm 1), which takes minutes.
+        "random" keeps a random sample; "greedy" keeps a coreset: it adds the patch farthest from
+        those already kept, again and again (PatchCore, Eq. 4 and Algorithm 1), which takes minutes.
     candidates : int
         Patches that "greedy" chooses from.
     seed : int
-        Makes the fit repeatable.
+        Seed of the fit; the same seed gives the same model.
     """
 
     patches: int = 20_000
@@ -59,10 +59,10 @@ class MemoryBankConfig:
 
     def __post_init__(self) -> None:
         if self.patches < 1:
-            raise InputError(f"A bank keeps 1 patch or more, but {self.patches} came.")
+            raise InputError(f"A bank keeps 1 patch or more, got {self.patches}; raise it.")
         if self.subsampling not in ("random", "greedy"):
             raise InputError(
-                f"The subsampling must be random or greedy, but {self.subsampling!r} came."
+                f"The subsampling must be random or greedy, got {self.subsampling!r}; choose one."
             )
         if self.seed < 0:
             raise InputError(f"The seed is 0 or more, got {self.seed}.")
@@ -101,7 +101,7 @@ class MemoryBank(NormativeModel):
         Parameters
         ----------
         train, valid : FeatureSet
-            Healthy slices; there is nothing to choose with `valid`.
+            Healthy slices; `valid` is not used.
 
         Yields
         ------
@@ -141,7 +141,7 @@ class MemoryBank(NormativeModel):
         return 1 - similarity
 
     def explain(self, features: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Say which patch of the bank is nearest: "neighbour", (B, h, w) of int64."""
+        """Return which patch of the bank is nearest: "neighbour", (B, h, w) of int64."""
         return {"neighbour": self._nearest(features)[1]}
 
     def _nearest(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -186,7 +186,7 @@ class MemoryBank(NormativeModel):
         return model
 
     def summary(self) -> str:
-        """Say in one line what was fitted."""
+        """Describe the fitted model in one line."""
         megabytes = self.bank_.numel() * self.bank_.element_size() / 1e6
         return (
             f"memory bank, {self.settings.subsampling} subsampling: {len(self.bank_)} patches, "
@@ -195,7 +195,7 @@ class MemoryBank(NormativeModel):
 
 
 def _farthest_first(patches: torch.Tensor, count: int, generator: torch.Generator) -> Iterator[int]:
-    """Yield the numbers of patches, each the farthest from all before it."""
+    """Yield indices of patches, each the farthest from all before it."""
     if patches.shape[1] > _PROJECTION:
         projection = torch.randn(patches.shape[1], _PROJECTION, generator=generator)
         patches = patches @ (projection / _PROJECTION**0.5)

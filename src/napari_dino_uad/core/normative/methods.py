@@ -11,7 +11,7 @@ from napari_dino_uad.core.errors import InputError
 if TYPE_CHECKING:
     from napari_dino_uad.core.normative.base import NormativeModel
 
-__all__ = ["METHODS", "Method", "find_method", "new_normative"]
+__all__ = ["METHODS", "Method", "find_method", "new_config", "new_normative"]
 
 
 @dataclass(frozen=True)
@@ -101,14 +101,24 @@ def new_normative(key: str, seed: int, settings: dict[str, Any]) -> NormativeMod
     InputError
         If the method or a setting is unknown, or a value is out of range.
     """
-    method = find_method(key)
-    config = method.config_class()
+    build: Any = find_method(key).model_class()
+    model: NormativeModel = build(new_config(key, seed, settings))
+    return model
+
+
+def new_config(key: str, seed: int, settings: dict[str, Any]) -> Any:
+    """Build the settings of a method, with the same arguments and errors as `new_normative`.
+
+    Returns
+    -------
+    object
+        A dataclass of the method.
+    """
+    config = find_method(key).config_class()
     unknown = settings.keys() - config.__dataclass_fields__.keys()
     if unknown:
         raise InputError(
             f"The method {key} has no setting {sorted(unknown)[0]!r}; it has "
             f"{', '.join(config.__dataclass_fields__)}."
         )
-    build: Any = method.model_class()
-    model: NormativeModel = build(config(seed=seed, **settings))
-    return model
+    return config(seed=seed, **settings)

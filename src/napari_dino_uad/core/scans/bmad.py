@@ -30,13 +30,13 @@ def bmad_images(folder: Path) -> list[tuple[Path, Path | None, bool]]:
     Returns
     -------
     list of (Path, Path or None, bool)
-        An image, its label where there is one, and whether it is healthy; in the order of the
-        numbers in their names. Empty where the folder has no such layout.
+        An image, its label if it has one, and whether it is healthy; in the order of the
+        numbers in their names. Empty if the folder has no such layout.
     """
     return [
         (image, _label_of(image), place.name == _HEALTHY)
         for place in _class_folders(folder)
-        # Deeper folders would be stacks, each of one patient, which this benchmark has none of.
+        # Deeper folders would be stacks of one patient each; this benchmark has none.
         for images in (place, place / _IMAGES)
         if images.is_dir() and not _is_label(images)
         for image in stack_files(images)
@@ -44,7 +44,7 @@ def bmad_images(folder: Path) -> list[tuple[Path, Path | None, bool]]:
 
 
 def _class_folders(folder: Path) -> Iterator[Path]:
-    """Find the folders named good and Ungood, of which this one may be one."""
+    """Find the folders named good and Ungood, including this one."""
     if folder.name in (_HEALTHY, _ILL):
         yield folder
         return
@@ -54,7 +54,7 @@ def _class_folders(folder: Path) -> Iterator[Path]:
 
 
 def _is_label(folder: Path) -> bool:
-    """Say whether a folder is one of labels, at any of the depths of the three layouts."""
+    """Return whether a folder holds labels, at the depths of all three layouts."""
     return any(part == _LABELS or part.endswith(f"_{_LABELS}") for part in folder.parts[-3:])
 
 

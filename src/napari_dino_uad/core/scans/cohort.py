@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_dino_uad.core.errors import OF_ONE_SCAN, InputError, sentence
+from napari_dino_uad.core.pipeline import PATIENCE_S, prefetch
 from napari_dino_uad.core.progress import Progress
 from napari_dino_uad.core.scans.bmad import bmad_images
 from napari_dino_uad.core.scans.grids import (
@@ -37,16 +38,16 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Case:
-    """One scan and, where there is one, its lesion mask.
+    """One scan and its lesion mask, if it has one.
 
     Attributes
     ----------
     scan : Path or Volume
         A file or folder, or a scan already open.
     mask : Path, Volume, ndarray or None
-        A mask; above zero is lesion. An array lies on the scan's canonical axes.
+        Lesion mask; values above zero are lesion. An array is on the scan's canonical axes.
     healthy : bool
-        Whether the scan is known to have no lesion, and so needs no mask.
+        Whether the scan is known to have no lesion, so that it needs no mask.
     mask_geometry : {"check", "ignore"}
         Whether the mask must lie where the scan lies, or its voxels are in the order of the
         scan's own file.
@@ -77,11 +78,11 @@ class Case:
         return read_volume(self.scan, volume=self.volume)
 
     def read_mask(self, volume: Volume) -> NDArray[np.bool_] | None:
-        """Read the mask on the scan's canonical grid, or return None where there is none."""
+        """Read the mask on the scan's canonical grid; None if there is none."""
         return self.match_mask(volume)[0]
 
     def match_mask(self, volume: Volume) -> tuple[NDArray[np.bool_] | None, str]:
-        """Read the mask as `read_mask` does; return what the user should know of it too."""
+        """Read the mask as `read_mask` does; also return a note about it for the user."""
         if self.mask is not None:
             return _match(self.mask, volume, self.mask_geometry)
         return (np.zeros(volume.shape, dtype=bool) if self.healthy else None), ""
@@ -117,7 +118,7 @@ def read_cases(cases: Sequence[Case], said: list[str] | None = None) -> Iterator
     cases : sequence of Case
         The scans.
     said : list of str, optional
-        Notes that the user has had already, and gets no more of; the new one is added.
+        Notes that were given before and are not repeated; a new one is appended.
 
     Raises
     ------
@@ -146,7 +147,7 @@ def check_cases(cases: Sequence[Case]) -> Generator[Progress, None, None]:
 
     A model must not be learned without a scan that its user counts in, and an hour of embedding
     must not end at the last scan. Headers alone do not show a truncated body or a mask that lies
-    elsewhere, and to read a scan takes about a hundredth of the time to embed it.
+    elsewhere; reading a scan takes far less time than embedding it.
 
     Parameters
     ----------
@@ -156,7 +157,7 @@ def check_cases(cases: Sequence[Case]) -> Generator[Progress, None, None]:
     Yields
     ------
     Progress
-        Before every scan.
+        Before every scan and every tenth of a second.
 
     Raises
     ------
@@ -164,21 +165,34 @@ def check_cases(cases: Sequence[Case]) -> Generator[Progress, None, None]:
         If scans or masks cannot be used. It names each of them.
     """
     bad: dict[str, str] = {}
-    for number, case in enumerate(cases):
-        yield Progress("Checking scans", number, len(cases), case.name)
-        try:
-            read_case(case, number, [])
-        except OF_ONE_SCAN as error:
-            bad[str(case.scan) if isinstance(case.scan, Path) else case.name] = sentence(error)
-    yield Progress("Checking scans", len(cases), len(cases))
+    waiting = Progress("Checking scans", 0, len(cases))
+    for item in prefetch(_checked(cases), patience_s=PATIENCE_S):
+        if item is not None:
+            number, reason = item
+            case = cases[number]
+            waiting = Progress("Checking scans", number + 1, len(cases), case.name)
+            if reason:
+                bad[str(case.scan) if isinstance(case.scan, Path) else case.name] = reason
+        yield waiting
     if len(bad) == 1:
         raise InputError(next(iter(bad.values())))
     if bad:
         reasons = "; ".join(f"{name}: {reason.rstrip('.')}" for name, reason in bad.items())
         raise InputError(
-            f"{len(bad)} of {len(cases)} scans cannot be used, so nothing was learned; mend them "
+            f"{len(bad)} of {len(cases)} scans cannot be used, so nothing was learned; repair them "
             f"or leave them out: {reasons}."
         )
+
+
+def _checked(cases: Sequence[Case]) -> Iterator[tuple[int, str]]:
+    """Read scans; yield number and why a scan cannot be used, or nothing."""
+    for number, case in enumerate(cases):
+        try:
+            read_case(case, number, [])
+        except OF_ONE_SCAN as error:
+            yield number, sentence(error)
+        else:
+            yield number, ""
 
 
 def read_mask(
@@ -189,7 +203,7 @@ def read_mask(
     Parameters
     ----------
     mask : path, Volume or ndarray
-        A file or volume that lies where the scan lies, or an array on its canonical axes.
+        A file or volume at the position of the scan, or an array on its canonical axes.
     volume : Volume
         The scan.
     geometry : {"check", "ignore"}
@@ -249,7 +263,7 @@ def find_cases(
         Names of scans, such as ``*_flair.nii.gz``; ``*`` is the case name.
     mask_pattern : str, optional
         Names of masks, such as ``*_lesion.nii.gz`` beside the scans, or ``../masks/*.png`` in
-        another folder, as seen from the scan's own; the same ``*`` pairs them.
+        another folder, relative to the scan's; the same ``*`` pairs them.
     require_masks : bool
         Whether every scan must have a mask.
     mask_geometry : {"check", "ignore"}
@@ -273,7 +287,7 @@ def find_cases(
     check_mask_geometry(mask_geometry)
     for text in (pattern, mask_pattern):
         if text is not None and text.count("*") != 1:
-            raise InputError(f"A pattern holds one * for the case name, but {text!r} came.")
+            raise InputError(f"A pattern needs one * for the case name, got {text!r}; change it.")
     if mask_pattern is not None and pattern is None:
         raise InputError(
             "A mask pattern pairs masks with scans by the scans' pattern; give --pattern too, "
@@ -308,14 +322,14 @@ def find_cases(
         cases.append(Case(scan, known_mask, mask_geometry=mask_geometry, volume=volume))
     if all(case.mask is None for case in cases):
         raise InputError(
-            f"No mask matches {mask_pattern!r}, seen from the folder of each of the {len(cases)} "
+            f"No mask matches {mask_pattern!r}, relative to the folder of each of the {len(cases)} "
             "scans; check the pattern."
         )
     return cases
 
 
 def _mask_of(scan: Path, pattern: str, mask_pattern: str) -> Path:
-    """Return where the mask of a scan lies by the patterns, whether it is there or not."""
+    """Return the path of a scan's mask by the patterns; the file need not exist."""
     head, tail = pattern.split("*")
     if not (scan.name.startswith(head) and scan.name.endswith(tail)):
         raise InputError(
@@ -332,7 +346,7 @@ def _normal(path: Path) -> Path:
 def _scans_alone(
     found: Sequence[Path], leave_out: Callable[[SortedFiles], None] | None
 ) -> list[Path]:
-    """Take the scans of what was found; leave masks out and say so, or refuse them."""
+    """Return the scans among files; report masks and leave them out, or refuse them."""
     files = sort_files(found)
     if files.masks:
         if leave_out is None or not files.scans:

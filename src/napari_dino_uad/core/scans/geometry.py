@@ -1,8 +1,7 @@
 """A scan on canonical axes, and the exact way back to the grid of its file.
 
-Only here, in `volume.py` and in `dicom.py` does geometry have SimpleITK's order x, y, z;
-everywhere else arrays and their spacing run (S, P, L): feet to head, front to back, the patient's
-right to left.
+Arrays and their spacing run (S, P, L): feet to head, front to back, the patient's right to left.
+Only this module, `volume.py` and `dicom/` handle SimpleITK's order x, y, z.
 """
 
 from __future__ import annotations
@@ -39,12 +38,12 @@ __all__ = [
     "volume_of_tilted",
 ]
 
-# Cosine of two axes of a slice that are off a right angle by more than rounding.
+# Cosine between two axes of a slice that deviate from a right angle by more than rounding.
 _RIGHT_ANGLE = 1e-2
 
-# Where array axes 0, 1, 2 of a single slice point, as (world axis S, P or L; sign), by the world
-# axis it is cut across: rows run front to back or head to feet, columns right to left or front
-# to back, the way radiologists hang such a picture.
+# Directions of array axes 0, 1, 2 of a single slice, as (world axis S, P or L; sign), by the world
+# axis across the slice. Rows run front to back or head to feet, columns right to left or front to
+# back, as radiologists display such images.
 _SLICE_AXES = {
     0: ((0, 1), (1, 1), (2, 1)),
     1: ((1, 1), (0, -1), (2, 1)),
@@ -59,7 +58,7 @@ class FileGrid:
     Attributes
     ----------
     size, spacing, origin, direction : tuple
-        As SimpleITK gives them for the three-dimensional image, in its order x, y, z.
+        From SimpleITK for the three-dimensional image, in its order x, y, z.
     axes : tuple of int
         Axis of the file's array (z, y, x) that became each axis of the canonical one.
     flips : tuple of bool
@@ -96,11 +95,11 @@ class Volume:
     Attributes
     ----------
     array : ndarray of float32, (slices, rows, cols)
-        Axis 0 runs feet to head, axis 1 front to back, axis 2 the patient's right to left. Of a
-        single slice in another plane, axis 0 is the one it was cut across, rows run head to feet.
+        Axis 0 runs feet to head, axis 1 front to back, axis 2 the patient's right to left. In a
+        single coronal or sagittal slice, axis 0 runs across the slice and rows run head to feet.
     spacing_mm : tuple of float
-        Along the three array axes. Where `spacing_known` is False, in pixels of the image's
-        shorter pixel edge.
+        Along the three array axes. If `spacing_known` is False, in units of the shorter pixel
+        edge.
     origin_mm : tuple of float
         Position (S, P, L) of voxel (0, 0, 0).
     direction : ndarray of float64, (3, 3)
@@ -111,7 +110,7 @@ class Volume:
     name : str
         The file's name without its ending.
     path : Path or None
-        Where it was read from.
+        File or folder of the scan.
     modality : str or None
         DICOM modality, such as "MR" or "CT".
     window : tuple of float or None
@@ -119,12 +118,12 @@ class Volume:
     is_2d : bool
         Whether it is a single slice; the array is then (1, rows, cols).
     spacing_known : bool
-        Whether the file tells the size of a voxel. PNG and TIFF do not: the resolution some of
-        them name is that of a printer. Nothing may then be said in mm or ml.
+        Whether the file has the size of a voxel. PNG and TIFF do not: the resolution in some of
+        them is for printing. Sizes are then given in pixels, not in mm or ml.
     notices : tuple of str
-        What the user should know of how it was read, a sentence each.
+        Notes for the user about how it was read, a sentence each.
     label_names : tuple of (int, str)
-        Value and name of each segment, where it is a segmentation.
+        Value and name of each segment, if it is a segmentation.
     """
 
     array: NDArray[np.float32]
@@ -196,11 +195,11 @@ def volume_from_image(
     image : SimpleITK.Image
         Of 2 or 3 dimensions, or 4 with a single volume.
     name : str
-        Name of the case, for messages too.
+        Name of the case.
     path, modality, window, spacing_known
         As in `Volume`.
     allow_constant : bool
-        Whether an image of one value throughout is welcome, as an empty mask is.
+        Whether an image with a single value, such as an empty mask, is accepted.
 
     Returns
     -------
@@ -215,17 +214,7 @@ def volume_from_image(
     import SimpleITK as sitk
 
     dimension = image.GetDimension()
-    check_one_volume(name, image.GetSize())
-    check_grid(name, image.GetSpacing()[:3], image.GetOrigin()[:3], known=spacing_known)
-    if dimension == 4:
-        image = image[:, :, :, 0]
-    elif dimension == 2:
-        image = sitk.JoinSeries(image)
-    elif dimension != 3:
-        raise InputError(
-            f"{name} has {dimension} dimensions, but 2 or 3 are expected; save one volume of it "
-            "to its own file."
-        )
+    image = _in_three_dimensions(image, name, spacing_known)
     if spacing_known and is_sheared(image.GetDirection()):
         return volume_of_tilted(
             sitk.GetArrayFromImage(image),
@@ -335,22 +324,12 @@ def volume_from_stored(
     thin = [axis for axis in range(3) if stored.shape[axis] == 1]
     is_2d = dimension == 2 or len(thin) == 1
     axes, signs = _canonical_axes(directions, thin[0] if is_2d else None)
-
     flips = (signs[0] < 0, signs[1] < 0, signs[2] < 0)
-    steps = np.asarray(tuple(spacing)[::-1])[list(axes)]
-    if not spacing_known:
-        steps = steps / steps[1:].min()
-        steps[0] = 1.0
-    first = np.asarray(tuple(origin)[::-1])
-    for axis, flip in zip(axes, flips, strict=True):
-        if flip:
-            step = spacing[2 - axis]
-            first = first + directions[:, axis] * step * (stored.shape[axis] - 1)
     array, unfit = clean_values(_turn(stored, axes, flips), name, allow_constant, owned=owned)
     return Volume(
         array=array,
-        spacing_mm=_three(steps),
-        origin_mm=_three(first),
+        spacing_mm=_canonical_spacing(spacing, axes, spacing_known),
+        origin_mm=_canonical_origin(origin, spacing, directions, stored.shape, axes, flips),
         direction=directions[:, list(axes)] * np.asarray(signs, dtype=np.float64),
         grid=FileGrid(
             stored.shape[::-1],
@@ -371,19 +350,66 @@ def volume_from_stored(
     )
 
 
+def _in_three_dimensions(image: sitk.Image, name: str, spacing_known: bool) -> sitk.Image:
+    """Return the single volume of an image of 2, 3 or 4 dimensions, with its grid checked."""
+    import SimpleITK as sitk
+
+    dimension = image.GetDimension()
+    check_one_volume(name, image.GetSize())
+    check_grid(name, image.GetSpacing()[:3], image.GetOrigin()[:3], known=spacing_known)
+    if dimension == 4:
+        return image[:, :, :, 0]
+    if dimension == 2:
+        return sitk.JoinSeries(image)
+    if dimension != 3:
+        raise InputError(
+            f"{name} has {dimension} dimensions, but 2 or 3 are expected; save one volume of it "
+            "to its own file."
+        )
+    return image
+
+
+def _canonical_spacing(
+    spacing: Sequence[float], axes: tuple[int, int, int], known: bool
+) -> tuple[float, float, float]:
+    """Return the spacing along the canonical axes; if unknown, relative to the finer in-plane."""
+    steps = np.asarray(tuple(spacing)[::-1])[list(axes)]
+    if not known:
+        steps = steps / steps[1:].min()
+        steps[0] = 1.0
+    return _three(steps)
+
+
+def _canonical_origin(
+    origin: Sequence[float],
+    spacing: Sequence[float],
+    directions: NDArray[np.float64],
+    shape: tuple[int, ...],
+    axes: tuple[int, int, int],
+    flips: tuple[bool, bool, bool],
+) -> tuple[float, float, float]:
+    """Return the position of the first voxel once the flipped axes are reversed."""
+    first = np.asarray(tuple(origin)[::-1])
+    for axis, flip in zip(axes, flips, strict=True):
+        if flip:
+            step = spacing[2 - axis]
+            first = first + directions[:, axis] * step * (shape[axis] - 1)
+    return _three(first)
+
+
 def _canonical_axes(
     directions: NDArray[np.float64], thin: int | None
 ) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
-    """Say which axis of the file's array becomes each canonical axis, and with which sign.
+    """Return which axis of the file's array becomes each canonical axis, and with which sign.
 
     Parameters
     ----------
     directions : ndarray, (3, 3)
         Column j is the direction (S, P, L) of axis j of the file's array.
     thin : int or None
-        The axis across which a single slice was cut.
+        The axis across a single slice.
     """
-    # The assignment that turns the axes least, even where two of them lean to the same side.
+    # The assignment that rotates the axes least, even if two of them are nearest to one axis.
     nearest = max(
         permutations(range(3)),
         key=lambda order: sum(abs(directions[world, axis]) for world, axis in enumerate(order)),
@@ -417,7 +443,7 @@ def volume_from_array(
     allow_constant: bool = False,
     spacing_known: bool = True,
 ) -> Volume:
-    """Make a volume of an array whose axes run (S, P, L), such as a layer of the viewer.
+    """Create a volume from an array whose axes run (S, P, L), such as a layer of the viewer.
 
     Parameters
     ----------
@@ -428,9 +454,9 @@ def volume_from_array(
     name : str
         Name of the case.
     direction : array_like, (3, 3), optional
-        Column j is the direction (S, P, L) of array axis j, where the axes are turned.
+        Column j is the direction (S, P, L) of array axis j; default the identity.
     allow_constant : bool
-        Whether an image of one value throughout is welcome, as an empty mask is.
+        Whether an image with a single value, such as an empty mask, is accepted.
     spacing_known : bool
         As in `Volume`.
 
@@ -446,8 +472,8 @@ def volume_from_array(
         raise InputError(f"{name} holds complex numbers, but grey values are expected.")
     if not all(np.isfinite(value) and value > 0 for value in spacing_mm):
         raise InputError(
-            f"The spacing of {name} must be above 0 mm along every axis, but "
-            f"{', '.join(f'{value:g}' for value in spacing_mm)} came."
+            f"The spacing of {name} must be above 0 mm along every axis, got "
+            f"{', '.join(f'{value:g}' for value in spacing_mm)}; correct it."
         )
     flat = values.ndim == 2
     stored = values[np.newaxis] if flat else values
@@ -481,7 +507,7 @@ def from_file_order(array: NDArray[Any], grid: FileGrid) -> NDArray[Any]:
 
 def to_file_order(array: NDArray[Any], grid: FileGrid) -> NDArray[Any]:
     """View an array on canonical axes in the order of its file, (z, y, x)."""
-    # Flips undo themselves on the canonical axes, before these are put back in order.
+    # Undo the flips on the canonical axes, then the order of the axes.
     return _turn(array, (0, 1, 2), grid.flips).transpose(np.argsort(grid.axes))
 
 
@@ -491,8 +517,8 @@ def to_file_grid(array: NDArray[Any], like: Volume) -> sitk.Image:
     Parameters
     ----------
     array : ndarray, (S, P, L)
-        On the canonical grid of `like`. The type stays, but bool becomes uint8 and half
-        precision single, for which files have no type.
+        On the canonical grid of `like`. The type is kept, except that bool becomes uint8 and
+        half precision becomes single, since files have no such types.
     like : Volume
         The scan it belongs to.
 
@@ -511,7 +537,7 @@ def to_file_grid(array: NDArray[Any], like: Volume) -> sitk.Image:
     if array.shape != like.shape:
         raise InputError(
             f"Expected an array of {' x '.join(map(str, like.shape))}, the grid of {like.name}, "
-            f"but {' x '.join(map(str, array.shape))} came."
+            f"got {' x '.join(map(str, array.shape))}."
         )
     if array.dtype in (np.bool_, np.float16):
         array = array.astype(np.uint8 if array.dtype == np.bool_ else np.float32)

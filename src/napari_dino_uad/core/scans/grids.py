@@ -1,7 +1,7 @@
-"""Whether two volumes lie on one grid, and how a mask gets onto the grid of its scan.
+"""Compare the grids of two volumes, and bring a mask onto the grid of its scan.
 
-Everything that pairs two files or layers asks here. Voxels are paired by where they lie in the
-patient, never by their place in an array alone.
+All code that pairs two files or layers uses this module. Voxels are paired by their position in
+the patient, never by their array index alone.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from napari_dino_uad.core.scans.geometry import Volume, from_file_order, to_file
 
 __all__ = ["MASK_GEOMETRIES", "RESAMPLED", "MaskGeometry", "check_mask_geometry", "match_mask"]
 
-#: What is done with the geometry of a mask: compare it with the scan's, or take the voxels in
-#: the order of the scan's own file.
+#: Use of a mask's geometry: compare it with the scan's, or ignore it and take the voxels in the
+#: order of the scan's own file.
 MaskGeometry = Literal["check", "ignore"]
 MASK_GEOMETRIES: tuple[str, ...] = get_args(MaskGeometry)
 
@@ -32,11 +32,11 @@ RESAMPLED = "Note: masks of another resolution"
 # still lies in its own.
 _SAME = 0.25
 
-# Share of the coarser voxel's edge by which the outer faces of two boxes may differ where their
-# resolution differs: tools keep the first voxel's centre or its outer edge, and round the size.
+# Tolerance for the outer faces of two boxes of different resolution, as a share of the coarser
+# voxel's edge: tools keep the first voxel's centre or its outer edge, and round the size.
 _SAME_BOX = 1.0
 
-# Spacings that differ by less are one resolution, so that another size is another box.
+# Spacings that differ by less are one resolution; another size is then another box.
 _SAME_SPACING = 0.01
 
 
@@ -59,7 +59,7 @@ class _Grid:
         )
 
     def corners(self, beyond: float = 0.0) -> NDArray[np.float64]:
-        """Return the positions of the corner voxels in mm, (8, 3), moved out by some voxels."""
+        """Return the corner voxels' positions in mm, (8, 3), moved outwards by some voxels."""
         ends = np.stack([np.full(3, -beyond), self.shape - 1 + beyond])
         index = np.stack(np.meshgrid(*ends.T, indexing="ij"), axis=-1).reshape(8, 3)
         moved: NDArray[np.float64] = self.origin + (index * self.spacing) @ self.direction.T
@@ -74,7 +74,7 @@ class _Grid:
 
 
 def check_mask_geometry(value: str) -> MaskGeometry:
-    """Return what is to be done with the geometry of masks.
+    """Return the use of the geometry of masks, once checked.
 
     Raises
     ------
@@ -94,17 +94,17 @@ def match_mask(
     Parameters
     ----------
     mask, scan : Volume
-        The two as they were read.
+        Both volumes, as read.
     geometry : {"check", "ignore"}
-        Whether the mask must lie where the scan lies. If ignored, the mask's voxels are taken
-        in the order of its file as those of the scan's own file.
+        Whether the mask must have the position of the scan. If ignored, the voxels of the
+        mask's file are taken as those of the scan's file, in order.
 
     Returns
     -------
     array : ndarray of float32
         The mask's values in the shape of ``scan.array``.
     note : str
-        What the user should know, or nothing: that the mask was resampled.
+        Note for the user that the mask was resampled, or empty.
 
     Raises
     ------
@@ -155,9 +155,9 @@ def _brought(mask: Volume, scan: Volume, target: _Grid) -> tuple[NDArray[np.floa
 
 
 def _turn_onto(place: _Grid, target: _Grid) -> tuple[NDArray[np.int64], NDArray[np.bool_]] | None:
-    """Find the order and signs of axes that bring a grid nearest to another one's axes.
+    """Find the order and signs of axes that align a grid best with another one.
 
-    Canonical axes are mostly equal already; they may not be where a scan lies at 45 degrees.
+    Canonical axes usually match already; they may not if a scan is rotated by 45 degrees.
     """
     cosines = target.direction.T @ place.direction
     axes = np.abs(cosines).argmax(axis=1)
@@ -167,21 +167,21 @@ def _turn_onto(place: _Grid, target: _Grid) -> tuple[NDArray[np.int64], NDArray[
 
 
 def _offsets(place: _Grid, target: _Grid, beyond: float) -> NDArray[np.float64]:
-    """Return how far corners lie apart in mm along each axis of the target, (3,)."""
+    """Return the distance of corners in mm along each axis of the target, (3,)."""
     apart = place.corners(beyond) - target.corners(beyond)
     most: NDArray[np.float64] = np.abs(apart @ target.direction).max(axis=0)
     return most
 
 
 def _is_same(place: _Grid, target: _Grid) -> bool:
-    """Say whether two grids have the same voxels."""
+    """Return whether two grids have the same voxels."""
     if not np.array_equal(place.shape, target.shape):
         return False
     return bool((_offsets(place, target, 0.0) <= _SAME * target.spacing).all())
 
 
 def _is_same_box(place: _Grid, target: _Grid) -> bool:
-    """Say whether two grids cut the same box into voxels of another size."""
+    """Return whether two grids divide the same box into voxels of different size."""
     resized = place.shape != target.shape
     ratio = place.spacing / target.spacing
     if (resized & (np.abs(np.log(ratio)) < _SAME_SPACING)).any():
@@ -208,7 +208,7 @@ def _resample(array: NDArray[np.float32], place: _Grid, target: _Grid) -> NDArra
 
 
 def _in_file_order(mask: Volume, scan: Volume) -> NDArray[np.float32]:
-    """Take a mask's voxels in the order of its file as those of the scan's file."""
+    """Take the voxels of a mask's file as those of the scan's file, in order."""
     if tuple(mask.grid.size) != tuple(scan.grid.size):
         raise _other_size(mask, scan)
     stored = to_file_order(mask.array, mask.grid)
@@ -216,7 +216,7 @@ def _in_file_order(mask: Volume, scan: Volume) -> NDArray[np.float32]:
 
 
 def _without_geometry(mask: Volume, scan: Volume) -> NDArray[np.float32]:
-    """Pair voxels by their place alone: pictures have no geometry that could be compared."""
+    """Pair voxels by index: PNG and TIFF images have no geometry to compare."""
     if mask.shape != scan.shape:
         raise _other_size(mask, scan)
     if (mask.grid.axes, mask.grid.flips) != (scan.grid.axes, scan.grid.flips):
@@ -233,7 +233,7 @@ def _other_size(mask: Volume, scan: Volume) -> InputError:
 
 
 def _elsewhere(mask: Volume, scan: Volume) -> InputError:
-    """Return the error for a mask that lies elsewhere, with what differs in mm."""
+    """Return the error for a mask on another grid, with the differences in mm."""
     same_size = tuple(mask.grid.size) == tuple(scan.grid.size)
     default = same_size and (_is_default(mask, scan) or _is_default(scan, mask))
     advice = (
@@ -249,7 +249,7 @@ def _elsewhere(mask: Volume, scan: Volume) -> InputError:
 
 
 def _is_default(volume: Volume, other: Volume) -> bool:
-    """Say whether a header says nothing of the patient: a tool filled it in, or part of it."""
+    """Return whether a header has no real position: a tool filled in all or part of it."""
     if not volume.spacing_known or not np.any(volume.grid.origin):
         return True
     ours, theirs = volume.grid, other.grid
@@ -260,7 +260,7 @@ def _is_default(volume: Volume, other: Volume) -> bool:
 
 
 def _differences(mask: Volume, scan: Volume) -> str:
-    """Name what differs between two grids, with their distance."""
+    """Describe the differences between two grids, with their distance."""
     for volume in (mask, scan):
         if not volume.spacing_known:
             return f"no geometry in {_name(volume)}, whose voxels may be in another order"
@@ -281,7 +281,7 @@ def _differences(mask: Volume, scan: Volume) -> str:
 
 
 def _axes(direction: Sequence[float]) -> str:
-    """Name where the axes of a file run, such as LPS, and by how much they are turned."""
+    """Describe the directions of a file's axes, such as LPS, and their rotation."""
     matrix = np.reshape(direction, (3, 3))
     names = [
         ("RL", "AP", "IS")[row][int(matrix[row, column] > 0)]

@@ -1,8 +1,8 @@
-"""Whether an image holds labels, which outline something, or the grey values of a scan.
+"""Detect whether an image holds labels or the grey values of a scan.
 
-Names give the first hint, voxels decide. Measured on real files: of the voxels outside the
-background 82 to 97 % of a label map have the value of the next voxel, and 3 to 29 % of a scan of
-8 or 16 bits; 33 to 55 % of a scan cut down to 16 grey levels, 54 to 70 % of one of 8.
+Names give the first hint, voxels decide. Measured on real files, the share of voxels outside the
+background that equal the next voxel is 82 to 97 % in label maps, 3 to 29 % in scans of 8 or 16
+bits, 33 to 55 % in scans reduced to 16 grey levels and 54 to 70 % in those of 8 levels.
 """
 
 from __future__ import annotations
@@ -34,39 +34,39 @@ _MASK_WORDS = frozenset(
     "aseg aparc parc parcellation atlas findings anomaly".split()
 )  # fmt: skip
 
-# A folder named for what it holds has no longer a name.
+# Longest name, in words, of a folder that is named after its content.
 _FOLDER_WORDS = 3
 
 # A scan has more grey values than this. BraTS labels are 0, 1, 2 and 4.
 _FEW = 4
 
-# An atlas numbers some hundred regions.
+# Atlases have a few hundred regions.
 _MANY = 1024
 
-# Least share of equal neighbours: in labels of few values, whose outlines may be small, and in
-# those of many, where a scan of few grey levels must stay a scan.
+# Least share of equal neighbours: for labels of few values, whose regions may be small; and for
+# labels of many values, which must not include scans of few grey levels.
 _EQUAL_FEW, _EQUAL_MANY = 0.4, 0.75
 
-# A picture of a mask whose edges were smoothed has values near black and white alone.
+# An image of a mask with smoothed edges has only values near black and white.
 _BLACK, _WHITE, _BRIGHTEST = 16, 239, 255
 
-# More values than this are no mask: a smoothed picture has about 30, a scan 190 and more.
+# A mask has at most this many values: a smoothed one has about 30, a scan 190 or more.
 _MASK_VALUES = 64
 
-# Up to so many values are compared one by one; up to such a range they are counted.
+# Up to this many values are compared one by one; within this range they are counted.
 _COMPARED, _COUNTED = 8, 1 << 16
 
-# Voxels that show that an image is a scan; most scans need no more.
+# Voxels of a first sample; it identifies most scans.
 _SAMPLE = 20_000
 
 
 def name_words(name: str) -> list[str]:
-    """Split a name into words: at signs, between letters and digits, and before capitals."""
+    """Split a name into words: at symbols, between letters and digits, and before capitals."""
     return [word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+", name)]
 
 
 def mask_word(name: str) -> str | None:
-    """Return the last word of a name that is one for masks, or None."""
+    """Return the last word of a name that stands for masks, or None."""
     for word in reversed(name_words(name)):
         if word in _MASK_WORDS or word.endswith("mask"):
             return word
@@ -74,27 +74,27 @@ def mask_word(name: str) -> str | None:
 
 
 def is_named_mask(path: Path) -> bool:
-    """Say whether the name of a file or of its folder is one for masks."""
+    """Return whether the name of a file or of its folder stands for masks."""
     from napari_dino_uad.core.scans.formats import case_name
 
     return mask_word(case_name(path)) is not None or _is_mask_folder(path.parent.name)
 
 
 def _is_mask_folder(name: str) -> bool:
-    """Say whether a folder is one of masks, as labelsTr or lesion_masks, not a study with some."""
+    """Return whether a folder holds masks, as labelsTr or lesion_masks; a study may have some."""
     return mask_word(name) is not None and len(name_words(name)) <= _FOLDER_WORDS
 
 
 def holds_labels(array: NDArray[Any], named: bool = False) -> bool:
-    """Say whether voxels are labels.
+    """Return whether voxels are labels.
 
     Parameters
     ----------
     array : ndarray
         Two or three axes, in any order.
     named : bool
-        Whether the name is one for masks. An empty mask and a map of many labels count as
-        labels then.
+        Whether the name stands for masks. An empty mask and a map of many labels then count as
+        labels.
 
     Returns
     -------
@@ -124,7 +124,7 @@ def _whole(array: NDArray[Any]) -> bool:
 
 
 def _may_be(values: NDArray[Any], named: bool) -> bool:
-    """Say whether these distinct values, or more like them, could be those of labels."""
+    """Return whether these distinct values, and similar ones, could be those of labels."""
     return len(values) <= (_MANY if named else _FEW) or _is_black_and_white(values)
 
 
@@ -137,7 +137,7 @@ def _is_black_and_white(values: NDArray[Any]) -> bool:
 def _distinct(array: NDArray[Any], known: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
     """Return distinct values in order and how often each occurs; some are known to be there."""
     if len(known) <= _COMPARED:
-        # Mostly these are all, which a few comparisons show ten times as fast as a sort.
+        # These are usually all, and a few comparisons show that ten times as fast as a sort.
         counts = np.array([np.count_nonzero(array == value) for value in known])
         if counts.sum() == array.size:
             return known, counts
@@ -166,7 +166,7 @@ def _equal_share(array: NDArray[Any], background: Any) -> float:
 
 
 def is_label_volume(volume: Volume) -> bool:
-    """Say whether a volume holds labels, by its name and its voxels."""
+    """Return whether a volume holds labels, by its name and its voxels."""
     named = (
         mask_word(volume.name) is not None if volume.path is None else is_named_mask(volume.path)
     )

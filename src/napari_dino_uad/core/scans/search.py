@@ -1,4 +1,4 @@
-"""Finding the scans in files and folders."""
+"""Find the scans in files and folders."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ def find_scans(paths: Sequence[Path | str], pattern: str | None = None) -> list[
     ----------
     paths : sequence of path
         A file is a scan. A folder is searched: a folder of DICOM files, or of 2D PNG or TIFF
-        slices where no pattern is given, is one scan.
+        slices if no pattern is given, is one scan.
     pattern : str, optional
         Names of scan files, such as ``*_flair.nii.gz``.
 
     Returns
     -------
     list of Path
-        In order, each once.
+        Sorted, without duplicates.
 
     Raises
     ------
@@ -79,7 +79,7 @@ def _scans_in(folder: Path) -> list[Path]:
 
 
 def _is_paged(file: Path) -> bool:
-    """Say whether a TIFF file has several pages, and so is a volume of its own."""
+    """Return whether a TIFF file has several pages and is therefore a volume."""
     import SimpleITK as sitk
 
     try:

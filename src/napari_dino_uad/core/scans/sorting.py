@@ -1,7 +1,7 @@
-"""Telling scans from the masks that lie among them, before anything is learnt from them.
+"""Separate scans from masks in the same folders, before a model is fitted on them.
 
-Names are looked at first. Only files that they make suspicious are read for it; the others are
-looked at once they are read anyway, by `refuse_labels`.
+Names come first. Only files with suspicious names are read here; `refuse_labels` checks the others
+when they are read anyway.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from napari_dino_uad.core.scans.labels import holds_labels, is_named_mask, mask_
 
 __all__ = ["LabelsAmongScansError", "SortedFiles", "sort_files"]
 
-# Files of each kind of name that are read to see what the kind holds.
+# Files read for each kind of name, to see what that kind holds.
 _READ_OF_KIND = 3
 
-# More kinds of names than this are names of patients, not of sequences and masks.
+# More kinds of names than this are patients' names, not those of sequences and masks.
 _KINDS = 8
 
 
@@ -32,9 +32,9 @@ class SortedFiles:
     Attributes
     ----------
     scans, masks : tuple of Path
-        In the order in which they were found.
+        In the order of the input.
     patterns : tuple of (str, str) or None
-        The pattern of scans and the one of masks that would pair them, where one is seen.
+        Patterns of scans and masks that pair them, if there are any.
     """
 
     scans: tuple[Path, ...]
@@ -43,7 +43,7 @@ class SortedFiles:
 
     @property
     def found(self) -> str:
-        """What was found, as the head of a sentence."""
+        """The result, as the beginning of a sentence."""
         first = self.masks[0]
         if len(self.masks) == 1:
             return f"{first} holds labels or a result, not a scan"
@@ -54,12 +54,12 @@ class SortedFiles:
 
 
 class LabelsAmongScansError(InputError):
-    """Masks lie among the files that were given as scans.
+    """Some files that were given as scans are masks.
 
     Parameters
     ----------
     files : SortedFiles
-        What was found, with at least one mask.
+        The sorted files, with at least one mask.
     """
 
     def __init__(self, files: SortedFiles) -> None:
@@ -81,7 +81,7 @@ class LabelsAmongScansError(InputError):
 
 
 def sort_files(found: Sequence[Path]) -> SortedFiles:
-    """Tell scans from masks and earlier results among files.
+    """Separate scans from masks and earlier results.
 
     Parameters
     ----------
@@ -91,14 +91,14 @@ def sort_files(found: Sequence[Path]) -> SortedFiles:
     Returns
     -------
     SortedFiles
-        A file is a mask if its name is one for masks and another file's name pairs with it, or
-        if a name makes it suspicious and its voxels are labels. It has to be readable for the
-        latter; what cannot be read stays a scan, whose reading says why.
+        A file is a mask if its name stands for masks and pairs with another file's name, or if
+        its name is suspicious and its voxels are labels. A file that cannot be read stays a
+        scan; reading it later gives the reason.
 
     Raises
     ------
     LabelsAmongScansError
-        If pictures and their masks lie in one folder, which would be read as one stack.
+        If images and their masks are in one folder, which would be read as one stack.
     """
     masks: dict[Path, None] = {}
     files = [path for path in found if path.is_file() and not _is_dicom_name(path)]
@@ -125,19 +125,19 @@ def _is_dicom_name(path: Path) -> bool:
 
 
 def _tokens(path: Path) -> list[str]:
-    """Split a name at its separators, for the case's part and that of the kind of file."""
+    """Split a name at its separators into the parts of the case and of the kind of file."""
     return [token for token in re.split(r"[_\-. ]+", case_name(path).lower()) if token]
 
 
 def _stem_of_mask(path: Path) -> tuple[str, ...]:
-    """Return the part of a mask's name before what makes it a mask."""
+    """Return the part of a mask's name before the word that stands for masks."""
     tokens = _tokens(path)
     place = max((index for index, token in enumerate(tokens) if mask_word(token)), default=0)
     return tuple(tokens[:place])
 
 
 def _partners(files: Sequence[Path]) -> set[Path]:
-    """Return the files with a mask's name that begins like that of a file beside or above them."""
+    """Return files named as masks whose names begin like that of a file beside or above them."""
     stems: dict[Path, set[tuple[str, ...]]] = defaultdict(set)
     for path in files:
         if mask_word(case_name(path)) is None:
@@ -153,7 +153,7 @@ def _partners(files: Sequence[Path]) -> set[Path]:
 
 
 def _kinds(files: Iterable[Path]) -> list[list[Path]]:
-    """Group files by the last word of their names, where cases have several such files."""
+    """Group files by the last word of their names, if cases have several such files."""
     kinds: dict[tuple[Path, str], list[Path]] = defaultdict(list)
     cases: dict[tuple[Path, tuple[str, ...]], int] = defaultdict(int)
     for path in files:
@@ -181,20 +181,20 @@ def _file_holds_labels(path: Path, named: bool) -> bool:
 
 
 def _stack_holds_labels(folder: Path) -> bool:
-    """Say whether some slices of a stack are labels and none of those looked at is a picture."""
+    """Return whether some sampled slices of a stack are labels and none is an image."""
     images = stack_files(folder)
     if not images:
         return False
     looked = images[:: max(1, len(images) // _READ_OF_KIND)]
     named = mask_word(folder.name) is not None
-    # An empty slice tells nothing, so it counts as labels beside one that has some.
+    # An empty slice is ambiguous; it counts as labels beside a slice that has some.
     return all(_file_holds_labels(image, True) for image in looked) and (
         named or any(_file_holds_labels(image, False) for image in looked)
     )
 
 
 def _refuse_mixed_stack(folder: Path) -> None:
-    """Refuse a folder of pictures and their masks, which are no slices of one scan."""
+    """Refuse a folder of images and their masks, which are not slices of one scan."""
     images = stack_files(folder)
     masks = [image for image in images if mask_word(case_name(image)) is not None]
     if masks and len(masks) < len(images):
@@ -203,7 +203,7 @@ def _refuse_mixed_stack(folder: Path) -> None:
 
 
 def _patterns(scans: Sequence[Path], masks: Sequence[Path]) -> tuple[str, str] | None:
-    """See which two patterns pair the most masks with scans."""
+    """Return the two patterns that pair the most masks with scans."""
     votes: dict[tuple[str, str], int] = defaultdict(int)
     by_folder = defaultdict(list)
     for scan in scans:
@@ -218,7 +218,7 @@ def _patterns(scans: Sequence[Path], masks: Sequence[Path]) -> tuple[str, str] |
 
 
 def _ends(scan: str, mask: str) -> tuple[str, str]:
-    """Return the two patterns whose `*` is what both names begin with."""
+    """Return the two patterns whose `*` is the common beginning of both names."""
     shared = 0
     while scan[: shared + 1] == mask[: shared + 1]:
         shared += 1

@@ -1,7 +1,7 @@
-"""Reading and writing scans: NIfTI, NRRD, MHA, DICOM, PNG and TIFF.
+"""Read and write scans: NIfTI, NRRD, MHA, DICOM, PNG and TIFF.
 
 `geometry.py` defines `Volume`, `dicom/` reads DICOM files and folders, `search.py` finds scans.
-Their public names are available here too.
+Their public names can also be imported from here.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def read_volume(
         Which volume to read from a file of four dimensions, counted from 1. Without it the first
         is read, and the notices say that there are others.
     allow_constant : bool
-        Whether an image of one value throughout is welcome, as an empty mask is.
+        Whether an image with a single value, such as an empty mask, is accepted.
 
     Returns
     -------
@@ -113,7 +113,7 @@ def read_volume(
         return _read_dicom_file(path, series, allow_constant)
     if series is not None:
         raise InputError(
-            f"A series can be chosen from a folder only, but {path.name} is a file; give the "
+            f"A series can be chosen only from a folder, but {path.name} is a file; give the "
             "folder or leave out the series."
         )
     return _volume_of(read_image(path, volume), case_name(path), path, allow_constant)
@@ -167,7 +167,7 @@ def read_series(
     path : Path
         The folder it is in.
     name : str, optional
-        Name of the case instead of the folder's.
+        Name of the case; default the folder's name.
     allow_constant : bool
         As in `read_volume`.
 
@@ -180,7 +180,7 @@ def read_series(
 
 
 def read_stack(paths: Sequence[Path | str], *, allow_constant: bool = False) -> Volume:
-    """Read files that are the slices of one scan: a DICOM series, or PNG or TIFF images.
+    """Read the slices of one scan: a DICOM series, or PNG or TIFF images.
 
     Parameters
     ----------
@@ -192,7 +192,7 @@ def read_stack(paths: Sequence[Path | str], *, allow_constant: bool = False) -> 
     Raises
     ------
     InputError
-        If a file is missing, or they are no single stack of slices of one size.
+        If a file is missing, or they are not a single stack of slices of one size.
     """
     files = [Path(path) for path in paths]
     for file in files:
@@ -206,9 +206,8 @@ def read_stack(paths: Sequence[Path | str], *, allow_constant: bool = False) -> 
         )
     if not files or not all(file.suffix.lower() in IMAGE_SUFFIXES for file in files):
         raise InputError(
-            "A stack is made of DICOM, PNG or TIFF slices, but "
-            f"{', '.join(file.name for file in files[:3]) or 'no file'} came; open volumes one "
-            "by one."
+            "A stack needs DICOM, PNG or TIFF slices, got "
+            f"{', '.join(file.name for file in files[:3]) or 'no file'}; open volumes one by one."
         )
     return _read_images(sorted(files, key=natural_key), files[0].parent, allow_constant)
 
@@ -242,8 +241,8 @@ def _read_folder(folder: Path, series: str | None, allow_constant: bool) -> Volu
         raise InputError(f"The folder {folder} is empty; choose one with slices, or a file.")
     if scans:
         raise InputError(
-            f"The folder {folder.name} is no single scan: it holds {len(scans)} scan files such as "
-            f"{scans[0]}; choose one of them."
+            f"The folder {folder.name} is not a single scan: it has {len(scans)} scan files, such "
+            f"as {scans[0]}; choose one of them."
         )
     raise InputError(
         f"The folder {folder} holds no DICOM series and no PNG or TIFF slices; choose the folder "
@@ -252,7 +251,7 @@ def _read_folder(folder: Path, series: str | None, allow_constant: bool) -> Volu
 
 
 def _only(found: list[Series], uid: str | None, where: str) -> Series:
-    """Pick the series of a UID, or the only one."""
+    """Return the series of a UID, or the only one."""
     chosen = [one for one in found if uid in (None, one.uid)]
     if len(chosen) == 1:
         return chosen[0]
@@ -301,9 +300,9 @@ def write_volume(path: Path | str, array: NDArray[Any], like: Volume) -> None:
     Parameters
     ----------
     path : path
-        Ends in .nii, .nii.gz, .nrrd, .mha or .mhd. An existing file is replaced.
+        File to write; it ends in .nii, .nii.gz, .nrrd, .mha or .mhd. An existing one is replaced.
     array : ndarray, (S, P, L)
-        On the canonical grid of `like`. Its type stays: labels of uint8 are written as uint8.
+        On the canonical grid of `like`. The type is kept: labels of uint8 are written as uint8.
     like : Volume
         The scan it belongs to.
 

@@ -18,7 +18,7 @@ LESION_MARGIN = 2
 
 
 def tissue_slices(scan: PreparedScan) -> NDArray[np.bool_]:
-    """Say which slices hold enough tissue to be worth modelling, (slices,) of bool.
+    """Return which slices hold enough tissue to be modelled, (slices,) of bool.
 
     A single slice needs only some: whoever made it chose it.
     """

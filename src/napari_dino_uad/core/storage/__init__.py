@@ -1,1 +1,1 @@
-"""Files written whole, and believed only after they are checked."""
+"""Files are written whole, and checked before their content is used."""

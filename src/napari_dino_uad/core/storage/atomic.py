@@ -1,11 +1,11 @@
-"""The one way in which files are written: whole or not at all, and still whole after a power cut.
+"""Write files whole or not at all; they stay whole after a power cut.
 
-New files are written into a hidden folder beside their places. Then each is brought to the disk
-(fsync) and renamed, and so is its folder's list of names. Two processes that write the same file
-never share a temporary name, and the last one wins.
+New files are written to a hidden folder beside their final place. Each is synced to the disk
+(fsync) and renamed; then the folder is synced. Two processes that write the same file never share
+a temporary name, and the last one wins.
 
-A process holds a lock on its hidden folder while it lives. So the next run that writes there can
-tell what a killed run left behind, and removes it.
+A process holds a lock on its hidden folder while it lives. The next run that writes there
+recognises the remains of a killed run by their free lock, and removes them.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ __all__ = [
     "writing",
 ]
 
-# Said by file systems that have no fsync, or none of folders.
+# Errors of file systems that cannot sync files, or folders.
 _NO_SYNC = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EBADF, errno.EACCES, errno.EPERM}
 
 _ADVICE = {
@@ -54,12 +54,12 @@ _ADVICE = {
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turn what goes wrong while a file is written into one sentence.
+    """Turn an error while a file is written into one sentence.
 
     Parameters
     ----------
     path : Path
-        What the user calls it.
+        Name of the file, for messages.
 
     Raises
     ------
@@ -80,7 +80,7 @@ def cannot_write(path: Path, error: OSError) -> InputError:
 
 
 def blocked(path: Path) -> InputError | None:
-    """Return the error to raise if something that is no file is where a file goes."""
+    """Return the error to raise if the path of a new file is a folder; else None."""
     if path.is_dir():
         return InputError(f"{path} is a folder, but a file goes there; move the folder away.")
     return None
@@ -93,16 +93,16 @@ def staged(folder: Path, last: str | None = None) -> Iterator[Path]:
     Parameters
     ----------
     folder : Path
-        Where they go; made if need be.
+        Final folder; created if needed.
     last : str, optional
-        Name of the file that stands for all: it goes before the others are replaced and comes
-        after them, so that it never describes those of another run.
+        Name of the file that describes the others: the old one is removed before the others are
+        replaced, and the new one comes last, so it never describes files of another run.
 
     Yields
     ------
     Path
-        A temporary folder on the same disk. What lies there at the end gets its place in
-        `folder`; after an error nothing does.
+        A temporary folder on the same disk. Its content is moved to `folder` at the end; after
+        an error nothing is.
 
     Raises
     ------
@@ -116,7 +116,7 @@ def staged(folder: Path, last: str | None = None) -> Iterator[Path]:
     with temporary_folder(folder) as partial:
         yield partial
         made = sorted(path for path in partial.iterdir() if path.name != LOCK_NAME)
-        # The file that stands for all comes last.
+        # The file that describes the others comes last.
         made.sort(key=lambda path: path.name == last)
         for path in made:
             problem = None if path.is_dir() else blocked(folder / path.name)
@@ -135,7 +135,7 @@ def staged(folder: Path, last: str | None = None) -> Iterator[Path]:
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """Keep other processes from putting files in place meanwhile, where the system can."""
+    """Keep other processes from replacing files at the same time, if the system can."""
     if sys.platform == "win32":
         yield
         return
@@ -143,8 +143,8 @@ def _alone(folder: Path) -> Iterator[None]:
 
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        # Some network disks lock no folders; then files of two runs could mix, and the checksums
-        # in their report tell.
+        # Some network disks cannot lock folders. Files of two runs could then mix, which the
+        # checksums in their report reveal.
         with suppress(OSError):
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
@@ -153,7 +153,7 @@ def _alone(folder: Path) -> Iterator[None]:
 
 
 def _sync(path: Path) -> None:
-    """Bring a file, or a folder with all in it, to the disk."""
+    """Sync a file, or a folder with everything in it, to the disk."""
     if not path.is_dir():
         sync_file(path)
         return
@@ -163,32 +163,31 @@ def _sync(path: Path) -> None:
 
 
 def sync_file(path: Path) -> None:
-    """Bring the content of a file to the disk.
+    """Sync the content of a file to the disk.
 
     Raises
     ------
     OSError
         If the disk is full or broken.
     """
-    # Windows does this only for files that are open for writing.
+    # Windows syncs only files that are open for writing.
     descriptor = os.open(path, os.O_RDWR | getattr(os, "O_BINARY", 0))
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno not in _NO_SYNC:
-            raise
-    finally:
-        os.close(descriptor)
+    _sync_and_close(descriptor)
 
 
 def sync_folder(folder: Path) -> None:
-    """Bring the names in a folder to the disk; Windows does so by itself."""
+    """Sync the names in a folder to the disk; Windows does so by itself."""
     if sys.platform == "win32":
         return
     try:
         descriptor = os.open(folder, os.O_RDONLY)
     except OSError:
         return
+    _sync_and_close(descriptor)
+
+
+def _sync_and_close(descriptor: int) -> None:
+    """Sync an open file or folder and close it; file systems without fsync are excused."""
     try:
         os.fsync(descriptor)
     except OSError as error:
@@ -199,7 +198,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def replace_file(source: Path, target: Path) -> None:
-    """Bring a finished file to the disk and give it its name, in place of an older one.
+    """Sync a finished file to the disk and rename it, replacing an older one.
 
     Raises
     ------
@@ -217,12 +216,12 @@ def replace_file(source: Path, target: Path) -> None:
 
 
 def write_texts(folder: Path, texts: Mapping[str, str], last: str | None = None) -> None:
-    """Write text files that belong together, all or none; their folder is made if need be.
+    """Write text files that belong together, all or none; create their folder if needed.
 
     Parameters
     ----------
     folder : Path
-        Where to.
+        Folder to write to.
     texts : mapping of str to str
         Content by file name.
     last : str, optional
@@ -240,7 +239,7 @@ def write_texts(folder: Path, texts: Mapping[str, str], last: str | None = None)
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file, whole or not at all; its folder is made if need be.
+    """Write a text file, whole or not at all; create its folder if needed.
 
     Raises
     ------
@@ -272,9 +271,9 @@ def csv_text(names: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
     Parameters
     ----------
     names : sequence of str
-        Its columns.
+        Names of the columns.
     rows : iterable of mapping
-        A value for each column; cells of None are empty.
+        One value per column; None gives an empty cell.
     """
     text = io.StringIO()
     writer = csv.DictWriter(text, names, lineterminator="\n")

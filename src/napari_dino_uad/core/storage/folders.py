@@ -1,4 +1,4 @@
-"""The folder for everything kept from run to run."""
+"""The folder for everything that is kept between runs."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ FOLDER_VARIABLE = "NAPARI_DINO_UAD_CACHE"
 
 
 def cache_home() -> Path | None:
-    """Return the folder for all that is kept from run to run, or None where it is "off".
+    """Return the folder for everything that is kept between runs, or None if it is "off".
 
-    The environment variable ``NAPARI_DINO_UAD_CACHE`` names it; without it, it is where the
-    system keeps caches.
+    The environment variable ``NAPARI_DINO_UAD_CACHE`` names it; the default is the system's
+    folder for caches.
     """
     place = os.environ.get(FOLDER_VARIABLE, "")
     if place.lower() == "off":

@@ -1,4 +1,4 @@
-"""Files that a later run believes: JSON with a checksum of itself, and what is known of others."""
+"""Files that a later run relies on: JSON with its own checksum, and records of other files."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ __all__ = [
     "write_sealed",
 ]
 
-# Of our own files the largest have some megabytes.
+# Our own largest files have a few megabytes.
 _LARGEST_BYTES = 64_000_000
 _SEAL = "xxh3_128"
 _CHUNK = 1 << 20
 
 
 def read_object(path: Path) -> dict[str, Any] | None:
-    """Read a JSON object; None if there is none, whatever is there instead.
+    """Read a JSON object; None if the file is missing or anything else.
 
     Parameters
     ----------
@@ -43,12 +43,12 @@ def read_object(path: Path) -> dict[str, Any] | None:
 
 
 def sealed(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return plain values with a checksum of them all, as `read_sealed` expects it."""
+    """Return plain values with their checksum, as `read_sealed` expects them."""
     return {**values, _SEAL: _seal(values)}
 
 
 def write_sealed(path: Path, values: Mapping[str, Any]) -> None:
-    """Write plain values as JSON with a checksum of them all.
+    """Write plain values as JSON with their checksum.
 
     Raises
     ------
@@ -59,7 +59,7 @@ def write_sealed(path: Path, values: Mapping[str, Any]) -> None:
 
 
 def read_sealed(path: Path) -> dict[str, Any] | None:
-    """Read what `write_sealed` wrote; None if it is missing, damaged or was edited."""
+    """Read a file of `write_sealed`; None if it is missing, damaged or was edited."""
     found = read_object(path)
     if found is None or found.pop(_SEAL, None) != _seal(found):
         return None
@@ -67,13 +67,13 @@ def read_sealed(path: Path) -> dict[str, Any] | None:
 
 
 def _seal(values: Mapping[str, Any]) -> str:
-    # What comes back from a file is what json makes of it: lists for tuples, texts for keys.
+    # A file returns what JSON makes of the values: lists for tuples, texts for keys.
     text = json.dumps(json.loads(json.dumps(values)), sort_keys=True)
     return xxh3_128(text.encode()).hexdigest()
 
 
 def record_files(paths: Iterable[Path]) -> dict[str, dict[str, Any]]:
-    """Record what files are, so that `are_as_recorded` can tell later whether they still are.
+    """Record the state of files, so that `are_as_recorded` can detect changes later.
 
     Parameters
     ----------
@@ -97,18 +97,18 @@ def record_files(paths: Iterable[Path]) -> dict[str, dict[str, Any]]:
 
 
 def are_as_recorded(folder: Path, records: Any, names: Iterable[str]) -> bool:
-    """Say whether files are still as they were recorded.
+    """Return whether files are still as they were recorded.
 
-    A file that has the size and the time of change of its record is believed without being read:
-    to read the maps of a thousand scans again takes minutes. One of another time, such as a copy,
-    is read and compared by its checksum.
+    A file with the recorded size and time of change is trusted without being read: reading the
+    maps of a thousand scans takes minutes. A file of another time, such as a copy, is read and
+    compared by its checksum.
 
     Parameters
     ----------
     folder : Path
-        Where they lie.
+        Folder of the files.
     records : object
-        From `record_files`, or whatever a file holds in its place.
+        From `record_files`; anything else, as from an edited file, counts as changed.
     names : iterable of str
         Files that must be there.
     """

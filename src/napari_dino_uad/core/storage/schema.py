@@ -20,7 +20,7 @@ _STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False, frozen=Tr
 
 
 class Strict(BaseModel):
-    """A schema of exactly its fields, of exactly their types, with finite numbers."""
+    """A schema that accepts only its own fields, in their own types, with finite numbers."""
 
     model_config = _STRICT
 
@@ -28,7 +28,7 @@ class Strict(BaseModel):
 class Whole(Strict):
     """All fields of some dataclasses side by side, none of which may be missing.
 
-    The dataclasses check the values when they are made, so that a range stands in one place.
+    The dataclasses check the values when they are built, so each range is defined once.
     """
 
     parts: ClassVar[tuple[type[Any], ...]] = ()
@@ -66,7 +66,7 @@ def whole(*parts: type[Any]) -> type[Whole]:
 
 
 def explain(error: ValidationError) -> str:
-    """Put the first thing that a schema found wrong in a clause that names the field."""
+    """Return the first error that a schema found as a clause that names the field."""
     first = error.errors(include_url=False)[0]
     where = ".".join(map(str, first["loc"]))[:120]
     kind, given = first["type"], repr(first["input"])[:60]

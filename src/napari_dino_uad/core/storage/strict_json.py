@@ -1,4 +1,4 @@
-"""JSON read strictly: what Python's parser lets pass and no program of ours writes is refused."""
+"""Strict JSON: refuse what Python's parser accepts but none of our programs writes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def parse_json(text: bytes | str) -> Any:
     Parameters
     ----------
     text : bytes or str
-        UTF-8 where it is bytes.
+        Bytes must be UTF-8.
 
     Returns
     -------
@@ -44,7 +44,7 @@ def parse_json(text: bytes | str) -> Any:
             parse_float=_number,
             parse_constant=_no_constant,
         )
-        # Half a pair of surrogates is no text and fails wherever it is written.
+        # A lone surrogate is not valid text and cannot be written to any file.
         if "\\u" in text or not text.isascii():
             json.dumps(value, ensure_ascii=False).encode()
     except UnicodeError as error:
@@ -64,7 +64,7 @@ def read_json(path: Path, largest: int = _LARGEST_FILE) -> Any:
     path : Path
         The file.
     largest : int
-        Bytes it may have.
+        Maximum size in bytes.
 
     Returns
     -------
@@ -76,9 +76,9 @@ def read_json(path: Path, largest: int = _LARGEST_FILE) -> Any:
     OSError
         If it cannot be read.
     ValueError
-        If it is no regular file or too large, and as `parse_json` does.
+        If it is not a regular file, is too large, or `parse_json` refuses it.
     """
-    # A pipe would be waited for without end.
+    # Reading a pipe could wait forever.
     if path.exists() and not path.is_file():
         raise ValueError("it is not a regular file")
     with path.open("rb") as file:

@@ -1,4 +1,4 @@
-"""Temporary folders that are told from those of killed runs by a lock that their process holds."""
+"""Temporary folders; a lock tells those of living processes from those of killed ones."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 __all__ = ["LOCK_NAME", "is_held", "lock_of_own", "sweep", "sweep_sometimes", "temporary_folder"]
 
-#: File in every temporary folder, which its process holds.
+#: File in every temporary folder, locked by its process.
 LOCK_NAME = "lock"
 
 _PREFIX, _SUFFIX = ".napari-dino-uad-", ".partial"
 
-# A temporary folder without a lock is one whose process is just beginning, or was killed there.
+# A temporary folder without a lock is brand new, or its process was killed before locking it.
 _BEGINNING_S = 600.0
-# Where locks do not work, as on some network disks, age alone tells.
+# Where locks do not work, as on some network disks, only the age shows a leftover.
 _OLD_S = 86_400.0
 # Folders are searched for leftovers no more often than this.
 _SWEEP_EVERY_S = 60.0
@@ -32,7 +32,7 @@ _swept: dict[Path, float] = {}
 
 @contextmanager
 def temporary_folder(parent: Path) -> Iterator[Path]:
-    """Make a folder that is removed in the end, by the next run if this one is killed.
+    """Create a folder and remove it at the end; if this run is killed, the next one removes it.
 
     Parameters
     ----------
@@ -67,7 +67,7 @@ def lock_of_own(path: Path) -> BaseFileLock | None:
     Returns
     -------
     FileLock or None
-        None if another process has just taken it for a leftover and removed it.
+        None if another process has just mistaken it for a leftover and removed it.
     """
     from filelock import FileLock, Timeout
 
@@ -83,9 +83,9 @@ def lock_of_own(path: Path) -> BaseFileLock | None:
 
 
 def is_held(path: Path) -> bool:
-    """Say whether a living process holds a file of `lock_of_own`.
+    """Return whether a living process holds a file of `lock_of_own`.
 
-    Where locks do not work, one not older than a day counts as held.
+    Where locks do not work, a file up to a day old counts as held.
     """
     lock = _free_lock(path)
     if lock is None:
@@ -95,7 +95,7 @@ def is_held(path: Path) -> bool:
 
 
 def _free_lock(path: Path) -> BaseFileLock | None:
-    """Take the lock that a process left behind; None if it lives, or there is none."""
+    """Take the lock of a dead process; None if the process lives or there is no lock."""
     from filelock import FileLock, Timeout
 
     if not path.exists():
@@ -121,8 +121,7 @@ def sweep(folder: Path) -> int:
     Returns
     -------
     int
-        How many were removed. Those of living processes stay, and so does all that another
-        program made.
+        How many were removed. Those of living processes and files of other programs stay.
     """
     _swept[folder] = time.monotonic()
     removed = 0
@@ -153,7 +152,7 @@ def _age(path: Path) -> float:
 
 
 def _remove(folder: Path, lock: BaseFileLock | None) -> None:
-    """Remove a temporary folder, its lock last: a killed removal is gone on with."""
+    """Remove a temporary folder, its lock last, so that the next run can finish the removal."""
     with suppress(OSError):
         for path in folder.iterdir():
             if path.name == LOCK_NAME:
@@ -164,7 +163,7 @@ def _remove(folder: Path, lock: BaseFileLock | None) -> None:
                 path.unlink(missing_ok=True)
     if lock is not None:
         if sys.platform == "win32":
-            # A file that is open cannot be removed there.
+            # Windows cannot remove an open file.
             lock.release(force=True)
             shutil.rmtree(folder, ignore_errors=True)
         else:

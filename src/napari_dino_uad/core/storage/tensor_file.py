@@ -1,8 +1,14 @@
-"""Safetensors files, whose header is checked before the library and torch see it."""
+"""Safetensors files; the header is checked before the library and torch see it."""
 
 from __future__ import annotations
 
+import errno
+import hashlib
+import json
 import math
+import os
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,12 +17,12 @@ from napari_dino_uad.core.storage.strict_json import parse_json
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["is_whole", "read_tensors"]
+__all__ = ["checksum", "is_whole", "read_tensors", "write_tensors"]
 
-# Bytes of a header: that of the largest backbone has less than 100,000.
+# Maximum bytes of a header; the largest backbone needs less than 100,000.
 _LARGEST_HEADER = 4_000_000
 
-# Bytes of a number, of the types that torch reads everywhere.
+# Bytes per number, for the types that torch reads on every system.
 _BYTES = {
     "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1,
     "BOOL": 1,
@@ -31,8 +37,8 @@ def read_tensors(path: Path, owned: bool = True) -> tuple[dict[str, str], dict[s
     path : Path
         A regular file.
     owned : bool
-        Whether the tensors are copied to memory of their own. Mapped ones change with the file,
-        and where they begin in it changes the last digit of what is computed with them.
+        Whether to copy the tensors to memory of their own. Mapped tensors change with the file,
+        and their alignment in it changes the last digit of results.
 
     Returns
     -------
@@ -46,7 +52,7 @@ def read_tensors(path: Path, owned: bool = True) -> tuple[dict[str, str], dict[s
     OSError
         If it cannot be read.
     ValueError
-        If it is no sound safetensors file. The message is a clause such as "it is cut off".
+        If it is not a valid safetensors file. The message is a clause such as "it is cut off".
     """
     from safetensors import SafetensorError, safe_open
 
@@ -74,7 +80,7 @@ def is_whole(path: Path) -> bool:
 
 
 def _read_header(path: Path) -> dict[str, Any]:
-    """Read the description of the tensors, and see that they fill the file without overlap."""
+    """Read the header, and check that the tensors fill the file without overlap."""
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         if length > _LARGEST_HEADER:
@@ -114,3 +120,52 @@ def _span(name: str, described: Any) -> tuple[int, int, str]:
     if len(offsets) != 2 or offsets[1] - offsets[0] != _BYTES[dtype] * math.prod(shape):
         raise ValueError(f"its tensor {short!r} does not have the bytes that its shape needs")
     return offsets[0], offsets[1], name
+
+
+def write_tensors(path: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> None:
+    """Write a safetensors file.
+
+    Parameters
+    ----------
+    path : Path
+        A file in a temporary folder of `staged`.
+    tensors : dict of torch.Tensor
+        By name; contiguous, and none shares memory with another.
+    metadata : dict of str
+        Text by name.
+
+    Raises
+    ------
+    OSError
+        If the disk is full or broken. The library raises an error of its own for this.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    # The library makes the file readable by its owner only; a model gets the usual permissions.
+    path.touch()
+    mode = path.stat().st_mode
+    try:
+        save_file(tensors, path, metadata=metadata)
+        path.chmod(mode)
+    except SafetensorError as error:
+        found = re.search(r"os error (\d+)", str(error))
+        number = int(found[1]) if found else errno.EIO
+        raise OSError(number, os.strerror(number)) from error
+
+
+def checksum(header: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> str:
+    """Return the checksum of tensors and of a header without its own checksum.
+
+    It is SHA-256 over the header's values, however the JSON is laid out, and the names, dtypes,
+    shapes and bytes of the tensors.
+    """
+    import torch
+
+    rest = {name: value for name, value in header.items() if name != "checksum"}
+    digest = hashlib.sha256(json.dumps(rest, sort_keys=True).encode())
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return f"sha256:{digest.hexdigest()}"

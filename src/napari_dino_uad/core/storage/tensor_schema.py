@@ -1,4 +1,4 @@
-"""What a file's tensors must be: names, shapes, dtypes and values, declared and then checked."""
+"""Declarations of a file's tensors (names, shapes, dtypes, values), and their check."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Size = int | str
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """What one tensor must be.
+    """Declaration of one tensor.
 
     Attributes
     ----------
@@ -31,11 +31,11 @@ class TensorSpec:
     least, most : float
         Bounds of the values. The defaults keep products in single precision from overflowing.
     above : float
-        What all values lie above.
+        Exclusive lower bound of the values.
     finite : bool
         Whether NaN and infinities are refused.
     rule : callable, optional
-        Takes the tensor and returns a clause that says what is wrong, or an empty text.
+        Takes the tensor and returns a clause that names the fault, or an empty text.
     """
 
     shape: tuple[Size, ...]
@@ -48,7 +48,7 @@ class TensorSpec:
 
 
 def scoped(prefix: str, specs: Mapping[str, TensorSpec]) -> dict[str, TensorSpec]:
-    """Put a prefix before names, and before symbols, so that they mean sizes of their own."""
+    """Put a prefix before names and symbols, so that the symbols stand for their own sizes."""
 
     def own(size: Size) -> Size:
         return re.sub(r"^(\d*)", rf"\1{prefix}", size) if isinstance(size, str) else size
@@ -60,7 +60,7 @@ def scoped(prefix: str, specs: Mapping[str, TensorSpec]) -> dict[str, TensorSpec
 
 
 def check_tensors(specs: Mapping[str, TensorSpec], tensors: Mapping[str, torch.Tensor]) -> None:
-    """Compare tensors with what they must be.
+    """Compare tensors with their declarations.
 
     Parameters
     ----------
@@ -104,7 +104,7 @@ def _split(size: str) -> tuple[int, str]:
 
 
 def _fits(found: tuple[int, ...], wanted: tuple[Size, ...], sizes: dict[str, int]) -> bool:
-    """Say whether a shape is as described; sizes of new symbols are taken from it."""
+    """Return whether a shape matches; new symbols take their sizes from it."""
     if len(found) != len(wanted):
         return False
     for here, size in zip(found, wanted, strict=True):
@@ -128,7 +128,7 @@ def _shown(size: Size, sizes: Mapping[str, int]) -> str:
 
 
 def _wrong_values(tensor: torch.Tensor, spec: TensorSpec) -> str:
-    """Say what is wrong with the values of a tensor, or nothing."""
+    """Return a clause that names the fault in a tensor's values, or an empty text."""
     import torch
 
     if tensor.numel() == 0:
@@ -155,9 +155,9 @@ def unit_rows(tensor: torch.Tensor) -> str:
 
 
 def history_spec(best_epoch: int) -> TensorSpec:
-    """Describe the losses of the epochs, of which one was the best.
+    """Declare the losses of all epochs.
 
-    An epoch that failed has a loss that is not finite, and no score depends on it.
+    The loss of a failed epoch may not be finite; no score depends on it.
     """
 
     def has_best(history: torch.Tensor) -> str:

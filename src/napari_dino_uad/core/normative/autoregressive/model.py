@@ -3,7 +3,7 @@
 E. Erdil, N. Schulthess, G. Tombak and E. Konukoglu, "Spatial Autoregressive Modeling of DINOv3
 Embeddings for Unsupervised Anomaly Detection", arXiv 2603.02974 (2026). A small convolutional
 network predicts each patch embedding from others of its slice; where healthy anatomy does not
-foretell what is there, the prediction fails. Inference is one pass, and memory does not grow
+predict the content, the error is large. Inference is one pass, and memory does not grow
 with the healthy cohort.
 """
 
@@ -33,6 +33,7 @@ from napari_dino_uad.core.normative.autoregressive.settings import (
 from napari_dino_uad.core.normative.autoregressive.training import Training
 from napari_dino_uad.core.normative.base import NormativeModel, tensors_under
 from napari_dino_uad.core.normative.patches import draw_patches
+from napari_dino_uad.core.normative.resumable import Resumable, restoring, resuming_note
 from napari_dino_uad.core.precision import computing_dtype
 from napari_dino_uad.core.progress import Inner, Progress
 from napari_dino_uad.core.storage.tensor_schema import TensorSpec, history_spec
@@ -47,7 +48,7 @@ __all__ = ["Autoregressive", "AutoregressiveConfig"]
 _LOG_VARIANCE = (-8.0, 8.0)
 
 
-class Autoregressive(NormativeModel):
+class Autoregressive(Resumable, NormativeModel):
     """A network that predicts patch embeddings from their surroundings.
 
     Parameters
@@ -80,7 +81,6 @@ class Autoregressive(NormativeModel):
         self.history_: list[float] = []
         self.train_history_: list[float] = []
         self.best_epoch_ = 0
-        self._state: dict[str, torch.Tensor] | None = None
         self._embedding: Embedding | None = None
         self._networks: nn.ModuleList | None = None
         self._scales: list[ErrorScale] = []
@@ -90,8 +90,8 @@ class Autoregressive(NormativeModel):
     def fit(self, train: FeatureSet, valid: FeatureSet) -> Iterator[Progress]:
         """Train on healthy slices and keep the epoch with the lowest loss on `valid`.
 
-        A fit that was stopped goes on from its last finished epoch when `fit` is called again
-        with the same slices, and ends with the same model as one that was never stopped.
+        A stopped fit resumes after its last finished epoch when `fit` is called again with the
+        same slices. The model is the same as that of a fit that was never stopped.
 
         Parameters
         ----------
@@ -129,9 +129,12 @@ class Autoregressive(NormativeModel):
         training = Training(self._networks, self._losses, settings, self.device, embedding.mean)
         if self._state is not None:
             training.restore(self._state)
+            finished, epochs = len(training.history), training.epochs(sets[0])
+            note = resuming_note(finished, epochs, finished >= epochs)
+            yield Progress(step, total, total, note=note)
         for progress in training.run(*sets):
-            # Kept after every epoch, so that stopping loses at most one.
-            self._state = training.state
+            if training.state is not None and training.state is not self._state:
+                self._remember(training.state)
             yield progress
         self._state = None
         training.keep_best()
@@ -139,22 +142,6 @@ class Autoregressive(NormativeModel):
         self.train_history_ = training.train_history
         self.best_epoch_ = training.best_epoch
         yield from self._measure(sets[0] + sets[1])
-
-    def training_state(self) -> dict[str, torch.Tensor]:
-        """Return what a stopped fit needs to go on, to save beside the model.
-
-        Raises
-        ------
-        InputError
-            If no fit was stopped after its first epoch.
-        """
-        if self._state is None:
-            raise InputError("There is no stopped fit to save: start one, and let an epoch finish.")
-        return dict(self._state)
-
-    def resume_from(self, state: dict[str, torch.Tensor]) -> None:
-        """Let the next `fit` go on from a state of `training_state`."""
-        self._state = dict(state)
 
     @property
     def _directions(self) -> int:
@@ -284,7 +271,7 @@ class Autoregressive(NormativeModel):
 
     @torch.inference_mode()
     def explain(self, features: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Say where scores come from.
+        """Return maps that explain the score.
 
         Returns
         -------
@@ -395,17 +382,12 @@ class Autoregressive(NormativeModel):
         settings, fitted = read_config(cls.method, config)
         model = cls(settings)
         model.best_epoch_ = fitted.best_epoch
-        try:
+        with restoring():
             model.history_ = tensors["history"].tolist()
             model.train_history_ = tensors["train_history"].tolist()
             model._embedding = Embedding(tensors["embedding.mean"], tensors["embedding.scale"])
             model._networks = model._build(model._embedding.channels)
             model._networks.load_state_dict(tensors_under("network.", tensors))
-        except (KeyError, RuntimeError) as error:
-            raise InputError(
-                "The file's tensors do not fit its settings: it is damaged or was edited; fit "
-                "the model again."
-            ) from error
         model._networks.eval().requires_grad_(False)
         model._scales = [
             ErrorScale(
@@ -418,7 +400,7 @@ class Autoregressive(NormativeModel):
         return model
 
     def summary(self) -> str:
-        """Say in one line what was fitted."""
+        """Describe the fitted model in one line."""
         settings = self.settings
         both = (
             "" if settings.combination == "none" else f", both directions by {settings.combination}"

@@ -147,6 +147,12 @@ class AutoregressiveConfig:
     def __post_init__(self) -> None:
         # A model file stores a list.
         object.__setattr__(self, "dilations", tuple(int(value) for value in self.dilations))
+        self._check_choices()
+        self._check_ranges()
+        self._check_together()
+
+    def _check_choices(self) -> None:
+        """Refuse a name that is not among those of its setting."""
         for name, value, choices in (
             ("mode", self.mode, MODES),
             ("combination", self.combine, ("auto", "none", "mean", "min")),
@@ -161,6 +167,9 @@ class AutoregressiveConfig:
                 raise InputError(
                     f"The {name} must be one of {', '.join(choices)}, got {value!r}; choose one."
                 )
+
+    def _check_ranges(self) -> None:
+        """Refuse a number that is out of its range by itself."""
         for name in ("kernel_size", "first_kernel_size"):
             value = getattr(self, name)
             if value < 1 or value % 2 == 0:
@@ -196,6 +205,9 @@ class AutoregressiveConfig:
             raise InputError(f"Dropout must be in [0, 1), got {self.dropout}; change it.")
         if not 0 <= self.shrinkage <= 1:
             raise InputError(f"Shrinkage must be in [0, 1], got {self.shrinkage}; change it.")
+
+    def _check_together(self) -> None:
+        """Refuse settings that exclude one another."""
         if self.hole and (self.mode != "bidirectional" or self.hole >= self.first_kernel_size // 2):
             raise InputError(
                 f"A hole of {self.hole} taps must be in the bidirectional mode and inside its "

@@ -11,6 +11,7 @@ from torch import nn
 
 from napari_dino_uad.core.errors import InputError
 from napari_dino_uad.core.normative.base import tensors_under
+from napari_dino_uad.core.normative.resumable import OtherFitError, check_fingerprint
 from napari_dino_uad.core.progress import Progress
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ class Training:
         settings = self._settings
         slices = _Slices(train)
         steps = len(slices.batches(settings.batch_slices, None))
-        epochs = settings.epochs or max(_EPOCHS, math.ceil(_LEAST_STEPS / max(1, steps)))
+        epochs = self._epochs(steps)
         total = steps * epochs
         for epoch in range(len(self.history), epochs):
             self._networks.train()
@@ -114,6 +115,13 @@ class Training:
                 total,
                 f"epoch {epoch + 1} of {epochs}, loss {self.history[-1]:.4f}",
             )
+
+    def epochs(self, train: Parts) -> int:
+        """Return the number of epochs of `run` on these slices."""
+        return self._epochs(len(_Slices(train).batches(self._settings.batch_slices, None)))
+
+    def _epochs(self, steps: int) -> int:
+        return self._settings.epochs or max(_EPOCHS, math.ceil(_LEAST_STEPS / max(1, steps)))
 
     def _step(self, targets: torch.Tensor, mask: torch.Tensor) -> tuple[float, int]:
         """Take one step; return the mean loss and the number of patches."""
@@ -204,16 +212,10 @@ class Training:
 
         Raises
         ------
-        InputError
+        OtherFitError
             If the state is from other slices or settings.
         """
-        own = state["fingerprint"]
-        if own.shape != self._fingerprint.shape or not torch.equal(own, self._fingerprint):
-            raise InputError(
-                "A stopped fit must continue with the healthy slices it began with, got others; "
-                "start a new fit."
-            )
-
+        check_fingerprint(state.get("fingerprint"), self._fingerprint)
         moments: dict[int, dict[str, torch.Tensor]] = {}
         for name, value in tensors_under("adam.", state).items():
             index, kind = name.split(".")
@@ -224,7 +226,7 @@ class Training:
                 {"state": moments, "param_groups": self._optimiser.state_dict()["param_groups"]}
             )
         except (RuntimeError, ValueError) as error:
-            raise InputError(
+            raise OtherFitError(
                 "A stopped fit must continue with the settings it began with, got others; start a "
                 "new fit."
             ) from error

@@ -22,6 +22,7 @@ from napari_dino_uad.core.normative.mixture.settings import SCORES, DPMMConfig, 
 from napari_dino_uad.core.normative.mixture.space import EmbeddingSpace
 from napari_dino_uad.core.normative.mixture.training import Training
 from napari_dino_uad.core.normative.patches import draw_patches
+from napari_dino_uad.core.normative.resumable import Resumable, restoring, resuming_note
 from napari_dino_uad.core.progress import Inner, Progress
 from napari_dino_uad.core.storage.tensor_schema import TensorSpec, history_spec, unit_rows
 
@@ -30,19 +31,19 @@ if TYPE_CHECKING:
 
 __all__ = ["DPMM", "SCORES", "DPMMConfig"]
 
-# Validation patches that the likelihood of an epoch is measured on: its standard error is then
-# a few tenths of a percent of the spread between patches.
+# Validation patches for the likelihood of an epoch. Its standard error is then a few tenths of a
+# percent of the spread between patches.
 _HELD_OUT_PATCHES = 20_000
 
 
-class DPMM(NormativeModel):
+class DPMM(Resumable, NormativeModel):
     """Truncated stick-breaking mixture over patch embeddings.
 
     Parameters
     ----------
     settings : DPMMConfig, optional
     device : str or torch.device
-        Where it is fitted and scores.
+        Device for fitting and scoring.
 
     Attributes
     ----------
@@ -65,15 +66,14 @@ class DPMM(NormativeModel):
         self._space = EmbeddingSpace()
         self._mixture: Mixture | None = None
         self._directions: Directions | None = None
-        self._state: dict[str, torch.Tensor] | None = None
 
     # Fitting ------------------------------------------------------------------------------
 
     def fit(self, train: FeatureSet, valid: FeatureSet) -> Iterator[Progress]:
         """Fit by stochastic EM and keep the epoch that explains `valid` best.
 
-        A fit that was stopped goes on from its last finished epoch when `fit` is called again
-        with the same slices, and ends with the same model as one that was never stopped.
+        A stopped fit resumes after its last finished epoch when `fit` is called again with the
+        same slices. The model is the same as that of a fit that was never stopped.
 
         Parameters
         ----------
@@ -123,32 +123,19 @@ class DPMM(NormativeModel):
         else:
             stopped, start = self._state, Progress("Starting the mixture", 0, 0)
             yield from training.waiting_for(lambda: training.restore(stopped), start)
+            finished = len(training.history)
+            note = resuming_note(finished, settings.epochs, training.finished)
+            yield dataclasses.replace(start, note=note)
         epochs = len(training.history)
         for progress in training.run():
             if len(training.history) > epochs:
                 epochs = len(training.history)
-                self._state = yield from training.waiting_for(training.state, progress)
+                self._remember((yield from training.waiting_for(training.state, progress)))
             yield progress
         self._state = None
         best = yield from training.waiting_for(training.best, Progress("Finishing", 0, 1))
         self._adopt(best, space)
         self.history_, self.best_epoch_ = training.history, training.best_epoch
-
-    def training_state(self) -> dict[str, torch.Tensor]:
-        """Return what a stopped fit needs to go on, to save beside the model.
-
-        Raises
-        ------
-        InputError
-            If no fit was stopped after its first epoch.
-        """
-        if self._state is None:
-            raise InputError("There is no stopped fit to save: start one, and let an epoch finish.")
-        return dict(self._state)
-
-    def resume_from(self, state: dict[str, torch.Tensor]) -> None:
-        """Let the next `fit` go on from a state of `training_state`."""
-        self._state = dict(state)
 
     def _adopt(self, mixture: Mixture, space: EmbeddingSpace) -> None:
         self._mixture = mixture
@@ -204,19 +191,19 @@ class DPMM(NormativeModel):
     def explain(
         self, features: torch.Tensor, components: Sequence[int] = ()
     ) -> dict[str, torch.Tensor]:
-        """Say which component each patch is nearest to, and how likely it is.
+        """Return which component each patch is nearest to, and how likely it is.
 
         Parameters
         ----------
         features : torch.Tensor, (B, C, h, w)
         components : sequence of int
-            Components whose own maps are wanted too, n of them; 0 is the most common.
+            Components to return maps of, n of them; 0 is the most common.
 
         Returns
         -------
         dict
             "component": (B, h, w) of int64, the nearest component under the model's score;
-            "log_likelihood": (B, h, w); and where components are asked for, in nats,
+            "log_likelihood": (B, h, w); and if components are given, in nats,
             "component_log_likelihood", log p(x | k), and "responsibility", the posterior, each
             (B, n, h, w).
 
@@ -231,7 +218,7 @@ class DPMM(NormativeModel):
         wrong = [k for k in components if not 0 <= k < count]
         if wrong:
             raise InputError(
-                f"The mixture has the components 0 to {count - 1}, but {wrong[0]} was asked for."
+                f"Component {wrong[0]} was asked for, but the mixture has 0 to {count - 1}."
             )
         x, _, index = self._nearest(features, self.settings.score)
         joint = mixture.joint(x)
@@ -261,7 +248,7 @@ class DPMM(NormativeModel):
     # Files --------------------------------------------------------------------------------
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        """Return the living components and the space they live in.
+        """Return the living components and their embedding space.
 
         Means and spreads are in half precision: scores after `restore` differ by less than 0.5 %
         of the larger of the score and 1 (the likelihood, and
@@ -279,7 +266,7 @@ class DPMM(NormativeModel):
         return out
 
     def config(self) -> dict[str, Any]:
-        """Return the settings and the fitted numbers that are no tensors."""
+        """Return the settings and the fitted numbers that are not tensors."""
         return {
             **dataclasses.asdict(self.settings),
             "best_epoch": self.best_epoch_,
@@ -324,7 +311,7 @@ class DPMM(NormativeModel):
         model = cls(settings)
         model.best_epoch_ = fitted.best_epoch
         own = dict(tensors)
-        try:
+        with restoring():
             model.history_ = own.pop("history").tolist()
             space = EmbeddingSpace(
                 settings.position,
@@ -335,16 +322,11 @@ class DPMM(NormativeModel):
             mixture = Mixture.restore(
                 settings.covariance, own, fitted.learned_concentration, model.device
             )
-        except (KeyError, RuntimeError) as error:
-            raise InputError(
-                "The file's tensors do not fit its settings: it is damaged or was edited; fit "
-                "the model again."
-            ) from error
         model._adopt(mixture, space)
         return model
 
     def summary(self) -> str:
-        """Say in one line what was fitted."""
+        """Describe the fitted model in one line."""
         settings = self.settings
         return (
             f"DPMM, {settings.covariance} covariance: {len(self.mixture.components)} of "

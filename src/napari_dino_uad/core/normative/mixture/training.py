@@ -21,6 +21,7 @@ from napari_dino_uad.core.normative.mixture.mixture import Mixture, new_componen
 from napari_dino_uad.core.normative.mixture.settings import DPMMConfig
 from napari_dino_uad.core.normative.mixture.start import Clustering, kmeans
 from napari_dino_uad.core.normative.mixture.weights import log_stick_weights, update_concentration
+from napari_dino_uad.core.normative.resumable import check_fingerprint
 from napari_dino_uad.core.pipeline import in_background
 from napari_dino_uad.core.progress import Inner, Progress
 
@@ -220,7 +221,7 @@ class Training:
     def run(self) -> Iterator[Progress]:
         """Run the remaining epochs, yielding progress after every batch."""
         settings = self._settings
-        while not self._finished:
+        while not self.finished:
             epoch = len(self.history)
             # One seed per epoch, so that a resumed fit sees the same batches.
             shuffle = torch.Generator().manual_seed(settings.seed * 1_000_003 + epoch + 1)
@@ -239,7 +240,8 @@ class Training:
             yield from self._validate()
 
     @property
-    def _finished(self) -> bool:
+    def finished(self) -> bool:
+        """Whether no further epoch is needed."""
         settings, history = self._settings, self.history
         if len(history) >= settings.epochs:
             return True
@@ -286,7 +288,8 @@ class Training:
     def _state(self) -> _State:
         running = self._statistics
         copy = Statistics(running.mass.clone(), running.first.clone(), running.second.clone())
-        return _State(copy, self._log_weights, self._concentration)
+        # Copied, since a file has no room for tensors that share memory.
+        return _State(copy, self._log_weights.clone(), self._concentration)
 
     # Results ------------------------------------------------------------------------------
 
@@ -321,19 +324,10 @@ class Training:
 
         Raises
         ------
-        InputError
+        OtherFitError
             If the state is of other patches or settings.
         """
-        own = state.get("origin")
-        if (
-            own is None
-            or own.shape != self._origin.shape
-            or not torch.equal(own.to(self._origin), self._origin)
-        ):
-            raise InputError(
-                "The stopped fit is of other slices or settings; continue with the same ones, "
-                "or start a new fit."
-            )
+        check_fingerprint(state.get("origin"), self._origin)
         running = _State.of(state, "running", self._device)
         self._statistics, self._log_weights = running.statistics, running.log_weights
         self._concentration = running.concentration

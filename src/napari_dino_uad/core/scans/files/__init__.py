@@ -1,1 +1,1 @@
-"""One file at a time: checked to be whole, decoded, and written."""
+"""Check, decode and write single files."""

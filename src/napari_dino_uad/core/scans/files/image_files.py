@@ -1,4 +1,4 @@
-"""One image file: read whole or not at all, written whole or not at all."""
+"""Read and write one image file, whole or not at all."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ __all__ = [
     "write_image",
 ]
 
-# Threads that compress a file; more are no faster.
+# Threads for compressing a file; more are not faster.
 _COMPRESSING = 4
 
 _CHUNK = 1 << 20
@@ -133,7 +133,7 @@ def _decoded(path: Path, decoder: str) -> StoredImage:
 
 
 def as_grey(image: sitk.Image, name: str) -> sitk.Image:
-    """Take one channel of a grey image that was stored in colour; refuse real colour.
+    """Return one channel of a grey image that was stored in colour; refuse real colour.
 
     Raises
     ------
@@ -181,7 +181,7 @@ def save_image(path: Path, image: sitk.Image, forms: NiftiForms | None = None) -
     Parameters
     ----------
     path : Path
-        With its ending in small letters, which SimpleITK asks for.
+        File to write; its ending is in lower case, as SimpleITK requires.
     image : SimpleITK.Image
         The image.
     forms : NiftiForms, optional
@@ -202,7 +202,7 @@ def save_image(path: Path, image: sitk.Image, forms: NiftiForms | None = None) -
             sitk.WriteImage(image, str(plain), useCompression=plain.suffix != ".mhd")
     except RuntimeError as error:
         raise _failure(path.parent) from error
-    # Of a .nii cut off by a full disk SimpleITK says nothing.
+    # SimpleITK does not report a .nii that is cut off by a full disk.
     if plain.suffix == ".nii" and plain.stat().st_size < _voxel_bytes(image):
         raise _failure(path.parent)
     if plain != path:
@@ -231,7 +231,7 @@ def _save_nifti(path: Path, image: sitk.Image, forms: NiftiForms | None) -> None
 
 
 def _failure(folder: Path) -> OSError:
-    """Return why a file could not be written: SimpleITK does not say it, the disk's room does."""
+    """Return why a file could not be written, by the free space: SimpleITK gives no reason."""
     full = shutil.disk_usage(folder).free < _FULL_BYTES
     number = errno.ENOSPC if full else errno.EIO
     return OSError(number, os.strerror(number))

@@ -25,7 +25,7 @@ _BY_SUFFIX = {
 
 
 def is_folder(path: Path) -> bool:
-    """Say whether a path is a folder; one that cannot be a path is none."""
+    """Return whether a path is a folder; an impossible path is not."""
     try:
         return path.is_dir()
     except (OSError, ValueError):
@@ -33,22 +33,22 @@ def is_folder(path: Path) -> bool:
 
 
 def regular_file(path: Path) -> Path:
-    """Refuse what is no regular file: a pipe, for one, would be waited for without end.
+    """Refuse anything but a regular file: reading a pipe, for example, could wait forever.
 
     Parameters
     ----------
     path : Path
-        What the user named.
+        Path from the user.
 
     Returns
     -------
     Path
-        The same.
+        The same path.
 
     Raises
     ------
     InputError
-        If there is no file, it is of another kind, or its name cannot be one.
+        If there is no file, it is of another kind, or its name is impossible.
     """
     try:
         mode = path.stat().st_mode
@@ -74,7 +74,7 @@ def _kind(mode: int) -> str:
 
 
 def image_format(path: Path) -> str:
-    """Say which of SimpleITK's decoders a file is for.
+    """Return which of SimpleITK's decoders a file is for.
 
     Parameters
     ----------
@@ -84,7 +84,7 @@ def image_format(path: Path) -> str:
     Raises
     ------
     InputError
-        If it is empty, or in none of the formats.
+        If it is empty or of an unknown format.
     """
     with path.open("rb") as file:
         head = file.read(348)
@@ -104,14 +104,14 @@ def image_format(path: Path) -> str:
     for suffix, decoder in _BY_SUFFIX.items():
         if name.endswith(suffix):
             return decoder
-    # Old DICOM files begin with the tags themselves, of group 8 or 2.
+    # Old DICOM files begin directly with tags of group 8 or 2.
     if head[:2] in (b"\x08\0", b"\x02\0", b"\0\x08", b"\0\x02"):
         return "GDCMImageIO"
     raise unreadable(path)
 
 
 def unreadable(path: Path) -> InputError:
-    """Return the error to raise for a file that no decoder takes."""
+    """Return the error to raise for a file that no decoder accepts."""
     beside = ", with its data file beside it" if path.suffix.lower() in (".mhd", ".nhdr") else ""
     return InputError(
         f"{path.name} cannot be read as an image; expected NIfTI, NRRD, MHA, DICOM, PNG or "

@@ -1,4 +1,4 @@
-"""What is said of a file that is not whole, and whether an image's values are those of a scan."""
+"""Errors for files that are not whole, and the check of an image's values."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ def clean_values(
     name : str
         Name of the case, for messages.
     allow_constant : bool
-        Whether one value throughout is welcome, as in an empty mask.
+        Whether an image with a single value, such as an empty mask, is accepted.
     owned : bool
-        Whether nobody else holds the array, which then need not be copied.
+        Whether nothing else uses the array, so that it need not be copied.
 
     Returns
     -------
@@ -57,7 +57,7 @@ def clean_values(
     Raises
     ------
     InputError
-        If no value is finite, one is huge, or all are the same.
+        If no value is finite, one is huge, or all are equal.
     """
     if array.size == 0:
         raise InputError(f"{name} has no voxels; expected an image of at least one slice.")

@@ -1,4 +1,4 @@
-"""Headers of MetaImage files (.mha, .mhd), read and checked before anything else sees the file."""
+"""Headers of MetaImage files (.mha, .mhd), checked before the file is decoded."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from napari_dino_uad.core.errors import InputError
-from napari_dino_uad.core.limits import LARGEST_EDGE, LONGEST_HEADER
+from napari_dino_uad.core.limits import LONGEST_HEADER
 from napari_dino_uad.core.scans.files.stored_voxels import DICOM_TAGS, StoredVoxels
 from napari_dino_uad.core.scans.files.text_header import (
     bad_header,
@@ -18,6 +18,7 @@ from napari_dino_uad.core.scans.files.text_header import (
     files_beside,
     mm_of_unit,
     numbers,
+    read_sizes,
 )
 
 __all__ = ["read_metaimage_header"]
@@ -40,7 +41,7 @@ _TYPES = {
 
 _LINE = re.compile(rb"\s*([A-Za-z0-9_|.-]+(?: [A-Za-z0-9_|.-]+)*)\s*[=:]\s*(.*?)\s*")
 
-# Keys of one meaning; the first is the one that SimpleITK writes.
+# Synonymous keys; SimpleITK writes the first.
 _SAME = (
     ("BinaryDataByteOrderMSB", "ElementByteOrderMSB"),
     ("TransformMatrix", "Rotation", "Orientation"),
@@ -76,7 +77,7 @@ def read_metaimage_header(path: Path) -> StoredVoxels:
     Returns
     -------
     StoredVoxels
-        Where its voxels lie. None of them is read.
+        Position and type of the voxels, which are not read.
 
     Raises
     ------
@@ -87,15 +88,8 @@ def read_metaimage_header(path: Path) -> StoredVoxels:
     fields, end = _fields(path)
     if fields.get("ObjectType", "Image").lower() != "image":
         raise bad_header(name, f"the object {fields['ObjectType']!r}")
-    (count,) = numbers(name, "NDims", _need(name, fields, "NDims"), 1, int)
-    if not 2 <= count <= 4:
-        raise InputError(
-            f"{name} has {count} dimensions in its header, but 2 or 3 are expected; save one "
-            "volume of it to its own file."
-        )
-    sizes = numbers(name, "DimSize", _need(name, fields, "DimSize"), count, int)
-    if not all(1 <= size <= LARGEST_EDGE for size in sizes):
-        raise bad_header(name, f"the size {' x '.join(map(str, sizes))}")
+    dimensions = ("NDims", _need(name, fields, "NDims"))
+    sizes = read_sizes(name, dimensions, ("DimSize", _need(name, fields, "DimSize")), most=4)
     (channels,) = numbers(name, "channels", fields.get("ElementNumberOfChannels", "1"), 1, int)
     if not 1 <= channels <= _MOST_CHANNELS:
         raise bad_header(name, f"{channels} channels")
@@ -122,7 +116,7 @@ def read_metaimage_header(path: Path) -> StoredVoxels:
         dtype=np.dtype(_TYPES[kind]).newbyteorder(">" if big else "<"),
         sizes=(channels, *sizes) if channels > 1 else tuple(sizes),
         channel_axis=0 if channels > 1 else None,
-        volume_axis=None if count < 4 else 4 if channels > 1 else 3,
+        volume_axis=None if len(sizes) < 4 else 4 if channels > 1 else 3,
         files=files,
         encoding="zlib" if packed else "raw" if binary else "text",
         offset=offset,
@@ -135,7 +129,7 @@ def read_metaimage_header(path: Path) -> StoredVoxels:
 
 
 def _fields(path: Path) -> tuple[dict[str, str], int]:
-    """Read the keys of a header, and where it ends."""
+    """Return the fields of a header and the position of its end."""
     fields: dict[str, str] = {}
     with path.open("rb") as file:
         while (line := file.readline(LONGEST_HEADER)).endswith(b"\n") or line:
@@ -195,7 +189,7 @@ def _flag(name: str, fields: dict[str, str], key: str, default: bool = False) ->
 def _data_files(
     path: Path, fields: dict[str, str], sizes: list[int], end: int
 ) -> tuple[tuple[Path, ...], int]:
-    """Find the data files, and where in them the voxels begin."""
+    """Return the data files and the position of the first voxel in them."""
     name, value = path.name, fields["ElementDataFile"]
     (skipped,) = numbers(name, "HeaderSize", fields.get("HeaderSize", "0"), 1, int)
     if skipped < -1:

@@ -111,9 +111,9 @@ def read_nifti_header(file: BinaryIO, name: str) -> NiftiHeader:
     Parameters
     ----------
     file : binary file
-        At its beginning; it is left behind the header.
+        Positioned at its start; afterwards after the header.
     name : str
-        What the user calls it.
+        Name of the file, for messages.
 
     Raises
     ------
@@ -179,7 +179,7 @@ def _sizes(name: str, dimensions: tuple[int, ...]) -> list[int]:
     count, *sizes = dimensions
     if not 1 <= count <= 7:
         raise _wrong(name, f"{count} dimensions")
-    # Some programs leave 0 where there is no time.
+    # Some programs write 0 if there is no time axis.
     sizes = [max(size, 1) if axis > 2 and size == 0 else size for axis, size in enumerate(sizes)]
     sizes = sizes[:count]
     text = " x ".join(map(str, sizes))

@@ -1,4 +1,4 @@
-"""Headers of NRRD files (.nrrd, .nhdr), read and checked before anything else sees the file.
+"""Headers of NRRD files (.nrrd, .nhdr), checked before the file is decoded.
 
 The format is described at https://teem.sourceforge.net/nrrd/format.html.
 """
@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 
 from napari_dino_uad.core.errors import InputError
-from napari_dino_uad.core.limits import LARGEST_EDGE, LONGEST_HEADER
+from napari_dino_uad.core.limits import LONGEST_HEADER
 from napari_dino_uad.core.scans.files.nrrd_grid import NrrdGrid
 from napari_dino_uad.core.scans.files.stored_voxels import DICOM_TAGS, StoredVoxels
 from napari_dino_uad.core.scans.files.text_header import (
@@ -20,6 +20,7 @@ from napari_dino_uad.core.scans.files.text_header import (
     file_pattern,
     files_beside,
     numbers,
+    read_sizes,
 )
 
 __all__ = ["diffusion_weights", "read_nrrd_header"]
@@ -97,7 +98,7 @@ def read_nrrd_header(path: Path) -> StoredVoxels:
     Returns
     -------
     StoredVoxels
-        Where its voxels lie. None of them is read.
+        Position and type of the voxels, which are not read.
 
     Raises
     ------
@@ -109,15 +110,9 @@ def read_nrrd_header(path: Path) -> StoredVoxels:
     for key in ("dimension", "sizes", "type", "encoding"):
         if key not in fields:
             raise bad_header(name, f"no {key!r}")
-    (count,) = numbers(name, "dimension", fields["dimension"], 1, int)
-    if not 2 <= count <= 5:
-        raise InputError(
-            f"{name} has {count} dimensions in its header, but 2 or 3 are expected; save one "
-            "volume of it to its own file."
-        )
-    sizes = numbers(name, "sizes", fields["sizes"], count, int)
-    if not all(1 <= size <= LARGEST_EDGE for size in sizes):
-        raise bad_header(name, f"the size {' x '.join(map(str, sizes))}")
+    dimensions = ("dimension", fields["dimension"])
+    sizes = read_sizes(name, dimensions, ("sizes", fields["sizes"]), most=5)
+    count = len(sizes)
     code = _TYPES.get(fields["type"].lower())
     encoding = _ENCODINGS.get(fields["encoding"].lower())
     if code is None or encoding is None:
@@ -176,7 +171,7 @@ def diffusion_weights(path: Path) -> list[float]:
 
 
 def _fields(path: Path) -> tuple[dict[str, str], dict[str, str], int]:
-    """Read the fields of a header, the tags of DICOM among its keys, and where it ends."""
+    """Return the fields of a header, its DICOM tags and the position of its end."""
     fields: dict[str, str] = {}
     tags: dict[str, str] = {}
     name = path.name
@@ -195,7 +190,7 @@ def _fields(path: Path) -> tuple[dict[str, str], dict[str, str], int]:
         end += len(line) + 1
         text = line.decode("latin-1").rstrip("\r")
         if not text:
-            # What follows an empty line are the voxels.
+            # The voxels follow an empty line.
             if end <= len(head):
                 return fields, tags, end
             break

@@ -1,7 +1,7 @@
-"""PNG files, checked before libpng sees them.
+"""PNG files, checked before libpng decodes them.
 
-It checks the image itself, but only warns where a chunk beside it is damaged, and takes memory
-for the size in the header first.
+libpng checks the image itself, but only warns about other damaged chunks, and it first allocates
+memory for the size in the header.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ __all__ = ["PNG_MAGIC", "check_png"]
 
 PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 
-# Channels by colour type, and the bits a channel may have. A palette becomes colours.
+# Channels by colour type, and their allowed bits. A palette becomes colours.
 _CHANNELS = {0: 1, 2: 3, 3: 4, 4: 2, 6: 4}
 _BITS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}
 
 
 def check_png(path: Path, name: str) -> None:
-    """Refuse a PNG file whose chunks are not whole, or whose size is that of no scan.
+    """Refuse a PNG file with incomplete chunks or an impossible size.
 
     Parameters
     ----------
     path : Path
         The file.
     name : str
-        What the user calls it.
+        Name of the file, for messages.
 
     Raises
     ------

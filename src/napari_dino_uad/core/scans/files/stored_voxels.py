@@ -1,9 +1,9 @@
-"""The voxels of MetaImage and NRRD files, decoded by a header that was checked before.
+"""Decode the voxels of MetaImage and NRRD files by a checked header.
 
 Both formats have a text header in front of plain or compressed voxels, or in a file of its own.
-SimpleITK's decoders believe such a header in everything, so they never see it: SimpleITK gets a
-new header to take the geometry from. It decodes plain voxels, zlib and gzip by a new header too,
-because that is fastest, and their checksum is looked at; all else is decoded here.
+SimpleITK's decoders trust such a header completely, so they never see it: SimpleITK gets a new
+header for the geometry. SimpleITK decodes plain voxels, zlib and gzip by a new header too, because
+that is fastest, and their checksum is compared; everything else is decoded here.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = ["DICOM_TAGS", "StoredVoxels"]
 
-#: Tags of DICOM that SimpleITK keeps in other formats, and the product uses: modality and window.
+#: DICOM tags that SimpleITK keeps in other formats and this package uses: modality and window.
 DICOM_TAGS = ("0008|0060", "0028|1050", "0028|1051")
 
 # The data file, as the new header names it: real names may hold spaces and patterns.
@@ -63,31 +63,31 @@ _Decoded = tuple[NDArray[Any], tuple[float, ...], tuple[float, ...], tuple[float
 
 @dataclass(frozen=True)
 class StoredVoxels:
-    """Where and how the voxels of a file lie.
+    """Position, type and encoding of the voxels of a file.
 
     Attributes
     ----------
     name : str
-        Of the header's file, for messages.
+        Name of the header's file, for messages.
     dtype : numpy.dtype
-        With the byte order of the file.
+        Type of the voxels, with the byte order of the file.
     sizes : tuple of int
-        Along all stored axes, the fastest first.
+        Sizes of all stored axes, the fastest first.
     channel_axis : int or None
         Which of them holds the values of one voxel.
     volume_axis : int or None
         Which of them counts volumes.
     files : tuple of Path
-        One, or several that are joined along the slowest axis.
+        One file, or several that are joined along the slowest axis.
     encoding : {"raw", "text", "zlib", "gzip", "bzip2"}
-        How they are stored.
+        Encoding of the voxels.
     offset : int
-        Bytes before the voxels in every file, of which `lines` are not part. -1: the voxels
-        are the end of the file.
+        Bytes before the voxels in every file, after `lines`. -1: the voxels are at the end of
+        the file.
     lines : int
         Lines to skip before that.
     packed_bytes : int or None
-        Length of the compressed voxels, where the header says it.
+        Length of the compressed voxels, if the header gives it.
     header : str
         A new header of the grid of one volume in mm, without voxels, and `suffix` its format.
     spacing_known : bool
@@ -382,9 +382,9 @@ def unpack(body: memoryview, encoding: str, most: int) -> bytes:
     body : memoryview
         The compressed bytes.
     encoding : {"zlib", "gzip", "bzip2"}
-        How.
+        Kind of compression.
     most : int
-        How many bytes may come; nothing is decompressed beyond them.
+        Maximum number of bytes; decompression stops there.
 
     Raises
     ------

@@ -9,9 +9,10 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from napari_dino_uad.core.errors import InputError
+from napari_dino_uad.core.limits import LARGEST_EDGE
 from napari_dino_uad.core.scans.files.stored_image import MM_OF_UNITS
 
-__all__ = ["bad_header", "file_pattern", "files_beside", "mm_of_unit", "numbers"]
+__all__ = ["bad_header", "file_pattern", "files_beside", "mm_of_unit", "numbers", "read_sizes"]
 
 # What programs write for a unit that they do not know.
 _NO_UNIT = ("", "?", "???", "none", "unknown")
@@ -152,3 +153,34 @@ def files_beside(header: Path, names: Sequence[str]) -> tuple[Path, ...]:
             )
         out.append(file)
     return tuple(out)
+
+
+def read_sizes(
+    name: str, dimensions: tuple[str, str], sizes: tuple[str, str], most: int
+) -> list[int]:
+    """Read the number of axes of a header and the voxels along each.
+
+    Parameters
+    ----------
+    name : str
+        Name of the file.
+    dimensions, sizes : tuple of (str, str)
+        Key and text of both fields.
+    most : int
+        Largest number of axes, with those of channels and time.
+
+    Raises
+    ------
+    InputError
+        If the number of axes is not 2 to `most`, or a size is impossible.
+    """
+    (count,) = numbers(name, *dimensions, 1, int)
+    if not 2 <= count <= most:
+        raise InputError(
+            f"{name} has {count} dimensions in its header, but 2 or 3 are expected; save one "
+            "volume of it to its own file."
+        )
+    found: list[int] = numbers(name, *sizes, count, int)
+    if not all(1 <= size <= LARGEST_EDGE for size in found):
+        raise bad_header(name, f"the size {' x '.join(map(str, found))}")
+    return found

@@ -1,7 +1,7 @@
-"""TIFF files, checked before libtiff sees them.
+"""TIFF files, checked before libtiff decodes them.
 
-It drops pages behind a broken link, and takes memory for what a header says before it looks
-whether the file has as much.
+libtiff drops pages after a broken link, and allocates memory for the size in the header before it
+checks the length of the file.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ _USED = (
     _COUNTS, _PLANAR, _TILE_WIDTH, _TILE_LENGTH, _TILE_OFFSETS, _TILE_COUNTS, _FORMAT,
 )  # fmt: skip
 
-# Letters of struct and bytes of the types of whole numbers.
+# Format characters of struct and bytes of the integer types.
 _NUMBERS = {1: ("B", 1), 3: ("H", 2), 4: ("I", 4), 16: ("Q", 8), 13: ("I", 4)}
 
-# Fields of one page, and pages of one file; real ones have tens, and hundreds.
+# Most fields per page and pages per file; real files have tens and hundreds.
 _MOST_FIELDS = 4096
 _MOST_PAGES = 65_536
 _MOST_VALUES = 1 << 24
@@ -40,14 +40,14 @@ _PLAIN = 1
 
 
 def check_tiff(path: Path, name: str) -> None:
-    """Refuse a TIFF file whose pages are not whole, or whose size is that of no scan.
+    """Refuse a TIFF file with incomplete pages or an impossible size.
 
     Parameters
     ----------
     path : Path
         The file.
     name : str
-        What the user calls it.
+        Name of the file, for messages.
 
     Raises
     ------
@@ -77,7 +77,7 @@ def check_tiff(path: Path, name: str) -> None:
     )
 
 
-# What must be the same in all pages, and what it is where a page does not say.
+# Tags that must be equal in all pages, with their defaults.
 _KIND: tuple[tuple[int, Any], ...] = (
     (_WIDTH, ()), (_LENGTH, ()), (_BITS, (1,)), (_SAMPLES, (1,)), (_FORMAT, (1,)),
     (_PHOTOMETRIC, ()),
@@ -98,7 +98,7 @@ class _Pages:
         ]
 
     def read(self) -> list[dict[int, tuple[int, ...]]]:
-        """Return the values of the tags that are used, for each page."""
+        """Return the used tags of each page."""
         place, pages = self._first, []
         seen: set[int] = set()
         while place:
@@ -116,7 +116,7 @@ class _Pages:
         return self._file.read(length)
 
     def _page(self, place: int) -> tuple[dict[int, tuple[int, ...]], int]:
-        """Read one page, and where the next one is."""
+        """Read one page and the position of the next one."""
         counter = "Q" if self._big else "H"
         entry = 20 if self._big else 12
         start = place + struct.calcsize("=" + counter)
@@ -128,7 +128,7 @@ class _Pages:
         last = 0
         for at in range(0, count * entry, entry):
             tag, kind, values = struct.unpack_from(f"{self._order}HH{self._pointer}", entries, at)
-            # The specification wants them sorted, each once.
+            # The specification requires sorted tags without duplicates.
             if tag <= last:
                 raise damaged(self._name)
             last = tag
@@ -148,7 +148,7 @@ class _Pages:
 
 
 def _check_strips(page: dict[int, tuple[int, ...]], size: int, name: str) -> None:
-    """Refuse a page whose strips or tiles lie outside the file, or are not as long as they must."""
+    """Refuse a page whose strips or tiles are outside the file or have a wrong length."""
     tiled = _TILE_OFFSETS in page or _TILE_WIDTH in page
     needed = (
         (_TILE_WIDTH, _TILE_LENGTH, _TILE_OFFSETS, _TILE_COUNTS) if tiled else (_OFFSETS, _COUNTS)

@@ -1,0 +1,96 @@
+"""The scale of scores on healthy tissue, which makes planes and symmetry comparable."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_dino_uad.core.errors import InputError
+from napari_dino_uad.core.maps.score_map import SYMMETRY_WEIGHT, MapSettings, ScoreScale
+from napari_dino_uad.core.progress import Inner, Progress
+
+if TYPE_CHECKING:
+    from napari_dino_uad.core.features.feature_set import FeatureSet
+    from napari_dino_uad.core.normative.base import NormativeModel
+    from napari_dino_uad.core.slices.planes import Plane
+
+__all__ = ["measure_scale"]
+
+
+def measure_scale(
+    normative: NormativeModel,
+    train: FeatureSet,
+    valid: FeatureSet,
+    maps: MapSettings,
+    plane: Plane,
+) -> Generator[Progress, None, ScoreScale]:
+    """Measure the scores of healthy patches, and their asymmetry if the cohort is symmetric.
+
+    Parameters
+    ----------
+    normative : NormativeModel
+        A fitted model.
+    train, valid : FeatureSet
+        Healthy slices: `train` shows whether the anatomy is symmetric, `valid` is scored.
+    maps : MapSettings
+        Its `symmetry` is the weight of the comparison of left and right; None chooses it.
+    plane : {"axial", "coronal", "sagittal"}
+
+    Yields
+    ------
+    Progress
+        After every batch.
+
+    Returns
+    -------
+    ScoreScale
+
+    Raises
+    ------
+    InputError
+        If no slice of `valid` holds tissue.
+    """
+    import torch
+
+    from napari_dino_uad.core.maps.symmetry import (
+        SYMMETRIC_RATIO,
+        measure_symmetry,
+        mirror_distance,
+    )
+
+    weight = maps.symmetry
+    if plane == "sagittal":
+        # Left and right are in different slices.
+        weight = 0.0
+    elif weight is None:
+        measuring = Inner(measure_symmetry(train))
+        yield from measuring
+        weight = SYMMETRY_WEIGHT if measuring.value < SYMMETRIC_RATIO else 0.0
+    scores, mirrors = [], []
+    done = 0
+    for features, mask, _ in valid.transformed():
+        with torch.inference_mode():
+            tissue = torch.from_numpy(mask)
+            scores.append(normative.score_tissue(features, tissue).float().numpy())
+            if weight > 0:
+                unit = valid.context.to_unit(features)
+                mirrors.append(mirror_distance(unit, tissue).numpy()[mask])
+        done += len(mask)
+        yield Progress("Measuring healthy scores", done, len(valid))
+    mean, deviation = _moments(scores)
+    if weight == 0:
+        return ScoreScale(mean, deviation)
+    return ScoreScale(mean, deviation, *_moments(mirrors), weight)
+
+
+def _moments(parts: list[NDArray[np.float32]]) -> tuple[float, float]:
+    """Return the mean and standard deviation of all values."""
+    values = np.concatenate(parts).astype(np.float64) if parts else np.zeros(0)
+    if not values.size:
+        raise InputError(
+            "Expected validation scans with healthy tissue, got none; give others to validate on."
+        )
+    return float(values.mean()), max(float(values.std()), 1e-12)
