@@ -165,6 +165,107 @@ def test_a_dicom_segmentation_opens_as_labels(tmp_path):
     assert data.tolist() == [[0, 300], [300, 0]]
 
 
+def new_labels(viewer, voxel) -> Labels:
+    """napari's own button, over the layer that is selected, and one voxel painted."""
+    viewer._new_labels()
+    layer = viewer.layers[-1]
+    layer.data[voxel] = 1
+    return layer
+
+
+@pytest.mark.parametrize("suffix", [".nii.gz", ".nrrd"])
+def test_new_labels_over_an_oblique_scan_lie_where_painted(oblique, tmp_path, suffix):
+    viewer = ViewerModel()
+    scan = viewer.add_layer(open_scan(oblique))
+    layer = new_labels(viewer, (2, 3, 4))
+    data, keywords, _ = layer.as_layer_data_tuple()
+    assert METADATA not in keywords["metadata"]
+    write_labels(str(tmp_path / f"out{suffix}"), data, keywords)
+    written = sitk.ReadImage(str(tmp_path / f"out{suffix}"))
+    [[z, y, x]] = np.argwhere(sitk.GetArrayFromImage(written)).tolist()
+    left, back, up = written.TransformIndexToPhysicalPoint((x, y, z))
+    expected = scan.metadata[METADATA]["volume"].to_ras_mm((2, 3, 4))
+    np.testing.assert_allclose((-left, -back, up), expected, atol=1e-3)
+
+
+def test_new_labels_over_one_of_two_scans_take_its_own(oblique, tmp_path):
+    image = sitk.ReadImage(str(oblique))
+    image.SetDirection(rotation((0.1, 0.2, 0.05)).ravel().tolist())
+    sitk.WriteImage(image, str(tmp_path / "scan two.nii.gz"))
+    viewer = ViewerModel()
+    first = viewer.add_layer(open_scan(oblique))
+    second = viewer.add_layer(open_scan(tmp_path / "scan two.nii.gz"))
+    # Only the rotation tells them apart.
+    second.translate = first.translate
+    object.__setattr__(
+        second.metadata[METADATA]["volume"],
+        "origin_mm",
+        first.metadata[METADATA]["volume"].origin_mm,
+    )
+    for scan in (first, second):
+        viewer.layers.selection.active = scan
+        data, keywords, _ = new_labels(viewer, (0, 0, 0)).as_layer_data_tuple()
+        write_labels(str(tmp_path / "out.nrrd"), data, keywords)
+        written = sitk.ReadImage(str(tmp_path / "out.nrrd")).GetDirection()
+        grid = scan.metadata[METADATA]["volume"].grid
+        np.testing.assert_allclose(written, grid.direction, atol=1e-6)
+
+
+def notifications(monkeypatch) -> list[str]:
+    """What napari shows from now on."""
+    shown: list[str] = []
+    monkeypatch.setattr("napari.utils.notifications.show_warning", shown.append)
+    return shown
+
+
+def test_a_layer_on_another_grid_is_saved_as_it_lies(oblique, tmp_path, monkeypatch):
+    shown = notifications(monkeypatch)
+    scan = open_scan(oblique)
+    other = Labels(np.ones((3, 4, 5), np.uint8), scale=scan.scale, name="other")
+    write_labels(str(tmp_path / "out.nii.gz"), *other.as_layer_data_tuple()[:2])
+    [text] = shown
+    assert text.startswith("The layer other lies on the grid of no open scan")
+    turned = Labels(np.ones_like(scan.data, np.uint8), rotate=20, name="turned")
+    turned.scale, turned.translate = scan.scale, scan.translate
+    write_labels(str(tmp_path / "out.nii.gz"), *turned.as_layer_data_tuple()[:2])
+    assert len(shown) == 2
+
+
+def test_notices_of_a_scan_are_one_notification(tmp_path, monkeypatch):
+    shown = notifications(monkeypatch)
+    image = sitk.Cast(random_image(), sitk.sitkFloat32)
+    image[0, 0, 0] = np.nan
+    sitk.WriteImage(image, str(tmp_path / "scan.nrrd"))
+    layer = open_scan(tmp_path / "scan.nrrd")
+    assert shown == ["scan has 1 voxel of NaN or infinity; the lowest value, 0, takes their place."]
+    assert layer.metadata[METADATA]["notices"] == tuple(shown)
+
+
+def test_the_picker_of_volumes_gives_the_chosen_one(tmp_path, qtbot, monkeypatch):
+    from napari_dino_uad.widgets.series_picker import VolumePicker
+
+    images = [random_image(seed=seed) for seed in range(3)]
+    sitk.WriteImage(sitk.JoinSeries(images), str(tmp_path / "dwi.nii.gz"))
+    (tmp_path / "dwi.bval").write_text("0 1000 2000")
+    shown = notifications(monkeypatch)
+
+    def choose_second(picker):
+        qtbot.addWidget(picker)
+        assert picker.chosen == 1
+        assert picker.list.item(1).text() == "volume 2 of 3, b = 1000"
+        picker.list.setCurrentRow(1)
+        return 1
+
+    monkeypatch.setattr(VolumePicker, "exec", choose_second)
+    layer = open_scan(tmp_path / "dwi.nii.gz")
+    assert layer.name == "dwi volume 2 of 3, b = 1000"
+    assert sorted(layer.data.ravel()) == sorted(sitk.GetArrayFromImage(images[1]).ravel())
+    assert shown == []
+    monkeypatch.setattr(VolumePicker, "exec", lambda picker: 0)
+    with pytest.raises(InputError, match=r"No volume of dwi.nii.gz was chosen"):
+        get_reader(str(tmp_path / "dwi.nii.gz"))(str(tmp_path / "dwi.nii.gz"))
+
+
 def test_what_is_no_scan_is_left_to_others(tmp_path):
     (tmp_path / "notes.txt").write_text("no scan")
     (tmp_path / "empty").mkdir()

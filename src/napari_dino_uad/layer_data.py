@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +19,8 @@ __all__ = [
     "PIXEL_UNITS",
     "UNITS",
     "labels_layer",
+    "lies_on",
+    "shown_volumes",
     "volume_layer",
 ]
 
@@ -34,6 +38,9 @@ PIXEL_UNITS = "pixel"
 # Upper contrast limit of a scan without a window of its own.
 _BRIGHT_PERCENTILE = 99.8
 _SAMPLE = 2_000_000
+
+# Volumes that layers were made of, as long as one of them is there.
+_SHOWN: weakref.WeakValueDictionary[int, Volume] = weakref.WeakValueDictionary()
 
 
 def volume_layer(volume: Volume) -> tuple[NDArray[Any], dict[str, Any], str]:
@@ -57,7 +64,7 @@ def volume_layer(volume: Volume) -> tuple[NDArray[Any], dict[str, Any], str]:
         "name": volume.name,
         "colormap": "gray",
         "contrast_limits": _contrast_limits(volume),
-        "metadata": {METADATA: {"volume": volume}},
+        "metadata": _metadata(volume),
     }
     return data, keywords, "image"
 
@@ -75,11 +82,40 @@ def labels_layer(
         one for one in kinds if np.iinfo(one).min <= lowest and highest <= np.iinfo(one).max
     )
     data, keywords = _placed(volume, labels.astype(kind))
-    keywords |= {"name": name, "metadata": {METADATA: {"volume": volume}}}
+    keywords |= {"name": name, "metadata": _metadata(volume)}
     return data, keywords, "labels"
 
 
+def _metadata(volume: Volume) -> dict[str, Any]:
+    return {METADATA: {"volume": volume, "notices": volume.notices}}
+
+
+def shown_volumes() -> list[Volume]:
+    """Return the volumes that layers were made of and that are still in use."""
+    return list(_SHOWN.values())
+
+
+def lies_on(
+    volume: Volume, shape: Sequence[int], scale: Sequence[float], translate: Sequence[float]
+) -> bool:
+    """Say whether a layer has the shape and place that the layer of a volume has.
+
+    Parameters
+    ----------
+    volume : Volume
+        A scan.
+    shape, scale, translate : sequence
+        Of the layer, in two or three dimensions.
+    """
+    ndim = 2 if volume.is_2d else 3
+    return tuple(shape) == volume.shape[-ndim:] and bool(
+        np.allclose(scale, volume.spacing_mm[-ndim:], rtol=1e-5)
+        and np.allclose(translate, volume.origin_mm[-ndim:], atol=1e-3)
+    )
+
+
 def _placed(volume: Volume, array: NDArray[Any]) -> tuple[NDArray[Any], dict[str, Any]]:
+    _SHOWN[id(volume)] = volume
     ndim = 2 if volume.is_2d else 3
     labels = AXIS_LABELS if volume.spacing_known else PIXEL_AXIS_LABELS
     return array[0] if volume.is_2d else array, {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,8 +59,10 @@ def _is_scan_folder(folder: Path) -> bool:
 def _read(path: str | list[str]) -> list[LayerData]:
     from napari_dino_uad.core.scans.labels import is_label_volume
     from napari_dino_uad.layer_data import labels_layer, volume_layer
+    from napari_dino_uad.notifications import show_notices
 
     volume = _volume([Path(one) for one in ([path] if isinstance(path, str) else path)])
+    show_notices(volume.named_notices)
     if volume.label_names or is_label_volume(volume):
         return [labels_layer(volume, volume.array, volume.name)]
     return [volume_layer(volume)]
@@ -78,7 +81,27 @@ def _volume(paths: list[Path]) -> Volume:
         if len(series) > 1:
             chosen = _choose(path, series)
             return read_series(chosen, path, f"{case_name(path)} {chosen.label}")
-    return read_volume(path, allow_constant=True)
+        return read_volume(path, allow_constant=True)
+    return _one_volume(path)
+
+
+def _one_volume(path: Path) -> Volume:
+    """Read a file; where it has several volumes and there is a window, the one the user chooses."""
+    from qtpy.QtWidgets import QApplication
+
+    from napari_dino_uad.core.scans.several import list_volumes
+    from napari_dino_uad.core.scans.volume import read_volume
+
+    volumes = list_volumes(path)
+    if len(volumes) == 1 or QApplication.instance() is None:
+        return read_volume(path, allow_constant=True)
+    from napari_dino_uad.widgets.series_picker import pick_volume
+
+    number = pick_volume(path.name, volumes)
+    if number is None:
+        raise InputError(f"No volume of {path.name} was chosen; open the file again.")
+    volume = read_volume(path, volume=number, allow_constant=True)
+    return replace(volume, name=f"{volume.name} {volumes[number - 1]}")
 
 
 def _choose(folder: Path, series: list[Series]) -> Series:

@@ -79,6 +79,49 @@ def test_a_finished_case_is_not_done_again(heads, model_file, tmp_path):
     assert (tmp_path / "p_flair.json").stat().st_mtime_ns != stamp
 
 
+def test_one_volume_of_four_dimensions(heads, model_file, tmp_path):
+    scan = sitk.ReadImage(str(heads / "ill" / "p_flair.nii.gz"))
+    path = tmp_path / "p_bold.nii.gz"
+    sitk.WriteImage(sitk.JoinSeries([scan * 0 + 1000, scan]), str(path))
+    arguments = ("detect", path, "-m", model_file, "-o", tmp_path / "out")
+    result = run(*arguments, "--volume", "2")
+    assert result.exit_code == 0, result.output
+    assert "Note:" not in result.stderr
+    report = json.loads((tmp_path / "out" / "p_bold.json").read_text())
+    assert report["volume"] == 2 and report["notices"] == []
+    whole = sitk.ReadImage(str(tmp_path / "out" / "p_bold_findings.nii.gz"))
+    assert whole.GetSize() == scan.GetSize()
+    # The same case of another volume is another result.
+    assert "done already" in run(*arguments, "--volume", "2").stderr
+    assert "in every voxel" in refused(*arguments)
+    assert "has volumes 1 to 2, got volume 3" in refused(*arguments, "--volume", "3")
+
+
+def test_notices_are_told_once_and_recorded(heads, model_file, tmp_path):
+    image = sitk.Cast(sitk.ReadImage(str(heads / "ill" / "p_flair.nii.gz")), sitk.sitkFloat32)
+    image[0, 0, 0] = float("nan")
+    sitk.WriteImage(image, str(tmp_path / "q_flair.nii.gz"))
+    result = run("detect", tmp_path / "q_flair.nii.gz", "-m", model_file, "-o", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    [notice] = json.loads((tmp_path / "out" / "q_flair.json").read_text())["notices"]
+    assert notice.startswith("q_flair has 1 voxel of NaN or infinity")
+    told = " ".join(result.stderr.split())
+    assert told.count(f"Note: {notice}") == 1
+
+
+def test_evaluate_tells_notices_once(heads, model_file, tmp_path):
+    image = sitk.Cast(sitk.ReadImage(str(heads / "ill" / "p_flair.nii.gz")), sitk.sitkFloat32)
+    image[0, 0, 0] = float("nan")
+    sitk.WriteImage(image, str(tmp_path / "q_flair.nii.gz"))
+    (tmp_path / "q_lesion.nii.gz").write_bytes((heads / "ill" / "p_lesion.nii.gz").read_bytes())
+    patterns = ("--pattern", "*_flair.nii.gz", "--mask-pattern", "*_lesion.nii.gz")
+    result = run(
+        "evaluate", tmp_path, "-m", model_file, "-o", tmp_path / "out", *patterns, "--volume", "1"
+    )
+    assert result.exit_code == 0, result.output
+    assert " ".join(result.stderr.split()).count("Note: q_flair has 1 voxel of NaN") == 1
+
+
 def test_evaluate_writes_metrics(heads, model_file, tmp_path):
     result = run(
         "evaluate", heads / "ill", "--model", model_file, "--pattern", "*_flair.nii.gz",

@@ -18,6 +18,7 @@ from napari_dino_uad.cli.options import (
     NoCache,
     Pattern,
     Scans,
+    VolumeNumber,
     Weights,
     path_of,
 )
@@ -91,6 +92,7 @@ def _detect(
     fpr: Rate = 0.05,
     min_size: MinimumSize = None,
     pattern: Pattern = None,
+    volume: VolumeNumber = None,
     series: SeriesUid = None,
     weights: Weights = None,
     device: Device = "auto",
@@ -116,7 +118,7 @@ def _detect(
     fitted = load_model(model)
     _check_rate(fitted, fpr)
     writable_folder(out)
-    request = Request.of(model, fpr, min_size, series)
+    request = Request.of(model, fpr, min_size, series, volume)
     bad: dict[Path, str] = {}
     todo = _unfinished(cases, out, request, bad, overwrite)
     skipped = len(cases) - len(todo) - len(bad)
@@ -204,7 +206,7 @@ def _detect_all(
             started = time.perf_counter()
             shown = _Overall(bars, number, len(todo), name)
             try:
-                anomaly, seconds = _detect_one(path, model, backbone, shown, cache, request.series)
+                anomaly, seconds = _detect_one(path, model, backbone, shown, cache, request)
             except OF_ONE_SCAN as error:
                 bad[path] = sentence(error)
                 continue
@@ -269,7 +271,7 @@ def _detect_one(
     backbone: Backbone,
     shown: _Overall,
     cache: bool,
-    series: str | None,
+    request: Request,
 ) -> tuple[AnomalyMap, dict[str, float]]:
     """Detect in a scan; return the map, with its scores computed, and the seconds of each step."""
     from napari_dino_uad.core.detect import detect
@@ -278,7 +280,9 @@ def _detect_one(
     from napari_dino_uad.core.scans.volume import read_volume
 
     clock = time.perf_counter()
-    volume = read_volume(path, series)
+    volume = read_volume(path, request.series, volume=request.volume)
+    for notice in volume.named_notices:
+        note(f"Note: {notice}")
     refuse_labels(volume)
     reading = time.perf_counter() - clock
     anomaly = drain(detect(volume, model, backbone=backbone, cache=cache), shown)

@@ -17,6 +17,7 @@ from napari_dino_uad.cli.options import (
     NoCache,
     Pattern,
     Scans,
+    VolumeNumber,
     Weights,
 )
 from napari_dino_uad.cli.terminal import (
@@ -46,6 +47,7 @@ def _evaluate(
     ],
     mask_pattern: MaskPattern = None,
     pattern: Pattern = None,
+    volume: VolumeNumber = None,
     mask_geometry: MaskGeometryOption = "check",
     weights: Weights = None,
     device: Device = "auto",
@@ -66,6 +68,7 @@ def _evaluate(
         mask_pattern,
         require_masks=True,
         mask_geometry=check_mask_geometry(mask_geometry),
+        volume=volume,
     )
     if not model.is_file():
         raise InputError(f"There is no model file at {model}.")

@@ -35,6 +35,7 @@ from napari_dino_uad.cli.options import (
     NoCache,
     Pattern,
     Scans,
+    VolumeNumber,
     Weights,
     parse_settings,
     parse_symmetry,
@@ -134,6 +135,7 @@ def _fit(
     plane: PlaneOption = "axial",
     valid: Valid = None,
     pattern: Pattern = None,
+    volume: VolumeNumber = None,
     mask_pattern: MaskPattern = None,
     mask_geometry: MaskGeometryOption = "check",
     input_size: InputSize = None,
@@ -171,7 +173,7 @@ def _fit(
     context = Context(neighbourhood=neighbourhood)
     maps = MapSettings(smoothing_mm, detail_mm, parse_symmetry(symmetry), not no_centring)
     writable_file(out, ".safetensors")
-    cases, held_out = _find_cohort(scans, valid, pattern, mask_pattern, mask_geometry)
+    cases, held_out = _find_cohort(scans, valid, pattern, mask_pattern, mask_geometry, volume)
     options = parse_settings(method, settings or [])
     loaded = load_on(device, engine, spec.key, weights, preprocessing.input_size)
 
@@ -199,14 +201,16 @@ def _find_cohort(
     pattern: str | None,
     mask_pattern: str | None,
     mask_geometry: str,
+    volume: int | None,
 ) -> tuple[list[Case], list[Case] | None]:
     """Find the scans to fit on, and those to validate on if they are given."""
     from napari_dino_uad.core.scans.cohort import find_cases
     from napari_dino_uad.core.scans.grids import check_mask_geometry
 
     matching = check_mask_geometry(mask_geometry)
-    cases = find_cases(scans, pattern, mask_pattern, mask_geometry=matching)
-    held_out = find_cases(valid, pattern, mask_pattern, mask_geometry=matching) if valid else None
+    options: dict[str, Any] = {"mask_geometry": matching, "volume": volume}
+    cases = find_cases(scans, pattern, mask_pattern, **options)
+    held_out = find_cases(valid, pattern, mask_pattern, **options) if valid else None
     _refuse_shared(cases, held_out or [])
     if mask_pattern is not None:
         _note_without_mask([*cases, *(held_out or [])])

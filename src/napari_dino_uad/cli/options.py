@@ -34,6 +34,7 @@ __all__ = [
     "NoCache",
     "Pattern",
     "Scans",
+    "VolumeNumber",
     "Weights",
     "parse_settings",
     "parse_symmetry",
@@ -67,6 +68,16 @@ MaskGeometryOption = Annotated[
         metavar="check|ignore",
         help="Whether a mask must lie where its scan lies. ignore takes its voxels in the order "
         "of its file as those of the scan's own file, for masks saved without geometry.",
+    ),
+]
+VolumeNumber = Annotated[
+    int | None,
+    typer.Option(
+        "--volume",
+        metavar="N",
+        min=1,
+        help="Which volume to read of files of four dimensions (fMRI, DWI), counted from 1. "
+        "Without it the first, with a note.",
     ),
 ]
 Weights = Annotated[

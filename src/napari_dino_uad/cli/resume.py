@@ -17,6 +17,10 @@ from napari_dino_uad.core.storage.records import are_as_recorded, read_object, r
 __all__ = ["Request", "check_places", "is_finished", "unique_case_names"]
 
 
+# Which of several images of one scan to look at.
+_CHOICES = ("series", "volume")
+
+
 @dataclass(frozen=True)
 class Request:
     """What was asked for: results of the same request are not computed again.
@@ -30,13 +34,16 @@ class Request:
     minimum_size : float or None
         Smaller findings are dropped; None for the default of the scan.
     series : str or None
-        UID of the DICOM series to look at, if a scan holds several.
+        UID of the DICOM series to look at, where a scan holds several.
+    volume : int or None
+        Which volume of a file of four dimensions; None for the first.
     """
 
     model_sha256: str
     false_positive_rate: float
     minimum_size: float | None
     series: str | None = None
+    volume: int | None = None
 
     @classmethod
     def of(
@@ -45,15 +52,20 @@ class Request:
         false_positive_rate: float,
         minimum_size: float | None,
         series: str | None = None,
+        volume: int | None = None,
     ) -> Request:
         """Build a request from a model file and options."""
         with model.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
-        return cls(digest, false_positive_rate, minimum_size, series)
+        return cls(digest, false_positive_rate, minimum_size, series, volume)
 
     def entries(self, scan: Path) -> dict[str, Any]:
-        """Return the entries that a report must have for its case to count as done."""
-        asked = {key: value for key, value in asdict(self).items() if key != "series" or value}
+        """Return what a report must say for its case to count as done."""
+        asked = {
+            key: value
+            for key, value in asdict(self).items()
+            if key not in _CHOICES or value is not None
+        }
         return {**asked, "scan": str(scan.resolve()), "scan_fingerprint": fingerprint(scan)}
 
 
@@ -92,6 +104,9 @@ def is_finished(folder: Path, case: str, scan: Path, request: Request) -> bool:
         )
     found = read_sealed(report)
     if found is None or any(found.get(name) != value for name, value in wanted.items()):
+        return False
+    # A report has an entry for what was chosen, and none where nothing was.
+    if any(found.get(name) != getattr(request, name) for name in _CHOICES):
         return False
     return are_as_recorded(folder, found.get("files"), [path.name for path in others])
 

@@ -82,8 +82,8 @@ def writing_results(folder: Path, anomaly: AnomalyMap, name: str | None = None) 
     with writing(paths.anomaly), staged(folder, last=paths.report.name) as partial:
         places = ResultPaths.of(partial, name)
         with ThreadPoolExecutor(1) as pool:
-            image = to_file_grid(anomaly.scores, anomaly.volume)
-            map_written = pool.submit(save_image, places.anomaly, image)
+            image, forms = to_file_grid(anomaly.scores, anomaly.volume), anomaly.volume.grid.forms
+            map_written = pool.submit(save_image, places.anomaly, image, forms)
 
             def finish(
                 labels: NDArray[np.uint8],
@@ -92,7 +92,7 @@ def writing_results(folder: Path, anomaly: AnomalyMap, name: str | None = None) 
                 extra: dict[str, Any] | None = None,
             ) -> None:
                 nonlocal finished
-                save_image(places.findings, to_file_grid(labels, anomaly.volume))
+                save_image(places.findings, to_file_grid(labels, anomaly.volume), forms)
                 write_findings_csv(places.table, findings)
                 map_written.result()
                 report = _report(name, anomaly, findings, false_positive_rate) | (extra or {})
@@ -160,6 +160,7 @@ def _report(
         "case": name,
         "scan": None if anomaly.volume.path is None else str(anomaly.volume.path),
         "notice": RESEARCH_USE,
+        "notices": list(anomaly.volume.notices),
         "model": model.summary(),
         "backbone": model.backbone_key,
         "versions": model.versions,

@@ -1,4 +1,4 @@
-"""The dialog that asks which of several DICOM series to open."""
+"""Dialogs that ask which of several DICOM series, or volumes of a file, to open."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from qtpy.QtWidgets import (
     QDialog,
     QDialogButtonBox,
     QLabel,
+    QListWidget,
     QTableWidget,
     QTableWidgetItem,
     QVBoxLayout,
@@ -21,7 +22,7 @@ from qtpy.QtWidgets import (
 if TYPE_CHECKING:
     from napari_dino_uad.core.scans.volume import Series
 
-__all__ = ["SeriesPicker", "pick_series"]
+__all__ = ["SeriesPicker", "VolumePicker", "pick_series", "pick_volume"]
 
 _COLUMNS = ("Description", "Modality", "Slices", "Spacing (mm)", "Date", "Warning")
 
@@ -76,12 +77,7 @@ class SeriesPicker(QDialog):
         self.table.selectRow(0)
         self.table.doubleClicked.connect(self.accept)
         layout.addWidget(self.table)
-        buttons = QDialogButtonBox(
-            QDialogButtonBox.StandardButton.Open | QDialogButtonBox.StandardButton.Cancel
-        )
-        buttons.accepted.connect(self.accept)
-        buttons.rejected.connect(self.reject)
-        layout.addWidget(buttons)
+        layout.addWidget(_buttons(self))
         self.resize(760, 320)
 
     @property
@@ -93,4 +89,48 @@ class SeriesPicker(QDialog):
 def pick_series(folder: str, series: Sequence[Series]) -> Series | None:
     """Ask which series to open; return None if the user cancelled."""
     picker = SeriesPicker(folder, series, QApplication.activeWindow())
+    return picker.chosen if picker.exec() else None
+
+
+class VolumePicker(QDialog):
+    """A list of the volumes of a file; the first is selected.
+
+    Parameters
+    ----------
+    file : str
+        Name of the file.
+    volumes : sequence of str
+        What they are, such as "volume 1 of 32, b = 1000".
+    parent : QWidget, optional
+    """
+
+    def __init__(self, file: str, volumes: Sequence[str], parent: object = None) -> None:
+        super().__init__(parent)
+        self.setWindowTitle("Choose a volume")
+        layout = QVBoxLayout(self)
+        layout.addWidget(QLabel(f"{file} has {len(volumes)} volumes. Open which one?"))
+        self.list = QListWidget()
+        self.list.addItems(list(volumes))
+        self.list.setCurrentRow(0)
+        self.list.doubleClicked.connect(self.accept)
+        layout.addWidget(self.list)
+        layout.addWidget(_buttons(self))
+        self.resize(420, 320)
+
+    @property
+    def chosen(self) -> int:
+        """Number of the volume that is selected, counted from 1."""
+        return max(0, self.list.currentRow()) + 1
+
+
+def _buttons(dialog: QDialog) -> QDialogButtonBox:
+    buttons = QDialogButtonBox(QDialogButtonBox.Open | QDialogButtonBox.Cancel)
+    buttons.accepted.connect(dialog.accept)
+    buttons.rejected.connect(dialog.reject)
+    return buttons
+
+
+def pick_volume(file: str, volumes: Sequence[str]) -> int | None:
+    """Ask which volume to open, counted from 1; None where the user cancelled."""
+    picker = VolumePicker(file, volumes, QApplication.activeWindow())
     return picker.chosen if picker.exec() else None

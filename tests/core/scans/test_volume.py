@@ -272,10 +272,13 @@ def test_values_without_number(tmp_path):
     array = np.arange(24, dtype=np.float32).reshape(2, 3, 4) + 1
     array[0, 0, 0], array[0, 0, 1], array[0, 0, 2] = np.nan, np.inf, -np.inf
     sitk.WriteImage(sitk.GetImageFromArray(array), str(tmp_path / "gaps.nii.gz"))
-    assert read_volume(tmp_path / "gaps.nii.gz").array[0, 0, :4].tolist() == [0, 0, 0, 4]
+    assert read_volume(tmp_path / "gaps.nii.gz").array[0, 0, :4].tolist() == [4, 4, 4, 4]
     sitk.WriteImage(sitk.GetImageFromArray(array), str(tmp_path / "gaps.nrrd"))
     volume = read_volume(tmp_path / "gaps.nrrd")
-    assert volume.array[0, 0, :3].tolist() == [4.0, 24.0, 4.0]
+    assert volume.array[0, 0, :3].tolist() == [4.0, 4.0, 4.0]
+    assert volume.notices == (
+        "gaps has 3 voxels of NaN or infinity; the lowest value, 4, takes their place.",
+    )
     assert np.array_equal(volume.array[1:], array[1:])
 
 

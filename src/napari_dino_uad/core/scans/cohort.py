@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,7 +15,12 @@ from napari_dino_uad.core.errors import OF_ONE_SCAN, InputError, sentence
 from napari_dino_uad.core.pipeline import PATIENCE_S, prefetch
 from napari_dino_uad.core.progress import Progress
 from napari_dino_uad.core.scans.bmad import bmad_images
-from napari_dino_uad.core.scans.grids import MaskGeometry, check_mask_geometry, match_mask
+from napari_dino_uad.core.scans.grids import (
+    RESAMPLED,
+    MaskGeometry,
+    check_mask_geometry,
+    match_mask,
+)
 from napari_dino_uad.core.scans.labels import check_mask_values, refuse_labels
 from napari_dino_uad.core.scans.sorting import LabelsAmongScansError, SortedFiles, sort_files
 from napari_dino_uad.core.scans.volume import Volume, find_scans, read_volume
@@ -44,14 +49,17 @@ class Case:
     healthy : bool
         Whether the scan is known to have no lesion, so that it needs no mask.
     mask_geometry : {"check", "ignore"}
-        Whether the mask must have the position of the scan, or its voxels are simply in the
-        order of the scan's own file.
+        Whether the mask must lie where the scan lies, or its voxels are in the order of the
+        scan's own file.
+    volume : int or None
+        Which volume of a file of four dimensions, counted from 1; None for the first.
     """
 
     scan: Path | Volume
     mask: Path | Volume | NDArray[np.generic] | None = None
     healthy: bool = False
     mask_geometry: MaskGeometry = "check"
+    volume: int | None = None
 
     def __post_init__(self) -> None:
         check_mask_geometry(self.mask_geometry)
@@ -65,7 +73,9 @@ class Case:
 
     def read(self) -> Volume:
         """Read the scan."""
-        return self.scan if isinstance(self.scan, Volume) else read_volume(self.scan)
+        if isinstance(self.scan, Volume):
+            return self.scan
+        return read_volume(self.scan, volume=self.volume)
 
     def read_mask(self, volume: Volume) -> NDArray[np.bool_] | None:
         """Read the mask on the scan's canonical grid; None if there is none."""
@@ -90,7 +100,8 @@ class ReadCase(NamedTuple):
     mask : ndarray of bool or None
         On the scan's canonical grid.
     note : str
-        Note about the mask for the user, or empty; given once for all cases.
+        What the user should know of scan and mask, or nothing. What masks share is said once for
+        all cases.
     """
 
     number: int
@@ -124,9 +135,11 @@ def read_case(case: Case, number: int, said: list[str]) -> ReadCase:
     volume = case.read()
     refuse_labels(volume)
     mask, note = case.match_mask(volume)
-    note = "" if said else note
-    said += [note] if note else []
-    return ReadCase(number, volume, mask, note)
+    fresh = [f"Note: {one}" for one in volume.named_notices if f"Note: {one}" not in said]
+    if note and not any(one.startswith(RESAMPLED) for one in said):
+        fresh.append(note)
+    said += fresh
+    return ReadCase(number, volume, mask, "\n".join(fresh))
 
 
 def check_cases(cases: Sequence[Case]) -> Generator[Progress, None, None]:
@@ -237,6 +250,7 @@ def find_cases(
     require_masks: bool = False,
     mask_geometry: MaskGeometry = "check",
     leave_out: Callable[[SortedFiles], None] | None = None,
+    volume: int | None = None,
 ) -> list[Case]:
     """Find scans and pair them with their masks.
 
@@ -255,8 +269,10 @@ def find_cases(
     mask_geometry : {"check", "ignore"}
         As in `Case`.
     leave_out : callable, optional
-        Called with the sorted files if masks or earlier results are among the scans; these are
-        then left out. Without it they are refused, since scans with masks may have lesions.
+        Called with what was found where masks or earlier results lie among the scans, which are
+        then left out. Without it they are refused: what has a mask may have a lesion.
+    volume : int, optional
+        As in `Case`, for all scans.
 
     Returns
     -------
@@ -286,10 +302,10 @@ def find_cases(
                 f"Every scan needs a lesion mask here, but {lacking[0]} has none; give --pattern "
                 "and --mask-pattern, such as '*_flair.nii.gz' and '*_lesion.nii.gz'."
             )
-        return cases
+        return [replace(case, volume=volume) for case in cases]
     scans = find_scans(places, pattern)
     if mask_pattern is None:
-        return [Case(scan) for scan in _scans_alone(scans, leave_out)]
+        return [Case(scan, volume=volume) for scan in _scans_alone(scans, leave_out)]
     masks = {scan: _mask_of(scan, pattern, mask_pattern) for scan in scans}
     # A pattern such as *.nii.gz matches the masks too.
     known = {mask for mask in masks.values() if mask.exists()}
@@ -302,7 +318,8 @@ def find_cases(
                 f"{scan.name} has no mask {mask}; every scan needs one here. A mask pattern starts "
                 "from the scan's own folder."
             )
-        cases.append(Case(scan, mask if mask.exists() else None, mask_geometry=mask_geometry))
+        known_mask = mask if mask.exists() else None
+        cases.append(Case(scan, known_mask, mask_geometry=mask_geometry, volume=volume))
     if all(case.mask is None for case in cases):
         raise InputError(
             f"No mask matches {mask_pattern!r}, relative to the folder of each of the {len(cases)} "

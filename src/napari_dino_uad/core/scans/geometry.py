@@ -17,11 +17,14 @@ from numpy.typing import ArrayLike, NDArray
 
 from napari_dino_uad.core.errors import InputError
 from napari_dino_uad.core.limits import check_grid, check_one_volume
+from napari_dino_uad.core.scans.axes import right_axes
 from napari_dino_uad.core.scans.files.integrity import clean_values
 from napari_dino_uad.core.scans.straight import Straight, is_sheared
 
 if TYPE_CHECKING:
     import SimpleITK as sitk
+
+    from napari_dino_uad.core.scans.files.nifti_forms import NiftiForms
 
 __all__ = [
     "FileGrid",
@@ -32,6 +35,7 @@ __all__ = [
     "volume_from_array",
     "volume_from_image",
     "volume_from_stored",
+    "volume_of_tilted",
 ]
 
 # Cosine between two axes of a slice that deviate from a right angle by more than rounding.
@@ -45,10 +49,6 @@ _SLICE_AXES = {
     1: ((1, 1), (0, -1), (2, 1)),
     2: ((2, 1), (0, -1), (1, 1)),
 }
-
-
-# Largest cosine between axes that count as perpendicular; some headers round to two digits.
-_LEAST_RIGHT = 0.02
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,9 @@ class FileGrid:
     straight : Straight or None
         How the file's slices were resampled, where they are tilted. Size, spacing, origin and
         direction are then those of the slices as they are, and the direction is sheared.
+    forms : NiftiForms or None
+        The geometry as it stands in the header of a NIfTI file; NIfTI files that are written for
+        the scan get the same.
     """
 
     size: tuple[int, ...]
@@ -82,6 +85,7 @@ class FileGrid:
     dimension: int = 3
     missing: tuple[int, ...] = ()
     straight: Straight | None = None
+    forms: NiftiForms | None = None
 
 
 @dataclass(frozen=True)
@@ -142,6 +146,11 @@ class Volume:
         slices, rows, cols = self.array.shape
         return slices, rows, cols
 
+    @property
+    def named_notices(self) -> tuple[str, ...]:
+        """The notices, each with the scan's name, for lists of several scans."""
+        return tuple(one if self.name in one else f"{self.name}: {one}" for one in self.notices)
+
     def to_ras_mm(self, index: ArrayLike) -> tuple[float, float, float]:
         """Return where a voxel lies, in mm to the patient's right, front and head.
 
@@ -195,7 +204,7 @@ def volume_from_image(
     Returns
     -------
     Volume
-        NaN is replaced by the smallest value, infinities by the smallest and the largest.
+        NaN and infinity became the lowest finite value of the scan.
 
     Raises
     ------
@@ -207,8 +216,16 @@ def volume_from_image(
     dimension = image.GetDimension()
     image = _in_three_dimensions(image, name, spacing_known)
     if spacing_known and is_sheared(image.GetDirection()):
-        return _volume_of_tilted(
-            image, name, path, modality=modality, window=window, allow_constant=allow_constant
+        return volume_of_tilted(
+            sitk.GetArrayFromImage(image),
+            image.GetSpacing(),
+            image.GetOrigin(),
+            image.GetDirection(),
+            name,
+            path,
+            modality=modality,
+            window=window,
+            allow_constant=allow_constant,
         )
     return volume_from_stored(
         sitk.GetArrayViewFromImage(image),
@@ -225,25 +242,41 @@ def volume_from_image(
     )
 
 
-def _volume_of_tilted(image: sitk.Image, name: str, path: Path | None, **keywords: Any) -> Volume:
-    """Straighten an image whose third axis leans; refuse other axes off a right angle."""
-    import SimpleITK as sitk
+def volume_of_tilted(
+    stored: NDArray[Any],
+    spacing: Sequence[float],
+    origin: Sequence[float],
+    direction: Sequence[float],
+    name: str,
+    path: Path | None = None,
+    **keywords: Any,
+) -> Volume:
+    """Straighten an image whose third axis leans; refuse other axes off a right angle.
 
+    Parameters
+    ----------
+    stored, spacing, origin, direction, name, path, **keywords
+        As `volume_from_stored` takes them.
+
+    Raises
+    ------
+    InputError
+        If rows and columns are not at right angles, or as `volume_from_stored` does.
+    """
     from napari_dino_uad.core.scans.stack import stack_slices, volume_of_stack
 
-    axes = np.reshape(image.GetDirection(), (3, 3))
+    axes = np.reshape(direction, (3, 3))
     normal = np.cross(axes[:, 0], axes[:, 1])
     if abs(axes[:, 0] @ axes[:, 1]) > _RIGHT_ANGLE or abs(axes[:, 2] @ normal) < _RIGHT_ANGLE:
         raise InputError(
             f"{name} has axes that are not at right angles, as its header says; resample it to a "
             "regular grid first."
         )
-    slices = sitk.GetArrayFromImage(image).astype(np.float32, copy=False)
-    step = axes[:, 2] * image.GetSpacing()[2]
-    origins = np.asarray(image.GetOrigin()) + np.arange(len(slices))[:, None] * step
+    slices = stored.astype(np.float32, copy=False)
+    step = axes[:, 2] * spacing[2]
+    origins = np.asarray(origin) + np.arange(len(slices))[:, None] * step
     if axes[:, 2] @ normal < 0:
         slices, origins = slices[::-1], origins[::-1]
-    spacing = image.GetSpacing()
     square = np.stack([axes[:, 0], axes[:, 1], normal], axis=1)
     stack = stack_slices(slices, origins, square, (spacing[0], spacing[1]), name, spacing[2])
     return volume_of_stack(stack, name, path, **keywords)
@@ -284,13 +317,17 @@ def volume_from_stored(
     InputError
         If it has damaged axes, no finite value, a huge one, or no contrast.
     """
-    directions = _checked_directions(direction, name)
+    # Rows and columns of the matrix run x, y, z; turned round in both they run S, P, L.
+    directions, notices = right_axes(
+        np.reshape(direction, (3, 3))[::-1, ::-1], stored.shape, tuple(spacing)[::-1], name
+    )
     thin = [axis for axis in range(3) if stored.shape[axis] == 1]
     is_2d = dimension == 2 or len(thin) == 1
     axes, signs = _canonical_axes(directions, thin[0] if is_2d else None)
     flips = (signs[0] < 0, signs[1] < 0, signs[2] < 0)
+    array, unfit = clean_values(_turn(stored, axes, flips), name, allow_constant, owned=owned)
     return Volume(
-        array=clean_values(_turn(stored, axes, flips), name, allow_constant, owned=owned),
+        array=array,
         spacing_mm=_canonical_spacing(spacing, axes, spacing_known),
         origin_mm=_canonical_origin(origin, spacing, directions, stored.shape, axes, flips),
         direction=directions[:, list(axes)] * np.asarray(signs, dtype=np.float64),
@@ -309,6 +346,7 @@ def volume_from_stored(
         window=window,
         is_2d=is_2d,
         spacing_known=spacing_known,
+        notices=(*notices, *unfit),
     )
 
 
@@ -329,28 +367,6 @@ def _in_three_dimensions(image: sitk.Image, name: str, spacing_known: bool) -> s
             "to its own file."
         )
     return image
-
-
-def _checked_directions(direction: Sequence[float], name: str) -> NDArray[np.float64]:
-    """Return the directions (S, P, L) of the axes of the file's array, as columns (3, 3).
-
-    Raises
-    ------
-    InputError
-        If they do not span space or are not at right angles.
-    """
-    # Rows and columns of the matrix run x, y, z; reversed in both they run S, P, L.
-    directions = np.reshape(direction, (3, 3))[::-1, ::-1]
-    if abs(np.linalg.det(directions)) < 1e-6:
-        raise InputError(
-            f"{name} has axes that do not span space, so its header is damaged; export it again."
-        )
-    if np.abs(directions.T @ directions - np.eye(3)).max() > _LEAST_RIGHT:
-        raise InputError(
-            f"{name} has axes that are not at right angles, as its header says; resample it to a "
-            "regular grid first."
-        )
-    return directions
 
 
 def _canonical_spacing(
@@ -460,7 +476,8 @@ def volume_from_array(
             f"{', '.join(f'{value:g}' for value in spacing_mm)}; correct it."
         )
     flat = values.ndim == 2
-    clean = clean_values(values[np.newaxis] if flat else values, name, allow_constant)
+    stored = values[np.newaxis] if flat else values
+    clean, notices = clean_values(stored, name, allow_constant)
     turned = np.eye(3) if direction is None else np.array(direction, dtype=np.float64)
     spacing, origin = _three(spacing_mm), _three(origin_mm)
     slices, rows, cols = clean.shape
@@ -479,6 +496,7 @@ def volume_from_array(
         name=name,
         is_2d=slices == 1,
         spacing_known=spacing_known,
+        notices=notices,
     )
 
 

@@ -16,16 +16,20 @@ from numpy.typing import NDArray
 from napari_dino_uad.core.errors import InputError
 from napari_dino_uad.core.scans.geometry import Volume, from_file_order, to_file_order
 
-__all__ = ["MASK_GEOMETRIES", "MaskGeometry", "check_mask_geometry", "match_mask"]
+__all__ = ["MASK_GEOMETRIES", "RESAMPLED", "MaskGeometry", "check_mask_geometry", "match_mask"]
 
 #: Use of a mask's geometry: compare it with the scan's, or ignore it and take the voxels in the
 #: order of the scan's own file.
 MaskGeometry = Literal["check", "ignore"]
 MASK_GEOMETRIES: tuple[str, ...] = get_args(MaskGeometry)
 
-# Tolerance for the corners of two equal grids along each axis, as a share of the voxel's edge.
-# Headers round: a NIfTI quaternion, or direction cosines of three decimals, move a corner by up to
-# 0.15 mm. A mask shifted by half a voxel belongs to other voxels; below a quarter it does not.
+#: How the note on a mask that was resampled begins.
+RESAMPLED = "Note: masks of another resolution"
+
+# Share of a voxel's edge by which the corners of two equal grids may differ, along each axis.
+# Headers round: a NIfTI quaternion or direction cosines of three decimals move a corner by 0.15 mm
+# at most. A mask that lies half a voxel off belongs to other voxels; below a quarter each voxel
+# still lies in its own.
 _SAME = 0.25
 
 # Tolerance for the outer faces of two boxes of different resolution, as a share of the coarser
@@ -144,7 +148,7 @@ def _brought(mask: Volume, scan: Volume, target: _Grid) -> tuple[NDArray[np.floa
     if not _is_same_box(place, target):
         raise _elsewhere(mask, scan)
     note = (
-        "Note: masks of another resolution are resampled by nearest neighbour; "
+        f"{RESAMPLED} are resampled by nearest neighbour; "
         f"{_name(mask)} has {_mm(mask.grid.spacing)}, its scan {_mm(scan.grid.spacing)}."
     )
     return _resample(array, place, target), note

@@ -171,15 +171,13 @@ def _kinds(files: Iterable[Path]) -> list[list[Path]]:
 
 
 def _file_holds_labels(path: Path, named: bool) -> bool:
-    import SimpleITK as sitk
-
     from napari_dino_uad.core.scans.files.image_files import read_image
 
     try:
         image = read_image(path)
     except InputError:
         return False
-    return holds_labels(sitk.GetArrayViewFromImage(image), named)
+    return holds_labels(image.values, named)
 
 
 def _stack_holds_labels(folder: Path) -> bool:

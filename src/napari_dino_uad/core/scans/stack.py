@@ -259,5 +259,5 @@ def volume_of_stack(stack: Stack, name: str, path: Path | None = None, **keyword
         volume,
         grid=grid,
         origin_mm=(float(origin[0]), float(origin[1]), float(origin[2])),
-        notices=notices,
+        notices=(*notices, *volume.notices),
     )

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from napari_dino_uad.core.errors import InputError
@@ -24,6 +25,7 @@ from napari_dino_uad.core.scans.dicom.reading import (
 )
 from napari_dino_uad.core.scans.files.image_files import read_image, write_image
 from napari_dino_uad.core.scans.files.image_format import is_folder, regular_file
+from napari_dino_uad.core.scans.files.stored_image import StoredImage, choose_volume
 from napari_dino_uad.core.scans.formats import (
     DICOM_SUFFIXES,
     IMAGE_SUFFIXES,
@@ -38,12 +40,11 @@ from napari_dino_uad.core.scans.geometry import (
     Volume,
     to_file_grid,
     volume_from_array,
-    volume_from_image,
+    volume_from_stored,
+    volume_of_tilted,
 )
 from napari_dino_uad.core.scans.search import find_scans
-
-if TYPE_CHECKING:
-    import SimpleITK as sitk
+from napari_dino_uad.core.scans.straight import is_sheared
 
 __all__ = [
     "IMAGE_SUFFIXES",
@@ -65,7 +66,11 @@ __all__ = [
 
 
 def read_volume(
-    path: Path | str, series: str | None = None, *, allow_constant: bool = False
+    path: Path | str,
+    series: str | None = None,
+    *,
+    volume: int | None = None,
+    allow_constant: bool = False,
 ) -> Volume:
     """Read a scan.
 
@@ -76,39 +81,78 @@ def read_volume(
         of PNG or TIFF slices.
     series : str, optional
         UID of the series to read from a folder or DICOM file that holds several.
+    volume : int, optional
+        Which volume to read from a file of four dimensions, counted from 1. Without it the first
+        is read, and the notices say that there are others.
     allow_constant : bool
         Whether an image with a single value, such as an empty mask, is accepted.
 
     Returns
     -------
     Volume
-        NaN is replaced by the smallest value, infinities by the smallest and the largest; in
-        NIfTI files SimpleITK replaces all of them by 0. The spacing of PNG and TIFF images is
-        unknown, and slices of a stack are taken to be one pixel apart.
+        NaN and infinity became the lowest finite value of the scan. Where the spacing is not
+        known, as in PNG files, slices are taken to lie one pixel apart. `notices` says what else
+        the user should know.
 
     Raises
     ------
     InputError
-        If there is no scan, it is damaged, in colour, of four dimensions, or without contrast.
+        If there is no scan, it is damaged, in colour, without contrast, or has no such volume.
     """
     path = Path(path)
     if is_folder(path):
+        if volume not in (None, 1):
+            raise InputError(
+                f"Volume {volume}: expected a file of several volumes, got the folder "
+                f"{path.name}; choose a file or leave out the volume."
+            )
         return _read_folder(path, series, allow_constant)
     regular_file(path)
     if is_dicom(path):
+        choose_volume(path.name, 1, volume)
         return _read_dicom_file(path, series, allow_constant)
     if series is not None:
         raise InputError(
             f"A series can be chosen from a folder or a DICOM file, got {path.name}; give the "
             "folder or leave out the series."
         )
-    return volume_from_image(
-        read_image(path),
-        case_name(path),
+    return _volume_of(read_image(path, volume), case_name(path), path, allow_constant)
+
+
+def _volume_of(image: StoredImage, name: str, path: Path, allow_constant: bool) -> Volume:
+    """Make a volume of what a decoder handed on."""
+    tilted = image.spacing_known and image.dimension == 3 and is_sheared(image.direction)
+    make = volume_of_tilted if tilted else volume_from_stored
+    made = make(
+        image.values,
+        image.spacing,
+        image.origin,
+        image.direction,
+        name,
         path,
+        modality=image.modality,
+        window=image.window,
         allow_constant=allow_constant,
-        spacing_known=path.suffix.lower() not in IMAGE_SUFFIXES,
+        **({} if tilted else _untilted(image)),
     )
+    # Where the slices were turned round, the header's geometry is not that of the grid.
+    same = np.allclose(made.grid.origin, image.origin) and np.allclose(
+        made.grid.direction, image.direction, atol=1e-6
+    )
+    return replace(
+        made,
+        grid=replace(made.grid, forms=image.forms if same else None),
+        notices=(*image.notices, *made.notices),
+    )
+
+
+def _untilted(image: StoredImage) -> dict[str, Any]:
+    """Return what a decoder knows of an image whose axes are at right angles."""
+    return {
+        "dimension": image.dimension,
+        "spacing_known": image.spacing_known,
+        "owned": True,
+    }
 
 
 def read_series(
@@ -224,31 +268,30 @@ def _only(found: list[Series], uid: str | None, where: str) -> Series:
 
 
 def _read_images(files: list[Path], folder: Path, allow_constant: bool) -> Volume:
-    """Read a stack of 2D images; a single file is read as a volume."""
-    import SimpleITK as sitk
-
+    """Read a stack of 2D images, or the one volume where there is a single file."""
     if len(files) == 1:
         volume = read_volume(files[0], allow_constant=allow_constant)
         return replace(volume, name=folder.name, path=folder)
-    slices: list[sitk.Image] = []
+    slices: list[NDArray[np.float32]] = []
+    spacing: tuple[float, ...] = ()
     for file in files:
         image = read_image(file)
-        expected = slices[0].GetSize() if slices else image.GetSize()
-        if image.GetDimension() != 2 or image.GetSize() != expected:
+        first = slices[0] if slices else image.values[0]
+        if image.dimension != 2 or image.values.shape[1:] != first.shape:
             raise InputError(
                 f"The slices of a stack must be 2D images of one size, but {files[0].name} is "
-                f"{' x '.join(map(str, expected))} and {file.name} is "
-                f"{' x '.join(map(str, image.GetSize()))}; move other images out of the folder."
+                f"{_size(first)} and {file.name} is {_size(image.values)}; move other images out "
+                "of the folder."
             )
-        image.CopyInformation(slices[0] if slices else image)
-        slices.append(sitk.Cast(image, sitk.sitkFloat32))
-    return volume_from_image(
-        sitk.JoinSeries(slices),
-        folder.name,
-        folder,
-        allow_constant=allow_constant,
-        spacing_known=False,
-    )
+        spacing = spacing or image.spacing
+        slices.append(image.values[0].astype(np.float32))
+    stack = StoredImage(np.stack(slices), spacing=spacing, spacing_known=False)
+    return _volume_of(stack, folder.name, folder, allow_constant)
+
+
+def _size(array: NDArray[Any]) -> str:
+    edges = array.shape[1:] if array.ndim == 3 and len(array) == 1 else array.shape
+    return " x ".join(str(edge) for edge in edges[::-1])
 
 
 def write_volume(path: Path | str, array: NDArray[Any], like: Volume) -> None:
@@ -268,4 +311,4 @@ def write_volume(path: Path | str, array: NDArray[Any], like: Volume) -> None:
     InputError
         If the ending or the shape is wrong, or the file cannot be written.
     """
-    write_image(Path(path), to_file_grid(array, like))
+    write_image(Path(path), to_file_grid(array, like), like.grid.forms)

@@ -17,6 +17,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_dino_uad.core.maps.findings import SizeUnit
+from napari_dino_uad.layer_data import METADATA
 from napari_dino_uad.widgets.controls import WrapLabel, rule, small_label, warning_label
 from napari_dino_uad.widgets.detect.found import Settings
 from napari_dino_uad.widgets.detect.texts import (
@@ -130,7 +131,7 @@ class FindingsPanel(QWidget):
         self.tissue_only.setChecked(detection.settings.tissue_only)
         for control in (self.minimum_size, self.tissue_only):
             control.blockSignals(False)
-        self._warn(detection.warning)
+        self._warn(detection.warning, *_notices(detection.scan))
         self.cursor_text.setText("")
         self.show_findings(detection)
 
@@ -140,7 +141,7 @@ class FindingsPanel(QWidget):
             self._take_unit(scan)
         self.threshold.set_calibration(None if model is None else model.calibration)
         self.threshold.show_rate(self.threshold.rate)
-        self._warn("")
+        self._warn(*(() if scan is None else _notices(scan)))
         self.cursor_text.setText("")
         self.show_findings(None)
 
@@ -178,7 +179,8 @@ class FindingsPanel(QWidget):
             return
         self.cursor_text.setText("" if detection is None else describe_cursor(detection, world))
 
-    def _warn(self, text: str) -> None:
+    def _warn(self, *sentences: str) -> None:
+        text = "\n".join(sentence for sentence in sentences if sentence)
         self.warning.setText(text)
         self.warning.setVisible(bool(text))
 
@@ -196,3 +198,8 @@ class FindingsPanel(QWidget):
             self.minimum_size.setSingleStep(unit.smallest / 2)
             self.minimum_size.setSuffix(f" {unit.name}")
             self.minimum_size.setValue(unit.smallest)
+
+
+def _notices(scan: Image) -> tuple[str, ...]:
+    """Return what the user should know of how a scan was read."""
+    return tuple(scan.metadata.get(METADATA, {}).get("notices", ()))

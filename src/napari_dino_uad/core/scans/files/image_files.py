@@ -5,9 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,15 +15,14 @@ from napari_dino_uad.core.errors import InputError
 from napari_dino_uad.core.limits import check_grid, check_one_volume
 from napari_dino_uad.core.scans.dicom.pixels import check_dicom
 from napari_dino_uad.core.scans.files.image_format import image_format, regular_file, unreadable
-from napari_dino_uad.core.scans.files.integrity import damaged, wrong_length
 from napari_dino_uad.core.scans.files.metaimage_header import read_metaimage_header
-from napari_dino_uad.core.scans.files.nifti_header import check_nifti_length, read_nifti_header
-from napari_dino_uad.core.scans.files.nifti_tilt import read_tilted, write_tilted
+from napari_dino_uad.core.scans.files.nifti_file import count_nifti_volumes, read_nifti
+from napari_dino_uad.core.scans.files.nifti_forms import NiftiForms, write_forms
 from napari_dino_uad.core.scans.files.nrrd_header import read_nrrd_header
 from napari_dino_uad.core.scans.files.png_file import check_png
-from napari_dino_uad.core.scans.files.tiff_file import check_tiff
-from napari_dino_uad.core.scans.formats import IMAGE_SUFFIXES, WRITABLE_SUFFIXES
-from napari_dino_uad.core.scans.straight import is_sheared
+from napari_dino_uad.core.scans.files.stored_image import StoredImage, choose_volume, grey_values
+from napari_dino_uad.core.scans.files.tiff_volume import count_tiff_volumes, read_tiff
+from napari_dino_uad.core.scans.formats import WRITABLE_SUFFIXES
 from napari_dino_uad.core.storage.atomic import staged, writing
 
 if TYPE_CHECKING:
@@ -33,6 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "as_grey",
+    "count_volumes",
     "read_image",
     "save_image",
     "write_image",
@@ -43,71 +41,95 @@ _COMPRESSING = 4
 
 _CHUNK = 1 << 20
 
-# A disk with less free space counts as full.
+# Cosine of two axes that SimpleITK does not take as being at right angles.
+_LEANING = 1e-5
+
+# A disk with less room left is full, whatever the size of an image.
 _FULL_BYTES = 1_000_000
 
 
-def read_image(path: Path) -> sitk.Image:
+def read_image(path: Path, volume: int | None = None) -> StoredImage:
     """Read an image of one value per voxel.
 
     Parameters
     ----------
     path : Path
         An existing file.
+    volume : int, optional
+        Which volume of a file of several, counted from 1; the first if not given.
 
     Raises
     ------
     InputError
-        If it is not an image, or is empty, truncated, damaged or in colour.
+        If it is no image, empty, truncated, damaged, in colour, or has no such volume.
     """
     decoder = image_format(regular_file(path))
     try:
+        if decoder == "NiftiImageIO":
+            return read_nifti(path, volume)
+        if decoder == "TIFFImageIO":
+            return read_tiff(path, volume)
         if decoder == "MetaImageIO":
-            image = read_metaimage_header(path).read()
-        elif decoder == "NrrdImageIO":
-            image = read_nrrd_header(path).read()
-        else:
-            image = _decoded(path, decoder)
+            return read_metaimage_header(path).read(volume)
+        if decoder == "NrrdImageIO":
+            return read_nrrd_header(path).read(volume)
+        choose_volume(path.name, 1, volume)
+        return _decoded(path, decoder)
     except RuntimeError as error:
-        if "orthonormal" in str(error):
-            raise InputError(
-                f"{path.name} has axes that are not at right angles, as its header says; resample "
-                "it to a regular grid first."
-            ) from error
         raise unreadable(path) from error
     except OSError as error:
         raise InputError(
             f"{path.name} cannot be read ({error.strerror}); check the file and the disk."
         ) from error
-    return as_grey(image, path.name)
 
 
-def _decoded(path: Path, decoder: str) -> sitk.Image:
-    """Decode a checked file with SimpleITK."""
+def count_volumes(path: Path) -> int:
+    """Return how many volumes an image file has, as its header says; no voxel is read.
+
+    Raises
+    ------
+    InputError
+        If it is no image, or its header is damaged.
+    """
+    decoder = image_format(regular_file(path))
+    counters: dict[str, Callable[[Path], int]] = {
+        "NiftiImageIO": count_nifti_volumes,
+        "TIFFImageIO": count_tiff_volumes,
+        "MetaImageIO": lambda one: read_metaimage_header(one).volumes,
+        "NrrdImageIO": lambda one: read_nrrd_header(one).volumes,
+    }
+    return counters[decoder](path) if decoder in counters else 1
+
+
+def _decoded(path: Path, decoder: str) -> StoredImage:
+    """Let SimpleITK decode a PNG or DICOM file that was checked."""
     import SimpleITK as sitk
 
     reader = sitk.ImageFileReader()
     reader.SetImageIO(decoder)
-    with _unpacked(path, decoder) as plain:
-        if decoder == "PNGImageIO":
-            check_png(plain, path.name)
-        elif decoder == "TIFFImageIO":
-            check_tiff(plain, path.name)
-        elif decoder == "NiftiImageIO":
-            check_nifti_length(plain, path.name)
-        else:
-            check_dicom(plain, path.name)
-        reader.SetFileName(str(plain))
-        try:
-            reader.ReadImageInformation()
-        except RuntimeError as error:
-            if "orthonormal" in str(error) and (image := read_tilted(plain)) is not None:
-                return image
-            raise
-        check_one_volume(path.name, reader.GetSize())
-        known = path.suffix.lower() not in IMAGE_SUFFIXES
-        check_grid(path.name, reader.GetSpacing()[:3], reader.GetOrigin()[:3], known=known)
-        return reader.Execute()
+    if decoder == "PNGImageIO":
+        check_png(path, path.name)
+    else:
+        check_dicom(path, path.name)
+    reader.SetFileName(str(path))
+    reader.ReadImageInformation()
+    check_one_volume(path.name, reader.GetSize())
+    known = decoder != "PNGImageIO"
+    check_grid(path.name, reader.GetSpacing()[:3], reader.GetOrigin()[:3], known=known)
+    image = as_grey(reader.Execute(), path.name)
+    flat = image.GetDimension() == 2
+    if flat:
+        image = sitk.JoinSeries(image)
+    elif image.GetDimension() == 4:
+        image = image[:, :, :, 0]
+    return StoredImage(
+        values=sitk.GetArrayFromImage(image),
+        spacing=image.GetSpacing(),
+        origin=image.GetOrigin(),
+        direction=image.GetDirection(),
+        dimension=2 if flat else 3,
+        spacing_known=known,
+    )
 
 
 def as_grey(image: sitk.Image, name: str) -> sitk.Image:
@@ -124,22 +146,13 @@ def as_grey(image: sitk.Image, name: str) -> sitk.Image:
         raise InputError(
             f"{name} holds complex numbers, but grey values are expected; save the magnitude."
         )
-    count = image.GetNumberOfComponentsPerPixel()
-    if count == 1:
+    if image.GetNumberOfComponentsPerPixel() == 1:
         return image
-    values = sitk.GetArrayViewFromImage(image)
-    # Grey has two channels with opacity; colour has three, or four with opacity.
-    grey = values.dtype == np.uint8 and count <= 4
-    colours = [values[..., channel] for channel in range(1 if count == 2 else 3)] if grey else []
-    if not grey or not all(np.array_equal(colours[0], colour) for colour in colours[1:]):
-        raise InputError(
-            f"{name} has {count} values in every voxel (a colour image or a vector field), but "
-            "one grey value is expected; convert it to greyscale first."
-        )
+    grey_values(sitk.GetArrayViewFromImage(image), name)
     return sitk.VectorIndexSelectionCast(image, 0)
 
 
-def write_image(path: Path, image: sitk.Image) -> None:
+def write_image(path: Path, image: sitk.Image, forms: NiftiForms | None = None) -> None:
     """Write an image, whole or not at all; the two files of an .mhd together.
 
     Parameters
@@ -148,6 +161,8 @@ def write_image(path: Path, image: sitk.Image) -> None:
         Ends in one of `WRITABLE_SUFFIXES`. An existing file is replaced.
     image : SimpleITK.Image
         The image.
+    forms : NiftiForms, optional
+        The geometry for the header of a NIfTI file, if not the image's own.
 
     Raises
     ------
@@ -156,12 +171,12 @@ def write_image(path: Path, image: sitk.Image) -> None:
     """
     name = _written_name(path)
     with writing(path), staged(path.parent, last=path.name) as partial:
-        save_image(partial / name, image)
+        save_image(partial / name, image, forms)
         (partial / name).replace(partial / path.name)
 
 
-def save_image(path: Path, image: sitk.Image) -> None:
-    """Write an image directly, inside a folder of `staged`.
+def save_image(path: Path, image: sitk.Image, forms: NiftiForms | None = None) -> None:
+    """Write an image straight to its place, inside a folder of `staged`.
 
     Parameters
     ----------
@@ -169,6 +184,8 @@ def save_image(path: Path, image: sitk.Image) -> None:
         File to write; its ending is in lower case, as SimpleITK requires.
     image : SimpleITK.Image
         The image.
+    forms : NiftiForms, optional
+        As in `write_image`.
 
     Raises
     ------
@@ -179,15 +196,10 @@ def save_image(path: Path, image: sitk.Image) -> None:
 
     plain = path.with_suffix("") if path.name.endswith(".nii.gz") else path
     try:
-        if (
-            plain.suffix == ".nii"
-            and image.GetDimension() == 3
-            and is_sheared(image.GetDirection())
-        ):
-            write_tilted(image, plain)
+        if plain.suffix == ".nii":
+            _save_nifti(plain, image, forms)
         else:
-            compressed = plain.suffix not in (".nii", ".mhd")
-            sitk.WriteImage(image, str(plain), useCompression=compressed)
+            sitk.WriteImage(image, str(plain), useCompression=plain.suffix != ".mhd")
     except RuntimeError as error:
         raise _failure(path.parent) from error
     # SimpleITK does not report a .nii that is cut off by a full disk.
@@ -196,6 +208,26 @@ def save_image(path: Path, image: sitk.Image) -> None:
     if plain != path:
         _compress(plain, path)
         plain.unlink()
+
+
+def _save_nifti(path: Path, image: sitk.Image, forms: NiftiForms | None) -> None:
+    """Write an uncompressed NIfTI file, with the geometry of a header or of axes that lean."""
+    import SimpleITK as sitk
+
+    direction = image.GetDirection()
+    axes = np.reshape(direction, (3, 3)) if image.GetDimension() == 3 else np.eye(3)
+    if forms is None and np.abs(axes.T @ axes - np.eye(3)).max() > _LEANING:
+        forms = NiftiForms.of_geometry(image.GetSpacing(), image.GetOrigin(), direction)
+    if forms is None:
+        sitk.WriteImage(image, str(path))
+        return
+    # SimpleITK would write axes that lean, but could not read them.
+    image.SetDirection(np.eye(image.GetDimension()).ravel().tolist())
+    try:
+        sitk.WriteImage(image, str(path))
+    finally:
+        image.SetDirection(direction)
+    write_forms(path, forms)
 
 
 def _failure(folder: Path) -> OSError:
@@ -235,55 +267,3 @@ def _compress(plain: Path, packed: Path) -> None:
         igzip_threaded.open(packed, "wb", compresslevel=1, threads=threads) as target,
     ):
         shutil.copyfileobj(source, target, _CHUNK)
-
-
-@contextmanager
-def _unpacked(path: Path, decoder: str) -> Iterator[Path]:
-    """Give a file that SimpleITK need not decompress.
-
-    It does so three times slower than ISA-L, and fills what is missing from a truncated file with
-    zeros in silence.
-
-    Raises
-    ------
-    InputError
-        If a compressed NIfTI file is damaged, or there is no room to unpack it.
-    """
-    if decoder != "NiftiImageIO" or (path.suffix.lower() == ".nii" and not _is_gzip(path)):
-        yield path
-        return
-    with tempfile.TemporaryDirectory(prefix="napari-dino-uad-") as folder:
-        plain = Path(folder) / "image.nii"
-        _unpack(path, plain)
-        yield plain
-
-
-def _unpack(path: Path, plain: Path) -> None:
-    """Unpack a NIfTI file as far as its header says; only a damaged one is longer."""
-    from isal import igzip, igzip_lib
-
-    try:
-        opened = igzip.open(path, "rb") if _is_gzip(path) else path.open("rb")
-        with plain.open("wb") as target, opened as source:
-            header = read_nifti_header(source, path.name)
-            source.seek(0)
-            expected = header.start + header.body
-            left = expected
-            while left and (chunk := source.read(min(_CHUNK, left))):
-                target.write(chunk)
-                left -= len(chunk)
-            # The checksum is looked at behind the last byte.
-            if left or source.read(1):
-                raise wrong_length(path.name, expected, expected - left if left else expected + 1)
-    except (EOFError, igzip.BadGzipFile, igzip_lib.IsalError) as error:  # type: ignore[misc]  # its stub is no class
-        raise damaged(path.name) from error
-    except OSError as error:
-        raise InputError(
-            f"{path.name} cannot be unpacked in {plain.parent} ({error.strerror}); free some space "
-            "there, or name another folder in the environment variable TMPDIR."
-        ) from error
-
-
-def _is_gzip(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(2) == b"\x1f\x8b"

@@ -33,7 +33,7 @@ def wrong_length(name: str, expected: int, found: int) -> InputError:
 
 def clean_values(
     array: NDArray[Any], name: str, allow_constant: bool, *, owned: bool = False
-) -> NDArray[np.float32]:
+) -> tuple[NDArray[np.float32], tuple[str, ...]]:
     """Copy an image to contiguous float32, with finite values only.
 
     Parameters
@@ -49,8 +49,10 @@ def clean_values(
 
     Returns
     -------
-    ndarray of float32
-        NaN is replaced by the smallest finite value, infinities by the smallest and the largest.
+    values : ndarray of float32
+        NaN and infinity became the lowest finite value.
+    notices : tuple of str
+        How many there were, if any.
 
     Raises
     ------
@@ -61,6 +63,7 @@ def clean_values(
         raise InputError(f"{name} has no voxels; expected an image of at least one slice.")
     with np.errstate(invalid="ignore"):
         lowest, highest = float(array.min()), float(array.max())
+    notices: tuple[str, ...] = ()
     if not np.isfinite([lowest, highest]).all():
         finite = np.isfinite(array)
         if not finite.any():
@@ -68,7 +71,12 @@ def clean_values(
                 f"{name} holds no finite number, only NaN or infinity; export the scan again."
             )
         lowest, highest = float(array[finite].min()), float(array[finite].max())
-        array = np.nan_to_num(array, nan=lowest, posinf=highest, neginf=lowest)
+        count = array.size - int(np.count_nonzero(finite))
+        array = np.where(finite, array, array.dtype.type(lowest))
+        notices = (
+            f"{name} has {count:,} voxel{'s' if count > 1 else ''} of NaN or infinity; the lowest "
+            f"value, {lowest:.4g}, takes their place.",
+        )
     extreme = max(lowest, highest, key=abs)
     if abs(extreme) > _LARGEST:
         raise InputError(
@@ -77,10 +85,10 @@ def clean_values(
         )
     if not allow_constant and lowest == highest:
         raise InputError(
-            f"{name} has the value {lowest:g}{' or NaN' if lowest == 0 else ''} in every voxel, "
-            "but an image with contrast is expected; choose another file."
+            f"{name} has the value {lowest:g}{' or NaN' if notices else ''} in every voxel, but "
+            "an image with contrast is expected; choose another file."
         )
     if owned:
-        return np.ascontiguousarray(array, dtype=np.float32)
+        return np.ascontiguousarray(array, dtype=np.float32), notices
     # The copy is needed even of float32: the view dies with SimpleITK's image.
-    return np.array(array, dtype=np.float32, order="C")
+    return np.array(array, dtype=np.float32, order="C"), notices

@@ -16,6 +16,7 @@ from napari_dino_uad.core.scans.files.text_header import (
     bad_header,
     file_pattern,
     files_beside,
+    mm_of_unit,
     numbers,
     read_sizes,
 )
@@ -115,11 +116,13 @@ def read_metaimage_header(path: Path) -> StoredVoxels:
         dtype=np.dtype(_TYPES[kind]).newbyteorder(">" if big else "<"),
         sizes=(channels, *sizes) if channels > 1 else tuple(sizes),
         channel_axis=0 if channels > 1 else None,
+        volume_axis=None if len(sizes) < 4 else 4 if channels > 1 else 3,
         files=files,
         encoding="zlib" if packed else "raw" if binary else "text",
         offset=offset,
         packed_bytes=length if packed and length > 0 else None,
-        header=_new_header(name, fields, sizes, channels),
+        header=_new_header(name, fields, sizes),
+        spacing_known="ElementSpacing" in fields or "ElementSize" in fields,
         suffix=".mha",
         tags={key: fields[key] for key in DICOM_TAGS if key in fields},
     )
@@ -228,22 +231,26 @@ def _matching(path: Path, names: list[str], sizes: list[int]) -> tuple[Path, ...
     return files_beside(path, names)
 
 
-def _new_header(name: str, fields: dict[str, str], sizes: list[int], channels: int) -> str:
-    """Return a header of the same grid, for voxels that SimpleITK does not read."""
-    count = len(sizes)
+def _new_header(name: str, fields: dict[str, str], sizes: list[int]) -> str:
+    """Write a header of the grid of one volume in mm, of bytes that SimpleITK does not read."""
+    count, kept = len(sizes), min(len(sizes), 3)
+    unit = mm_of_unit(name, fields.get("DistanceUnits", "mm"))
     spacing = fields.get("ElementSpacing", fields.get("ElementSize", " ".join(["1"] * count)))
     origin = fields.get("Offset", " ".join(["0"] * count))
     axes = fields.get("TransformMatrix", " ".join(map(str, np.eye(count, dtype=int).ravel())))
+    matrix = np.reshape(numbers(name, "TransformMatrix", axes, count * count), (count, count))
     lines = {
         "ObjectType": "Image",
-        "NDims": count,
+        "NDims": kept,
         "BinaryData": "True",
         "BinaryDataByteOrderMSB": "False",
-        "TransformMatrix": _plain(numbers(name, "TransformMatrix", axes, count * count)),
-        "Offset": _plain(numbers(name, "Offset", origin, count)),
-        "ElementSpacing": _plain(numbers(name, "ElementSpacing", spacing, count)),
-        "DimSize": _plain(sizes),
-        "ElementNumberOfChannels": channels,
+        "TransformMatrix": _plain(matrix[:kept, :kept].ravel().tolist()),
+        "Offset": _plain([unit * one for one in numbers(name, "Offset", origin, count)[:kept]]),
+        "ElementSpacing": _plain(
+            [unit * one for one in numbers(name, "ElementSpacing", spacing, count)[:kept]]
+        ),
+        "DimSize": _plain(sizes[:kept]),
+        "ElementNumberOfChannels": 1,
         "ElementType": "MET_UCHAR",
         "ElementDataFile": "LOCAL",
     }

@@ -13,6 +13,7 @@ import numpy as np
 
 from napari_dino_uad.core.errors import InputError
 from napari_dino_uad.core.limits import LONGEST_HEADER
+from napari_dino_uad.core.scans.files.nrrd_grid import NrrdGrid
 from napari_dino_uad.core.scans.files.stored_voxels import DICOM_TAGS, StoredVoxels
 from napari_dino_uad.core.scans.files.text_header import (
     bad_header,
@@ -22,7 +23,7 @@ from napari_dino_uad.core.scans.files.text_header import (
     read_sizes,
 )
 
-__all__ = ["read_nrrd_header"]
+__all__ = ["diffusion_weights", "read_nrrd_header"]
 
 _NAMES_OF_TYPES = {
     "i1": "signed char, int8, int8_t",
@@ -50,11 +51,12 @@ _ENCODINGS = {
     "bzip2": "bzip2",
 }
 
-# Fields that the new header keeps, and fields that are ignored.
+# What the new header keeps as it is, and what says nothing that is used.
+_SPACED = ("space directions", "spacings", "axis maxs")
 _GEOMETRY = ("space", "space dimension", "spacings", "axis mins", "axis maxs", "centers")
 _UNUSED = (
     "block size", "content", "labels", "max", "measurement frame", "min", "number", "old max",
-    "old min", "sample units", "space units", "thicknesses", "units",
+    "old min", "sample units", "thicknesses",
 )  # fmt: skip
 _SAME = {
     "axismins": "axis mins",
@@ -70,16 +72,19 @@ _SAME = {
 }
 _OTHERS = (
     "byte skip", "data file", "dimension", "encoding", "endian", "kinds", "line skip", "sizes",
-    "space directions", "space origin", "type",
+    "space directions", "space origin", "space units", "type", "units",
 )  # fmt: skip
 _KNOWN = {*_GEOMETRY, *_UNUSED, *_OTHERS}
 
-# Kinds of axes in space or time; along other axes are the values of one voxel.
-_SPATIAL = ("domain", "space", "time", "none", "???")
+# Kinds of axes that lie in space, and those that count volumes; along the others the values of one
+# voxel lie.
+_SPATIAL = ("domain", "space", "none", "???")
+_COUNTING = ("time", "list")
 
-_WORDS = re.compile(r"[A-Za-z0-9 .?_-]*")
 _BLANK_LINE = re.compile(rb"\n\r?\n")
-_VECTOR = re.compile(r"none|\(([^()]*)\)")
+
+# Keys of diffusion scans: the first says that it is one, the others have b-values and directions.
+_DIFFUSION = ("modality", "DWMRI")
 
 
 def read_nrrd_header(path: Path) -> StoredVoxels:
@@ -112,7 +117,7 @@ def read_nrrd_header(path: Path) -> StoredVoxels:
     encoding = _ENCODINGS.get(fields["encoding"].lower())
     if code is None or encoding is None:
         raise bad_header(name, f"the type {fields['type']!r} encoded as {fields['encoding']!r}")
-    channel_axis = _channel_axis(name, fields, count)
+    channel_axis, volume_axis = _other_axes(name, fields, count, tags)
     files: tuple[Path, ...] = (path,)
     if "data file" in fields:
         files = _data_files(path, fields["data file"], sizes, end)
@@ -134,10 +139,35 @@ def read_nrrd_header(path: Path) -> StoredVoxels:
         offset=end if packed else -1 if skipped < 0 else end + skipped,
         lines=lines,
         skip_unpacked=skipped if packed else 0,
-        header=_new_header(name, fields, sizes, channel_axis),
+        header=NrrdGrid(name, fields, sizes, (channel_axis, volume_axis)).text(),
         suffix=".nrrd",
+        volume_axis=volume_axis,
+        spacing_known=any(key in fields for key in _SPACED),
         tags=tags,
     )
+
+
+def diffusion_weights(path: Path) -> list[float]:
+    """Return the b-values of a diffusion scan, one for each volume; nothing of another scan.
+
+    The header has the largest, and directions whose squared length is the share of it.
+
+    Raises
+    ------
+    InputError
+        If the header is damaged.
+    """
+    _, tags, _ = _fields(path)
+    key = "DWMRI_b-value"
+    if key not in tags:
+        return []
+    (largest,) = numbers(path.name, key, tags[key], 1)
+    gradients = sorted(one for one in tags if one.startswith("DWMRI_gradient_"))
+    squares = [
+        sum(part * part for part in numbers(path.name, one, tags[one], 3)) for one in gradients
+    ]
+    most = max(squares, default=0.0)
+    return [largest * square / most if most else 0.0 for square in squares]
 
 
 def _fields(path: Path) -> tuple[dict[str, str], dict[str, str], int]:
@@ -170,7 +200,7 @@ def _fields(path: Path) -> tuple[dict[str, str], dict[str, str], int]:
         if not sign:
             raise bad_header(name, f"the line {text!r}")
         if value.startswith("="):
-            if key in DICOM_TAGS:
+            if key in DICOM_TAGS or key.startswith(_DIFFUSION):
                 tags[key] = value[1:]
             continue
         key = _SAME.get(key.strip().lower(), key.strip().lower())
@@ -186,17 +216,27 @@ def _fields(path: Path) -> tuple[dict[str, str], dict[str, str], int]:
     return fields, tags, len(head)
 
 
-def _channel_axis(name: str, fields: dict[str, str], count: int) -> int | None:
-    """Return the axis of the values of one voxel, if there is one."""
-    kinds = fields.get("kinds", "").split() or ["domain"] * count
-    found = [axis for axis, kind in enumerate(kinds) if kind.lower() not in _SPATIAL]
-    if len(kinds) != count or len(found) > 1 or not 2 <= count - len(found) <= 4:
-        raise bad_header(name, f"{count} axes of the kinds {' '.join(kinds)!r}")
-    if found and kinds[found[0]].lower() == "complex":
+def _other_axes(
+    name: str, fields: dict[str, str], count: int, tags: dict[str, str]
+) -> tuple[int | None, int | None]:
+    """Find the axis of the values of one voxel and the one that counts volumes."""
+    kinds = [one.lower() for one in fields.get("kinds", "").split()] or ["domain"] * count
+    if "complex" in kinds:
         raise InputError(
             f"{name} holds complex numbers, but grey values are expected; save the magnitude."
         )
-    return found[0] if found else None
+    counting = [axis for axis, kind in enumerate(kinds) if kind in _COUNTING]
+    spatial = [axis for axis, kind in enumerate(kinds) if kind in _SPATIAL]
+    channels = [axis for axis in range(len(kinds)) if axis not in (*counting, *spatial)]
+    if tags.get("modality", "").strip() == "DWMRI" and not counting:
+        # Older diffusion scans call their volumes a vector.
+        counting, channels = channels, []
+    if len(spatial) == 4 and not counting:
+        # Of four axes of no other kind the slowest is time.
+        counting = [spatial.pop()]
+    if len(kinds) != count or len(channels) > 1 or len(counting) > 1 or not 2 <= len(spatial) <= 3:
+        raise bad_header(name, f"{count} axes of the kinds {' '.join(kinds)!r}")
+    return channels[0] if channels else None, counting[0] if counting else None
 
 
 def _order(name: str, fields: dict[str, str], code: str, encoding: str) -> Literal["<", ">", "="]:
@@ -234,79 +274,3 @@ def _data_files(path: Path, value: str, sizes: list[int], end: int) -> tuple[Pat
     if len(names) != sizes[-1]:
         raise bad_header(name, f"{len(names)} data files for {sizes[-1]} slices")
     return files_beside(path, names)
-
-
-def _new_header(
-    name: str, fields: dict[str, str], sizes: list[int], channel_axis: int | None
-) -> str:
-    """Return a header of the same grid, for voxels that SimpleITK does not read."""
-    given = [axis != channel_axis for axis in range(len(sizes))]
-    lines = [
-        "NRRD0005",
-        "type: uchar",
-        f"dimension: {len(sizes)}",
-        f"sizes: {' '.join(map(str, sizes))}",
-        "encoding: raw",
-    ]
-    if "kinds" in fields:
-        lines.append(f"kinds: {_words(name, 'kinds', fields['kinds'])}")
-    for key in ("space", "space dimension"):
-        if key in fields:
-            lines.append(f"{key}: {_words(name, key, fields[key])}")
-    for key in ("spacings", "axis mins", "axis maxs"):
-        if key in fields:
-            values = [_number(name, key, word) for word in fields[key].split()]
-            _check_axes(name, key, fields[key], [value != "nan" for value in values], given)
-            lines.append(f"{key}: {' '.join(values)}")
-    if "centers" in fields:
-        lines.append(f"centers: {_words(name, 'centers', fields['centers'])}")
-    if "space directions" in fields:
-        vectors = _vectors(name, "space directions", fields["space directions"], len(sizes))
-        present = [vector != "none" for vector in vectors]
-        _check_axes(name, "space directions", fields["space directions"], present, given)
-        lines.append(f"space directions: {' '.join(vectors)}")
-    if "space origin" in fields:
-        (origin,) = _vectors(name, "space origin", fields["space origin"], 1)
-        lines.append(f"space origin: {origin}")
-    return "\n".join([*lines, "", ""])
-
-
-def _words(name: str, key: str, text: str) -> str:
-    if not _WORDS.fullmatch(text):
-        raise bad_header(name, f"{key!r}: {text!r}")
-    return text
-
-
-def _number(name: str, key: str, word: str) -> str:
-    """Check a number of one axis; NaN stands for none."""
-    return "nan" if word.lower() == "nan" else repr(numbers(name, key, word, 1)[0])
-
-
-def _check_axes(name: str, key: str, text: str, present: list[bool], given: list[bool]) -> None:
-    """Refuse a field without a value for an axis in space, which would count as 1 mm."""
-    if len(present) != len(given) or not all(
-        here for here, needed in zip(present, given, strict=True) if needed
-    ):
-        raise bad_header(name, f"{key!r}: {text!r}")
-
-
-def _vectors(name: str, key: str, text: str, count: int) -> list[str]:
-    """Check vectors such as (1,0,0); an axis that is not in space has none."""
-    out: list[str] = []
-    rest = text.strip()
-    while rest and len(out) <= count:
-        found = _VECTOR.match(rest)
-        if found is None:
-            raise bad_header(name, f"{key!r}: {text!r}")
-        rest = rest[found.end() :].lstrip()
-        if found[0] == "none":
-            out.append("none")
-            continue
-        parts = found[1].split(",")
-        values = numbers(name, key, " ".join(parts), len(parts))
-        if not 2 <= len(values) <= 4:
-            raise bad_header(name, f"{key!r}: {text!r}")
-        out.append(f"({','.join(map(repr, values))})")
-    if len(out) != count:
-        raise bad_header(name, f"{key!r}: {text!r}")
-    return out

@@ -24,8 +24,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_dino_uad.core.errors import InputError
-from napari_dino_uad.core.limits import check_grid, check_one_volume, check_reading
+from napari_dino_uad.core.limits import check_grid, check_reading
 from napari_dino_uad.core.scans.files.integrity import damaged, wrong_length
+from napari_dino_uad.core.scans.files.stored_image import StoredImage, choose_volume, grey_values
 from napari_dino_uad.core.scans.files.text_header import bad_header
 
 if TYPE_CHECKING:
@@ -56,6 +57,10 @@ _NAMES = {
 }  # fmt: skip
 
 
+# Voxels, spacing, origin and direction.
+_Decoded = tuple[NDArray[Any], tuple[float, ...], tuple[float, ...], tuple[float, ...]]
+
+
 @dataclass(frozen=True)
 class StoredVoxels:
     """Position, type and encoding of the voxels of a file.
@@ -69,7 +74,9 @@ class StoredVoxels:
     sizes : tuple of int
         Sizes of all stored axes, the fastest first.
     channel_axis : int or None
-        Axis of the values of one voxel.
+        Which of them holds the values of one voxel.
+    volume_axis : int or None
+        Which of them counts volumes.
     files : tuple of Path
         One file, or several that are joined along the slowest axis.
     encoding : {"raw", "text", "zlib", "gzip", "bzip2"}
@@ -82,9 +89,11 @@ class StoredVoxels:
     packed_bytes : int or None
         Length of the compressed voxels, if the header gives it.
     header : str
-        A new header of the same grid, without voxels, and `suffix` its format.
+        A new header of the grid of one volume in mm, without voxels, and `suffix` its format.
+    spacing_known : bool
+        Whether the header has the size of a voxel.
     tags : mapping
-        DICOM tags among the header's keys.
+        Tags of DICOM and of diffusion among the header's keys.
     skip_unpacked : int
         Bytes to skip after unpacking.
     """
@@ -102,47 +111,104 @@ class StoredVoxels:
     packed_bytes: int | None = None
     skip_unpacked: int = 0
     tags: Mapping[str, str] = field(default_factory=dict)
+    volume_axis: int | None = None
+    spacing_known: bool = True
 
     @property
     def size(self) -> tuple[int, ...]:
         """Voxels along x, y, z."""
-        return tuple(size for axis, size in enumerate(self.sizes) if axis != self.channel_axis)
+        others = (self.channel_axis, self.volume_axis)
+        return tuple(size for axis, size in enumerate(self.sizes) if axis not in others)
 
     @property
     def channels(self) -> int:
         """Values in every voxel."""
         return 1 if self.channel_axis is None else self.sizes[self.channel_axis]
 
-    def read(self) -> sitk.Image:
-        """Decode the voxels.
+    @property
+    def volumes(self) -> int:
+        """Volumes in the file."""
+        return 1 if self.volume_axis is None else self.sizes[self.volume_axis]
+
+    def read(self, volume: int | None = None) -> StoredImage:
+        """Decode the voxels of one volume.
+
+        Parameters
+        ----------
+        volume : int, optional
+            Which one, counted from 1; the first if not given.
 
         Raises
         ------
         InputError
-            If they are damaged, or their number differs from the header.
+            If they are damaged, not as many as the header says, in colour, or there is no such
+            volume.
         """
-        check_one_volume(self.name, self.size)
-        # The body, the image and a compressed file are in memory at once.
-        check_reading(self.name, self.size, 2 * self.channels * self.dtype.itemsize)
-        image = self._linked_image()
-        if image is None:
-            image = self._decoded_image()
-        for key in image.GetMetaDataKeys():
-            image.EraseMetaData(key)
-        for key, value in self.tags.items():
-            image.SetMetaData(key, value)
-        return image
+        index, notices = choose_volume(self.name, self.volumes, volume)
+        # The body, the image and a compressed file are held at once.
+        held = 2 * self.channels * self.volumes * self.dtype.itemsize
+        check_reading(self.name, self.size, held)
+        decoded = self._linked_image() or self._decoded_image(index)
+        values, spacing, origin, direction = decoded
+        flat = len(self.size) == 2
+        axes = np.eye(3)
+        axes[: len(self.size), : len(self.size)] = np.reshape(direction, (len(self.size),) * 2)
+        if not self.spacing_known:
+            notices += (f"{self.name} has no voxel size in its header; sizes are in pixels.",)
+        return StoredImage(
+            values=values[np.newaxis] if flat else values,
+            spacing=(*spacing, 1.0)[:3],
+            origin=(*origin, 0.0)[:3],
+            direction=tuple(axes.ravel().tolist()),
+            dimension=2 if flat else 3,
+            spacing_known=self.spacing_known,
+            notices=notices,
+            modality=self.tags.get(DICOM_TAGS[0], "").strip() or None,
+            window=self._window(),
+        )
 
-    def _linked_image(self) -> sitk.Image | None:
+    def _window(self) -> tuple[float, float] | None:
+        """Return centre and width, where the header has a window that makes sense."""
+        try:
+            centre, width = (float(self.tags[key].split("\\")[0]) for key in DICOM_TAGS[1:])
+        except (KeyError, ValueError):
+            return None
+        return (centre, width) if math.isfinite(centre) and 0 < width < math.inf else None
+
+    def _volume(self, index: int) -> NDArray[Any]:
+        """Decode one volume, (z, y, x, channels)."""
+        sizes, files = list(self.sizes), self.files
+        last = len(sizes) - 1
+        if self.volume_axis == last and len(files) == sizes[-1] > 1:
+            # Every volume has a file of its own.
+            files, sizes[last], index = (files[index],), 1, 0
+        share = math.prod(sizes) // len(files)
+        parts = [self._values(file, share) for file in files]
+        values = parts[0] if len(parts) == 1 else np.concatenate(parts)
+        values = values.reshape(sizes[::-1])
+        channel = None if self.channel_axis is None else last - self.channel_axis
+        if self.volume_axis is not None:
+            place = last - self.volume_axis
+            values = values.take([index], axis=place)
+            values = values.reshape([one for at, one in enumerate(values.shape) if at != place])
+            if channel is not None and channel > place:
+                channel -= 1
+        values = values.astype(self.dtype.newbyteorder("="), copy=False)
+        return values[..., np.newaxis] if channel is None else np.moveaxis(values, channel, -1)
+
+    def _linked_image(self) -> _Decoded | None:
         """Let SimpleITK decode what is stored simply; return None where that is not possible.
 
         It says nothing of a damaged stream, so the checksum at its end is looked at. Where that
         differs, the stream is decoded here, which shows why.
         """
+        import SimpleITK as sitk
+
         swapped = self.dtype.newbyteorder("=") != self.dtype
         if (
             len(self.files) > 1
             or self.channel_axis is not None
+            or self.volume_axis is not None
             or self.encoding not in ("raw", "zlib", "gzip")
             or (self.encoding != "raw" and (swapped or self.skip_unpacked))
         ):
@@ -165,32 +231,27 @@ class StoredVoxels:
                 if self.encoding == "raw":
                     raise
                 return None
-        return image if self.encoding == "raw" or _is_whole(image, self.encoding, end) else None
+        if self.encoding != "raw" and not _is_whole(image, self.encoding, end):
+            return None
+        return (
+            sitk.GetArrayFromImage(image),
+            image.GetSpacing(),
+            image.GetOrigin(),
+            image.GetDirection(),
+        )
 
-    def _decoded_image(self) -> sitk.Image:
-        import SimpleITK as sitk
-
-        with self._new_header(self.header) as geometry:
-            self._check_geometry(geometry)
-        share = math.prod(self.sizes) // len(self.files)
-        parts = [self._values(file, share) for file in self.files]
-        values = parts[0] if len(parts) == 1 else np.concatenate(parts)
-        values = values.astype(self.dtype.newbyteorder("="), copy=False).reshape(self.sizes[::-1])
-        if self.channel_axis is not None:
-            values = np.moveaxis(values, len(self.sizes) - 1 - self.channel_axis, -1)
-            if self.channels == 1:
-                values = values[..., 0]
-        image = sitk.GetImageFromArray(values, isVector=self.channels > 1)
-        image.SetSpacing(geometry.GetSpacing())
-        image.SetOrigin(geometry.GetOrigin())
-        image.SetDirection(geometry.GetDirection())
-        return image
+    def _decoded_image(self, index: int) -> _Decoded:
+        with self._new_header(self.header) as reader:
+            self._check_geometry(reader)
+        values = grey_values(self._volume(index), self.name)
+        return values, reader.GetSpacing(), reader.GetOrigin(), reader.GetDirection()
 
     def _check_geometry(self, reader: sitk.ImageFileReader) -> None:
         reader.ReadImageInformation()
         if reader.GetSize() != self.size:
             raise bad_header(self.name, f"the size {' x '.join(map(str, reader.GetSize()))}")
-        check_grid(self.name, reader.GetSpacing()[:3], reader.GetOrigin()[:3])
+        spacing, origin = reader.GetSpacing(), reader.GetOrigin()
+        check_grid(self.name, spacing, origin, known=self.spacing_known)
 
     @contextmanager
     def _new_header(self, text: str) -> Iterator[sitk.ImageFileReader]:
@@ -263,6 +324,9 @@ class StoredVoxels:
         """Decode `count` values of one file."""
         with self._body(file, count) as (whole, start):
             if self.encoding == "raw":
+                if self.volumes > 1:
+                    # Only the pages of the volume that is taken are read.
+                    return np.memmap(file, dtype=self.dtype, mode="r", offset=start, shape=count)
                 return np.fromfile(file, dtype=self.dtype, count=count, offset=start)
             body = memoryview(whole)[start:]
             try:

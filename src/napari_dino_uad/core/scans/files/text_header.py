@@ -10,8 +10,12 @@ from typing import Any
 
 from napari_dino_uad.core.errors import InputError
 from napari_dino_uad.core.limits import LARGEST_EDGE
+from napari_dino_uad.core.scans.files.stored_image import MM_OF_UNITS
 
-__all__ = ["bad_header", "file_pattern", "files_beside", "numbers", "read_sizes"]
+__all__ = ["bad_header", "file_pattern", "files_beside", "mm_of_unit", "numbers", "read_sizes"]
+
+# What programs write for a unit that they do not know.
+_NO_UNIT = ("", "?", "???", "none", "unknown")
 
 _PATTERN = re.compile(r"[^%]*%0?\d{0,2}d[^%]*")
 
@@ -33,6 +37,32 @@ def bad_header(name: str, what: str) -> InputError:
         f"{name} has {what[:80]} in its header, which is damaged or not supported; export the scan "
         "again, as NIfTI if it can be."
     )
+
+
+def mm_of_unit(name: str, unit: str) -> float:
+    """Return the millimetres of a unit of length.
+
+    Parameters
+    ----------
+    name : str
+        Of the file, for messages.
+    unit : str
+        As the header gives it.
+
+    Raises
+    ------
+    InputError
+        If it is none that is known.
+    """
+    text = unit.strip().lower()
+    if text in _NO_UNIT:
+        return 1.0
+    if text not in MM_OF_UNITS:
+        raise InputError(
+            f"{name} has lengths in {unit[:40]!r}, but mm, um, nm, cm or m are expected; correct "
+            "the header or export the scan again."
+        )
+    return MM_OF_UNITS[text]
 
 
 def numbers(name: str, key: str, text: str, count: int, kind: type = float) -> list[Any]:
