@@ -224,8 +224,6 @@ def bad_scans(folder):
     whole = write("whole.nii.gz", grey, useCompression=True)
     (folder / "cut.nii.gz").write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
     yield folder / "cut.nii.gz", "cut.nii.gz"
-    four = sitk.JoinSeries([grey, grey])
-    yield write("four.nii.gz", four), "four"
     colour = sitk.GetImageFromArray(
         rng.integers(0, 255, (6, 40, 40, 3)).astype(np.uint8), isVector=True
     )

@@ -59,6 +59,8 @@ def shallow(monkeypatch):
             return timm.create_model(spec.timm_name, num_classes=0, **options)
 
         monkeypatch.setattr(backbone_weights, "create_network", create)
+        # The shapes of the networks of the table are remembered.
+        backbone_weights._signature_of.cache_clear()
         if "depth" in options:
             depth = options["depth"]
             spec = dataclasses.replace(
@@ -66,7 +68,8 @@ def shallow(monkeypatch):
             )
         return spec, backbone_weights.load_network(spec, state, "weights.pth")
 
-    return build
+    yield build
+    backbone_weights._signature_of.cache_clear()
 
 
 @pytest.mark.parametrize("key", keys("dinov2"))
