@@ -45,7 +45,7 @@ def test_damaged_copies(tmp_path, form):
     whole = sound(form, tmp_path)
     copies = [damaged(form, whole, number) for number in range(_COPIES)]
     results = read_all(form, [whole, *copies], tmp_path)
-    assert {one[0] for one in results} <= {"read", "refused"}, results[-1]
+    assert not [one for one in results if one[0] not in ("read", "refused")]
     assert len(results) == _COPIES + 1
     assert results[0][0] == "read"
     assert sum(one[0] == "refused" for one in results) > _COPIES // 5

@@ -70,7 +70,7 @@ class Runner:
     def run(self, *arguments: object, code: int = 0) -> str:
         process = self.start(*arguments)
         process.join(240)
-        told = process.log.read_text()
+        told = process.log.read_text(encoding="utf-8")
         assert process.exitcode == code, told
         return told
 
@@ -171,7 +171,7 @@ def test_a_run_killed_at_any_moment_goes_on(name, scans, alone, tmp_path):
         if process.is_alive():
             os.kill(process.pid, signal.SIGKILL)
         process.join()
-        assert process.exitcode in (0, -signal.SIGKILL), process.log.read_text()
+        assert process.exitcode in (0, -signal.SIGKILL), process.log.read_text(encoding="utf-8")
     runner.run(*command)
     assert_same(name, tmp_path, alone)
     left = [
@@ -190,7 +190,7 @@ def test_two_runs_into_one_place(name, scans, alone, tmp_path):
     processes = [runner.start(*command) for _ in range(2)]
     for process in processes:
         process.join(240)
-        assert process.exitcode == 0, process.log.read_text()
+        assert process.exitcode == 0, process.log.read_text(encoding="utf-8")
     assert_same(name, tmp_path, alone)
 
 
@@ -203,7 +203,7 @@ def test_the_cache_is_cleared_during_a_fit(scans, alone, tmp_path):
         cache.clear()
         kept = max(kept, cache.usage().in_use)
         time.sleep(0.01)
-    assert process.exitcode == 0, process.log.read_text()
+    assert process.exitcode == 0, process.log.read_text(encoding="utf-8")
     assert kept
     assert_same("fit", tmp_path, alone)
 

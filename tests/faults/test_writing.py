@@ -215,7 +215,7 @@ def test_sealed_json_that_was_changed_is_not_believed(tmp_path):
         content.replace("2", "3"), content[:-4], "", "null", "[]", "7", "{}", "[" * 100_000,
         '{"a": NaN}', "\ud800".encode("utf-8", "surrogatepass").decode("latin-1"),
     ):  # fmt: skip
-        path.write_text(wrong)
+        path.write_text(wrong, encoding="utf-8")
         assert read_sealed(path) is None
     path.unlink()
     path.mkdir()

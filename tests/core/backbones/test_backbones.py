@@ -61,7 +61,7 @@ def test_the_table_agrees_with_timm(key):
 
 def test_the_table_needs_neither_torch_nor_timm():
     code = (
-        "import sys, napari_dino_uad.core.backbones.backbone.backbone as b; "
+        "import sys, napari_dino_uad.core.backbones.backbone as b; "
         "print(b.backbone_spec('dinov2-vits14@6,12').dimension, "
         "sorted({'torch', 'timm', 'numpy', 'huggingface_hub'} & set(sys.modules)))"
     )

@@ -180,7 +180,7 @@ def test_folders_that_are_no_scan(tmp_path):
     refused(tmp_path / "texts", "holds no DICOM series; check", series="1.2.3")
     sitk.WriteImage(random_image(), str(tmp_path / "texts" / "a.nii"))
     sitk.WriteImage(random_image(), str(tmp_path / "texts" / "b.nii"))
-    refused(tmp_path / "texts", "holds 2 scan files such as a.nii; choose one of them")
+    refused(tmp_path / "texts", "has 2 scan files, such as a.nii; choose one of them")
 
 
 def test_a_stack_of_different_sizes(tmp_path):

@@ -287,6 +287,6 @@ def _colours(header: Header, indices: Sequence[int]) -> list[NDArray[Any]]:
 
 def _damaged(header: Header) -> InputError:
     return InputError(
-        f"{Path(header.file).name} is truncated or damaged, or its pixels are of an unknown kind; "
-        "export it again, uncompressed."
+        f"{Path(header.file).name} is truncated or damaged: whole DICOM pixels of a known kind are "
+        "expected; export it again, uncompressed."
     )
