@@ -8,10 +8,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Literal
 
-__all__ = ["BROKEN", "first_item", "number", "numbers", "quiet_pydicom", "text", "value"]
+__all__ = ["broken", "first_item", "number", "numbers", "quiet_pydicom", "text", "value"]
 
-#: What pydicom raises on damaged files.
-BROKEN = (
+# What pydicom raises on damaged files, beside errors of its own.
+_BROKEN = (
+    RuntimeError,
     OSError,
     EOFError,
     ValueError,
@@ -25,6 +26,14 @@ BROKEN = (
     LookupError,
     struct.error,
 )
+
+
+def broken() -> tuple[type[Exception], ...]:
+    """Return the errors that pydicom raises on damaged files. Imports pydicom."""
+    from pydicom.errors import BytesLengthException, InvalidDicomError
+
+    return (*_BROKEN, BytesLengthException, InvalidDicomError)
+
 
 # Kinds of elements that are text of ASCII letters, one value or several.
 _TEXT = ("AE", "AS", "CS", "DA", "DS", "DT", "IS", "TM", "UI", "LO", "SH")
@@ -49,7 +58,7 @@ def value(dataset: Any, key: str | int) -> Any:
         return None
     try:
         return None if dataset.get_item(tag) is None else dataset[tag].value
-    except BROKEN:
+    except broken():
         return None
 
 
@@ -118,5 +127,5 @@ def first_item(dataset: Any, key: str | int) -> Any:
     items = value(dataset, key)
     try:
         return items[0] if items else None
-    except BROKEN:
+    except broken():
         return None

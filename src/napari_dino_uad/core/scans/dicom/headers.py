@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_dino_uad.core.errors import InputError
-from napari_dino_uad.core.scans.dicom.elements import BROKEN, number, numbers, text
+from napari_dino_uad.core.scans.dicom.elements import broken, number, numbers, text
 from napari_dino_uad.core.scans.formats import DICOM_SUFFIXES
 
 if TYPE_CHECKING:
@@ -140,7 +140,7 @@ def read_header(path: Path) -> tuple[Header, Dataset]:
         if not number(dataset, "Rows") or not number(dataset, "Columns"):
             raise _no_image(path, dataset)
         return _header(path, dataset, syntax, offset, tag), dataset
-    except BROKEN as error:
+    except broken() as error:
         if isinstance(error, InputError):
             raise
         raise InputError(

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from napari_dino_uad.core.errors import InputError
-from napari_dino_uad.core.scans.dicom.elements import BROKEN, quiet_pydicom, text, value
+from napari_dino_uad.core.scans.dicom.elements import broken, quiet_pydicom, text, value
 from napari_dino_uad.core.scans.dicom.frames import Frame, frames_of
 from napari_dino_uad.core.scans.dicom.headers import is_dicom
 from napari_dino_uad.core.scans.dicom.series import Series, series_of_frames
@@ -153,7 +153,7 @@ def _is_directory(path: Path) -> bool:
                 return False
         with quiet_pydicom():
             return text(read_file_meta_info(path), "MediaStorageSOPClassUID") == _DICOMDIR
-    except BROKEN:
+    except broken():
         return False
 
 
@@ -165,7 +165,7 @@ def _series_of_directory(path: Path) -> list[Series]:
         with quiet_pydicom():
             records = value(dcmread(path, force=True), "DirectoryRecordSequence") or ()
             named = [text(record, "ReferencedFileID").split("\\") for record in records]
-    except BROKEN:
+    except broken():
         named = []
     named = [parts for parts in named if parts != [""]]
     files = [file for parts in named if (file := _below(path.parent, parts)) is not None]

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_dino_uad.core.errors import InputError
-from napari_dino_uad.core.scans.dicom.elements import BROKEN, number, quiet_pydicom, text, value
+from napari_dino_uad.core.scans.dicom.elements import broken, number, quiet_pydicom, text, value
 from napari_dino_uad.core.scans.dicom.frames import Frame
 from napari_dino_uad.core.scans.dicom.series import Series, axes_of, places_along
 from napari_dino_uad.core.scans.dicom.values import each_frame
@@ -91,7 +91,7 @@ def segments_of(file: Path) -> tuple[tuple[tuple[int, str], ...], str, float]:
             ]
             most = number(dataset, "MaximumFractionalValue") or 255.0
             return tuple(found), text(dataset, "SegmentationType"), most
-    except BROKEN:
+    except broken():
         return (), "", 255.0
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_dino_uad.core.errors import InputError
-from napari_dino_uad.core.scans.dicom.elements import BROKEN, quiet_pydicom
+from napari_dino_uad.core.scans.dicom.elements import broken, quiet_pydicom
 from napari_dino_uad.core.scans.dicom.frames import Frame
 from napari_dino_uad.core.scans.dicom.headers import Header
 from napari_dino_uad.core.scans.dicom.pixels import check_dicom
@@ -243,7 +243,7 @@ def _decoded(header: Header) -> NDArray[Any]:
                 whole = pixel_array(plain, raw=True)
     except InputError:
         raise
-    except (RuntimeError, *BROKEN) as error:
+    except broken() as error:
         raise _damaged(header) from error
     whole = whole.reshape(-1, *whole.shape[-2:])
     if whole.shape != (header.frames, header.rows, header.cols):
