@@ -8,7 +8,7 @@ APT := xvfb xauth libgl1-mesa-dri libegl1 libxkbcommon-x11-0 libxcb-icccm4 libxc
 XVFB := xvfb-run -a -s "-screen 0 1400x900x24"
 WIDGET_TESTS := tests/widgets tests/test_reader_writer.py
 
-.PHONY: demo test test-fast lint bench screenshots system clean
+.PHONY: demo test test-fast coverage lint bench screenshots system clean
 
 $(VENV)/.ready: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -37,8 +37,11 @@ demo: system $(VENV)/.ready
 # One environment holds both bindings, since a second one would hold a second torch; a test sees
 # that only the one asked for is loaded.
 test: system $(VENV)/.ready
-	QT_API=pyqt5 $(XVFB) $(BIN)/python -m pytest --cov --durations=15
+	QT_API=pyqt5 $(XVFB) $(BIN)/python -m pytest --durations=15
 	QT_API=pyqt6 $(XVFB) $(BIN)/python -m pytest $(WIDGET_TESTS)
+
+coverage: system $(VENV)/.ready
+	QT_API=pyqt5 $(XVFB) $(BIN)/python -m pytest --cov
 
 # What needs neither a window nor the real backbone: about a minute.
 test-fast: $(VENV)/.ready
