@@ -17,6 +17,8 @@ _HEALTHY = 4
 _WINDOW = ("widgets", "test_reader_writer.py")
 _BACKBONE_FIXTURES = {"model", "heads", "backbone"}
 _BACKBONE_FILES = {
+    "test_backbone_files.py",
+    "test_backbone_hub.py",
     "test_bench.py",
     "test_cached_runs.py",
     "test_cli.py",
@@ -25,6 +27,8 @@ _BACKBONE_FILES = {
     "test_interrupted_runs.py",
     "test_official_embeddings.py",
     "test_pipeline.py",
+    "test_resumed_fit.py",
+    "test_weights_files.py",
 }
 
 
