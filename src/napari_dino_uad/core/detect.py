@@ -244,20 +244,22 @@ def score_slices(
         clock = time.perf_counter()
         with sharing_cores(waited):
             inside = grid.to_grid(scan.foreground[indices]) > PATCH_FOREGROUND
-            scores, far = model.score(features, inside, view, told[indices])
+            bright = scan.brightness(indices, grid) if view.scale.brightness else None
+            scores, far = model.score(features, inside, view, told[indices], bright)
         tissue[indices] = inside
         weights = inside.astype(np.float32)
         grown.add(indices, weights, scores)
         telling = told[indices]
         typical.add(np.asarray(indices)[telling].tolist(), weights[telling], far[telling])
         smoothed[indices] = grown.smoothed(indices)
-        maps = smoothed[indices] - _shift(model, scan_level(smoothed, tissue, _LEVEL_SO_FAR))
+        own = scan_level(smoothed, tissue, model.maps, _LEVEL_SO_FAR)
+        maps = own.apply(smoothed[indices])
         seconds["model"] = seconds.get("model", 0.0) + time.perf_counter() - clock
         part = SliceMaps(indices, maps, grid, scan, model.maps.detail_mm)
         yield part, int(grown.known.sum())
         clock = time.perf_counter()
     final = grown.smoothed(range(len(scan)))
-    final -= _shift(model, scan_level(final, tissue))
+    final = scan_level(final, tissue, model.maps).apply(final)
     final[~grown.known] = 0
     distances = np.full(tissue.shape, np.nan, dtype=np.float32)
     distances[told] = typical.smoothed(np.flatnonzero(told).tolist())
@@ -284,11 +286,6 @@ def _telling(scored: NDArray[np.int64], count: int, apart: float) -> NDArray[np.
     told = np.zeros(count, dtype=bool)
     told[scored[:: max(1, min(int(apart), len(scored) // _TELLING_SLICES))]] = True
     return told
-
-
-def _shift(model: FittedModel, level: float) -> np.float32:
-    """Return the value to subtract from the scores of a scan with the given level."""
-    return np.float32(level if model.maps.centring and np.isfinite(level) else 0)
 
 
 def detect(

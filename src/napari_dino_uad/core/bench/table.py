@@ -21,6 +21,13 @@ _COLUMNS: tuple[tuple[str, Callable[[Run], float | None], str, int], ...] = (
     ("AP", lambda run: _pixel(run, "average_precision"), "", 3),
     ("max Dice", lambda run: _pixel(run, "max_dice"), "", 3),
     ("Dice at 5 % FPR", lambda run: _pixel(run, "dice_at_fpr", "0.05"), "", 3),
+    ("largest lesion met", lambda run: run["metrics"]["lesions"]["largest_met"], "", 1),
+    (
+        "false findings a scan",
+        lambda run: run["metrics"]["lesions"]["false_findings_a_scan"],
+        "",
+        2,
+    ),
     ("FPR at nominal 5 %", lambda run: _percent(_pixel(run, "realised_fpr", "0.05")), " %", 1),
     (
         "the same, median scan",
@@ -28,10 +35,20 @@ _COLUMNS: tuple[tuple[str, Callable[[Run], float | None], str, int], ...] = (
         " %",
         1,
     ),
+    ("scans with 2 to 8 %", lambda run: _percent(run["metrics"]["scans_held"]), " %", 0),
     ("fit", lambda run: run["fit_seconds"], " s", 0),
     ("scoring a slice", lambda run: run["score_ms_a_slice"], " ms", 1),
     ("model", lambda run: run["model_bytes"] / 1e6, " MB", 2),
 )
+
+
+_ABOUT_MAPS = {
+    "raw": "Raw maps are the scores of patches, without any step after the model. ",
+    "none": "The map none has all steps but leaves the brightness out. ",
+    "either": "The map either, the default, counts brighter and darker than the mirrored place. ",
+    "bright": "The map bright knows that lesions are bright, which the others do not. ",
+    "dark": "The map dark knows that lesions are dark, which the others do not. ",
+}
 
 
 def _pixel(run: Run, name: str, rate: str | None = None) -> float | None:
@@ -71,11 +88,12 @@ def _rows(runs: list[Run]) -> list[dict[str, Any]]:
     rows = []
     for run in runs:
         pixel, medians = run["metrics"]["pixel"], run["metrics"]["median_realised_fpr"]
-        row = {"method": run["request"]["method"], "seed": run["request"]["seed"]}
+        row = {name: run["request"][name] for name in ("method", "seed", "maps")}
         row |= {name: pixel[name] for name in ("auroc", "average_precision", "max_dice")}
         for name in ("dice_at_fpr", "realised_fpr"):
             row |= {f"{name}_{rate}": value for rate, value in pixel[name].items()}
         row |= {f"median_realised_fpr_{rate}": value for rate, value in medians.items()}
+        row |= {"scans_held": run["metrics"]["scans_held"], **run["metrics"]["lesions"]}
         row |= {
             name: run[name]
             for name in ("fit_seconds", "features_cached", "score_ms_a_slice", "model_bytes")
@@ -95,21 +113,23 @@ def bench_table(result: dict[str, Any]) -> str:
     Returns
     -------
     str
-        One row per method: means over seeds, with standard deviations if there are several.
+        One row per method and map: means over seeds, with standard deviations if there are
+        several.
     """
-    groups: dict[str, list[Run]] = {}
+    groups: dict[tuple[str, str], list[Run]] = {}
     for run in result["runs"]:
-        groups.setdefault(run["label"] + _settings(run["request"]["settings"]), []).append(run)
+        label = run["label"] + _settings(run["request"]["settings"])
+        groups.setdefault((label, run["request"]["maps"]), []).append(run)
     lines = [
-        "| method | " + " | ".join(heading for heading, *_ in _COLUMNS) + " |",
-        "| --- |" + " --- |" * len(_COLUMNS),
+        "| method | map | " + " | ".join(heading for heading, *_ in _COLUMNS) + " |",
+        "| --- | --- |" + " --- |" * len(_COLUMNS),
     ]
-    for label, runs in groups.items():
+    for (label, maps), runs in groups.items():
         cells = [
             _cell([find(run) for run in runs], unit, decimals)
             for _, find, unit, decimals in _COLUMNS
         ]
-        lines.append(f"| {label} | " + " | ".join(cells) + " |")
+        lines.append(f"| {label} | {maps} | " + " | ".join(cells) + " |")
     return "\n".join([*lines, "", _caption(result)])
 
 
@@ -151,12 +171,23 @@ def _caption(result: dict[str, Any]) -> str:
             f"Fits start from embeddings on disk; those of {features['slices']:,} slices took "
             f"{features['seconds']:.0f} s."
         )
+    lesions = metrics["lesions"]
     return (
         f"{result['about']}; {share:.1f} % of their {metrics['pixels'] / 1e6:.1f} million "
-        f"foreground pixels are lesion. {several} {embedding} Backbone "
+        f"foreground pixels are lesion. {_about_maps(runs)}A finding is a connected region of "
+        f"tissue above the threshold of {100 * lesions['rate']:g} % FPR, of 1 ml or more (10 mm² "
+        f"in a single slice, 100 pixels without a spacing); it meets a lesion if they share a "
+        f"voxel, and is false if it meets none. {lesions['scans_with_lesion']} of "
+        f"{metrics['cases']} scans have a lesion. {several} {embedding} Backbone "
         f"{first['request']['backbone']} on {first['machine']['engine']}, "
         f"{first['machine']['threads']} threads."
     )
+
+
+def _about_maps(runs: list[Run]) -> str:
+    """Explain the names of the maps."""
+    shown = {run["request"]["maps"] for run in runs}
+    return "".join(text for name, text in _ABOUT_MAPS.items() if name in shown)
 
 
 def _markers(name: str) -> tuple[str, str]:
