@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +21,10 @@ _COLUMNS: tuple[tuple[str, Callable[[Run], float | None], str, int], ...] = (
     ("AP", lambda run: _pixel(run, "average_precision"), "", 3),
     ("max Dice", lambda run: _pixel(run, "max_dice"), "", 3),
     ("Dice at 5 % FPR", lambda run: _pixel(run, "dice_at_fpr", "0.05"), "", 3),
-    ("largest lesion met", lambda run: run["metrics"]["lesions"]["largest_met"], "", 1),
+    ("largest lesion met", lambda run: _of_lesions(run, "largest_met"), "", 1),
     (
         "false findings a scan",
-        lambda run: run["metrics"]["lesions"]["false_findings_a_scan"],
+        lambda run: _of_lesions(run, "false_findings_a_scan"),
         "",
         2,
     ),
@@ -35,7 +35,7 @@ _COLUMNS: tuple[tuple[str, Callable[[Run], float | None], str, int], ...] = (
         " %",
         1,
     ),
-    ("scans with 2 to 8 %", lambda run: _percent(run["metrics"]["scans_held"]), " %", 0),
+    ("scans with 2 to 8 %", lambda run: _percent(run["metrics"].get("scans_held")), " %", 0),
     ("fit", lambda run: run["fit_seconds"], " s", 0),
     ("scoring a slice", lambda run: run["score_ms_a_slice"], " ms", 1),
     ("model", lambda run: run["model_bytes"] / 1e6, " MB", 2),
@@ -54,6 +54,12 @@ _ABOUT_MAPS = {
 def _pixel(run: Run, name: str, rate: str | None = None) -> float | None:
     value = run["metrics"]["pixel"][name]
     return value if rate is None else value[rate]
+
+
+def _of_lesions(run: Run, name: str) -> float | None:
+    """Return a figure of findings and lesions; None in results of before they were compared."""
+    value: float | None = run["metrics"].get("lesions", {}).get(name)
+    return value
 
 
 def _percent(value: float | None) -> float | None:
@@ -119,18 +125,20 @@ def bench_table(result: dict[str, Any]) -> str:
     groups: dict[tuple[str, str], list[Run]] = {}
     for run in result["runs"]:
         label = run["label"] + _settings(run["request"]["settings"])
-        groups.setdefault((label, run["request"]["maps"]), []).append(run)
-    lines = [
-        "| method | map | " + " | ".join(heading for heading, *_ in _COLUMNS) + " |",
-        "| --- | --- |" + " --- |" * len(_COLUMNS),
-    ]
-    for (label, maps), runs in groups.items():
-        cells = [
-            _cell([find(run) for run in runs], unit, decimals)
-            for _, find, unit, decimals in _COLUMNS
+        groups.setdefault((label, run["request"].get("maps", "")), []).append(run)
+    columns = {"method": [label for label, _ in groups], "map": [maps for _, maps in groups]}
+    for heading, find, unit, decimals in _COLUMNS:
+        columns[heading] = [
+            _cell([find(run) for run in runs], unit, decimals) for runs in groups.values()
         ]
-        lines.append(f"| {label} | {maps} | " + " | ".join(cells) + " |")
+    shown = {heading: cells for heading, cells in columns.items() if any(cells)}
+    lines = [_line(shown), _line(["---"] * len(shown))]
+    lines += [_line(cells) for cells in zip(*shown.values(), strict=True)]
     return "\n".join([*lines, "", _caption(result)])
+
+
+def _line(cells: Iterable[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
 
 
 def _settings(settings: dict[str, Any]) -> str:
@@ -171,14 +179,10 @@ def _caption(result: dict[str, Any]) -> str:
             f"Fits start from embeddings on disk; those of {features['slices']:,} slices took "
             f"{features['seconds']:.0f} s."
         )
-    lesions = metrics["lesions"]
     return (
         f"{result['about']}; {share:.1f} % of their {metrics['pixels'] / 1e6:.1f} million "
-        f"foreground pixels are lesion. {_about_maps(runs)}A finding is a connected region of "
-        f"tissue above the threshold of {100 * lesions['rate']:g} % FPR, of 1 ml or more (10 mm² "
-        f"in a single slice, 100 pixels without a spacing); it meets a lesion if they share a "
-        f"voxel, and is false if it meets none. {lesions['scans_with_lesion']} of "
-        f"{metrics['cases']} scans have a lesion. {several} {embedding} Backbone "
+        f"foreground pixels are lesion. {_about_maps(runs)}{_about_findings(metrics)}{several} "
+        f"{embedding} Backbone "
         f"{first['request']['backbone']} on {first['machine']['engine']}, "
         f"{first['machine']['threads']} threads."
     )
@@ -186,8 +190,21 @@ def _caption(result: dict[str, Any]) -> str:
 
 def _about_maps(runs: list[Run]) -> str:
     """Explain the names of the maps."""
-    shown = {run["request"]["maps"] for run in runs}
+    shown = {run["request"].get("maps") for run in runs}
     return "".join(text for name, text in _ABOUT_MAPS.items() if name in shown)
+
+
+def _about_findings(metrics: dict[str, Any]) -> str:
+    """Define findings, and when they meet a lesion."""
+    if "lesions" not in metrics:
+        return ""
+    lesions = metrics["lesions"]
+    return (
+        f"A finding is a connected region of tissue above the threshold of "
+        f"{100 * lesions['rate']:g} % FPR, of 1 ml or more (10 mm² in a single slice, 100 pixels "
+        f"without a spacing); it meets a lesion if they share a voxel, and is false if it meets "
+        f"none. {lesions['scans_with_lesion']} of {metrics['cases']} scans have a lesion. "
+    )
 
 
 def _markers(name: str) -> tuple[str, str]:
