@@ -82,8 +82,8 @@ class MapSettings:
         is used, and only if healthy slices are symmetric.
     level : float
         Percentile of a scan's tissue scores that is its level. Thresholds lie in the upper tail, so
-        an upper percentile makes them hold better for the single scan than the median, and a
-        lesion of a tenth of the tissue hardly moves it.
+        an upper percentile makes them hold better for the single scan than the median. A lesion of
+        a tenth of the tissue moves it by about half a standard deviation of the tissue's scores.
     spread : float
         Power of the interquartile range of a scan's tissue scores by which they are divided; 0
         leaves them.
