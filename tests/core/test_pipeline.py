@@ -22,9 +22,11 @@ from napari_dino_uad import (
 )
 from napari_dino_uad.core.detect import SliceMaps
 from napari_dino_uad.core.errors import InputError
+from napari_dino_uad.core.features.cache import FeatureCache
 from napari_dino_uad.core.maps.findings import find_findings
 from napari_dino_uad.core.memory import give_back
 from napari_dino_uad.core.metrics import pixel_metrics
+from napari_dino_uad.core.model import FittedModel
 from napari_dino_uad.core.normative.methods import METHODS
 from napari_dino_uad.core.progress import Inner
 from napari_dino_uad.core.scans.phantom import PHANTOM_BACKBONE
@@ -74,6 +76,29 @@ def test_a_seed_gives_the_same_model_and_map(healthy, ill):
         assert np.array_equal(tensor.numpy(), second.normative.tensors()[name].numpy()), name
     maps = [drain(detect(ill.volume, one)).scores for one in (first, second)]
     assert np.array_equal(*maps)
+
+
+def test_scores_do_not_depend_on_the_batch(model, ill, tmp_path):
+    cache = FeatureCache(tmp_path)
+    first = drain(detect(ill.volume, model, cache=cache)).scores
+    for batch in (1, 3):
+        assert np.array_equal(
+            drain(detect(ill.volume, model, cache=cache, batch=batch)).scores, first
+        )
+
+
+def test_slices_are_scored_one_by_one(model, ill, monkeypatch):
+    # On many processors the rounding of a product depends on how many rows it has.
+    counts = []
+    score = FittedModel.score
+
+    def counted(self, maps, *rest):
+        counts.append(len(maps))
+        return score(self, maps, *rest)
+
+    monkeypatch.setattr(FittedModel, "score", counted)
+    drain(detect(ill.volume, model))
+    assert set(counts) == {1}
 
 
 def test_a_model_is_the_same_from_its_file(model, anomaly, ill, tmp_path):
