@@ -50,7 +50,7 @@ def test_lesions_are_found(anomaly, ill):
     assert anomaly.scores.shape == ill.volume.shape
 
 
-def test_the_slice_on_screen_comes_first_and_then_its_neighbours(model, ill):
+def test_slice_on_screen_comes_first(model, ill):
     order = []
     for progress in detect(ill.volume, model, first_slice=5):
         if isinstance(progress.result, SliceMaps):
@@ -61,7 +61,7 @@ def test_the_slice_on_screen_comes_first_and_then_its_neighbours(model, ill):
     assert set(order[1:3]) == {4, 6}
 
 
-def test_a_slice_shown_first_is_the_slice_of_the_whole_map_before_its_neighbours(model, ill):
+def test_early_slices_are_those_of_the_map(model, ill):
     steps = [one.result for one in detect(ill.volume, model, first_slice=5) if one.result]
     assert sorted(index for step in steps for index in step.indices) == list(range(28))
     for step in steps:
@@ -121,7 +121,7 @@ def test_closing_stops_at_once(healthy):
         next(pipeline)
 
 
-def test_thresholds_mean_what_they_say_on_the_validation_scans(model, healthy):
+def test_thresholds_hold_on_validation_scans(model, healthy):
     # The head that seed 0 holds out of four.
     rng = np.random.default_rng(0).permutation(4)[0]
     anomaly = drain(detect(healthy[rng].volume, model))
