@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from napari.viewer import Viewer
 
     from napari_dino_uad.core.model import FittedModel
-    from napari_dino_uad.widgets.detect.detection import Detection
+    from napari_dino_uad.widgets.results.detection import Detection
+    from napari_dino_uad.widgets.results.store import Results
 
 __all__ = ["Choice"]
 
@@ -30,19 +31,18 @@ class Choice(QWidget):
 
     Signals
     -------
-    scan_changed, model_changed
-        Another scan or model was chosen.
+    model_changed
+        Another model was chosen.
     load_asked
         The user wants to load a model file.
     """
 
-    scan_changed = Signal()
     model_changed = Signal()
     load_asked = Signal()
 
-    def __init__(self, viewer: Viewer) -> None:
+    def __init__(self, viewer: Viewer, results: Results) -> None:
         super().__init__()
-        self._viewer = viewer
+        self._viewer, self._results = viewer, results
         self.scan_box = ComboBox(
             choices=lambda _: [one for one in viewer.layers if is_scan_layer(one)]
         )
@@ -75,15 +75,15 @@ class Choice(QWidget):
         layout.addLayout(form)
         for label in (self._model_text, self.differs, self.covered):
             layout.addWidget(label)
-        self.scan_box.changed.connect(lambda *_: self.scan_changed.emit())
+        self.scan_box.changed.connect(lambda *_: results.choose(self.scan_box.value))
         self.model_box.changed.connect(self._on_model)
+        self.refresh_scans()
         self.refresh_models()
 
     @property
     def scan(self) -> Image | None:
         """The chosen scan layer."""
-        value: Image | None = self.scan_box.value
-        return value
+        return self._results.scan
 
     @property
     def model_name(self) -> str:
@@ -95,25 +95,17 @@ class Choice(QWidget):
         """The chosen model."""
         return session().models.get(self.model_name)
 
-    def choose_scan(self, scan: Image) -> None:
-        """Choose an open scan."""
-        self.refresh_scans()
-        self.scan_box.value = scan
-
     def choose_model(self, name: str) -> None:
         """Choose a model of the session."""
         self.refresh_models()
         self.model_box.value = name
 
     def refresh_scans(self) -> None:
-        """Offer the scans that are open now; the chosen one stays, even if it was renamed."""
-        before = self.scan
+        """Offer the scans that are open now, under their present names."""
         with self.scan_box.changed.blocked():
             self.scan_box.reset_choices()
-            if before is not self.scan and before in self._viewer.layers:
-                self.scan_box.value = before
-        if before is not self.scan:
-            self.scan_changed.emit()
+            if self.scan is not None:
+                self.scan_box.value = self.scan
 
     def refresh_models(self) -> None:
         """Offer the models that are loaded now."""

@@ -19,22 +19,22 @@ from qtpy.QtWidgets import (
 from napari_dino_uad.core.maps.findings import SizeUnit
 from napari_dino_uad.layer_data import METADATA
 from napari_dino_uad.widgets.controls import WrapLabel, rule, small_label, warning_label
-from napari_dino_uad.widgets.detect.found import Settings
-from napari_dino_uad.widgets.detect.texts import (
+from napari_dino_uad.widgets.layers import layer_size_unit
+from napari_dino_uad.widgets.results.found import Settings
+from napari_dino_uad.widgets.results.texts import (
     describe_cursor,
     describe_deleted,
     describe_edits,
     describe_findings,
     describe_left_out,
 )
-from napari_dino_uad.widgets.layers import layer_size_unit
 from napari_dino_uad.widgets.threshold import ThresholdControl
 
 if TYPE_CHECKING:
     from napari.layers import Image
 
     from napari_dino_uad.core.model import FittedModel
-    from napari_dino_uad.widgets.detect.detection import Detection
+    from napari_dino_uad.widgets.results.detection import Detection
 
 __all__ = ["FindingsPanel"]
 

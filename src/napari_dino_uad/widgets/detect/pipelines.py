@@ -1,33 +1,30 @@
-"""The pipelines of Detect, which run in threads: load, detect, find, save."""
+"""The pipelines of Detect, which run in threads: load and detect."""
 
 from __future__ import annotations
 
 import contextlib
 import importlib
-import json
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from napari_dino_uad.core.errors import InputError
 from napari_dino_uad.core.progress import Inner, Progress
-from napari_dino_uad.widgets.detect.detection import Detection
-from napari_dino_uad.widgets.detect.found import Detected, Found, fill_map, find
+from napari_dino_uad.widgets.results.found import Detected, fill_map
 from napari_dino_uad.widgets.session import read_model, session
 from napari_dino_uad.widgets.threshold import score_histogram
-from napari_dino_uad.widgets.workers import writing
 
 if TYPE_CHECKING:
-    from napari_dino_uad.core.detect import AnomalyMap
     from napari_dino_uad.core.model import FittedModel
     from napari_dino_uad.core.scans.volume import Volume
+    from napari_dino_uad.widgets.results.detection import Detection
 
-__all__ = ["Drawing", "detector", "finder", "loader", "saver"]
+__all__ = ["Drawing", "detector", "loader"]
 
 # napari imports these when the first labels layer is made, and the window would freeze for half a
 # second.
@@ -129,69 +126,3 @@ def detector(
         return Detected(anomaly, array, histogram, warning, seconds, tissue_only)
 
     return pipeline
-
-
-def finder(
-    detections: Sequence[Detection],
-) -> Callable[[], Generator[Progress, None, list[tuple[Detection, Found]]]]:
-    """Return a pipeline that finds the regions above the thresholds of finished detections."""
-    wanted = [(one, one.anomaly, one.settings) for one in detections if one.anomaly is not None]
-
-    def pipeline() -> Generator[Progress, None, list[tuple[Detection, Found]]]:
-        results = []
-        for number, (detection, anomaly, settings) in enumerate(wanted):
-            yield Progress("Finding", number, len(wanted))
-            results.append((detection, find(anomaly, settings)))
-        return results
-
-    return pipeline
-
-
-def saver(detection: Detection, folder: Path) -> Callable[[], Generator[Progress, None, str]]:
-    """Return a pipeline that writes a finished map, its findings and their table into a folder.
-
-    All files have the settings and corrections of this moment, even if the search for the
-    findings on screen is not finished.
-    """
-    anomaly, settings, model_name = detection.anomaly, detection.settings, detection.model_name
-    known = detection.found if detection.current else None
-    if anomaly is None:
-        raise RuntimeError("only a finished map can be saved")
-
-    def pipeline() -> Generator[Progress, None, str]:
-        from napari_dino_uad.core.results import write_results
-
-        yield Progress("Saving", 0, 1)
-        found = known or find(anomaly, settings)
-        _refuse_another_scan(folder, anomaly)
-        extra: dict[str, Any] = {
-            "model_name": model_name,
-            "minimum_size": settings.minimum_size,
-            "tissue_only": settings.tissue_only,
-            "edited": settings.edits is not None,
-            "voxels_added": found.added,
-            "voxels_removed": found.removed,
-            "voxels_left_out": found.left_out,
-        }
-        with writing(folder):
-            write_results(folder, anomaly, found.labels, found.findings, settings.rate, extra=extra)
-        return f"Saved map, findings, table and report of {anomaly.volume.name} in {folder.name}."
-
-    return pipeline
-
-
-def _refuse_another_scan(folder: Path, anomaly: AnomalyMap) -> None:
-    """Refuse to overwrite the results of another scan with the same name."""
-    from napari_dino_uad.core.results import ResultPaths
-
-    report = ResultPaths.of(folder, anomaly.volume.name).report
-    scan = None if anomaly.volume.path is None else str(anomaly.volume.path)
-    try:
-        there = json.loads(report.read_text(encoding="utf-8"))["scan"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return
-    if scan is not None and there is not None and Path(there).resolve() != Path(scan).resolve():
-        raise InputError(
-            f"{folder.name} holds results of another scan named {anomaly.volume.name}, {there}; "
-            "choose another folder."
-        )

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 from qtpy.QtCore import QObject, Signal
 
-from napari_dino_uad.widgets.detect.detection import Detection
 from napari_dino_uad.widgets.detect.pipelines import Drawing, detector
-from napari_dino_uad.widgets.detect.texts import describe_cancelled
 from napari_dino_uad.widgets.layers import slice_index, volume_reader
+from napari_dino_uad.widgets.results.detection import Detection
+from napari_dino_uad.widgets.results.texts import describe_cancelled
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
     from napari_dino_uad.core.progress import Progress
     from napari_dino_uad.widgets.detect.choice import Choice
-    from napari_dino_uad.widgets.detect.found import Detected
     from napari_dino_uad.widgets.detect.panel import FindingsPanel
-    from napari_dino_uad.widgets.detect.results import Results
+    from napari_dino_uad.widgets.results.found import Detected
+    from napari_dino_uad.widgets.results.store import Results
     from napari_dino_uad.widgets.workers import Job
 
 __all__ = ["DetectionRun"]
@@ -134,6 +134,7 @@ class DetectionRun(QObject):
             running.settings = self._panel.settings
         running.begin(array, self._results.of(running.scan))
         self._results.keep(running)
+        self._results.updated.emit(running)
         if chosen:
             running.layers.reveal()
             self.shown.emit(running)
@@ -146,6 +147,7 @@ class DetectionRun(QObject):
             # A scan without tissue has shown no slice on the way.
             self._take_over(running, detected.array)
         running.finish(detected)
+        self._results.updated.emit(running)
         if self._choice.scan is running.scan:
             self.said.emit(running.message)
             self.shown.emit(running)

@@ -13,12 +13,11 @@ from napari_dino_uad.widgets.controls import DockWidget, RunControl, small_label
 from napari_dino_uad.widgets.detect.choice import Choice
 from napari_dino_uad.widgets.detect.model_loader import ModelLoader
 from napari_dino_uad.widgets.detect.panel import FindingsPanel
-from napari_dino_uad.widgets.detect.pipelines import saver
-from napari_dino_uad.widgets.detect.results import results_of
 from napari_dino_uad.widgets.detect.run import DetectionRun
-from napari_dino_uad.widgets.detect.search import Search
-from napari_dino_uad.widgets.detect.texts import why_no_detection, why_no_saving
 from napari_dino_uad.widgets.files import choose_folder, choose_model
+from napari_dino_uad.widgets.results.saving import saver
+from napari_dino_uad.widgets.results.store import results_of
+from napari_dino_uad.widgets.results.texts import why_no_detection, why_no_saving
 from napari_dino_uad.widgets.session import session
 from napari_dino_uad.widgets.workers import Job
 
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
 
     from napari_dino_uad.core.detect import AnomalyMap
     from napari_dino_uad.core.maps.findings import Finding
-    from napari_dino_uad.widgets.detect.detection import Detection
+    from napari_dino_uad.widgets.results.detection import Detection
 
 __all__ = ["DetectWidget"]
 
@@ -64,7 +63,6 @@ class DetectWidget(DockWidget):
         self.shown: Detection | None = None
         self._build()
         self._connect()
-        self._results.attach(self)
         self.loading.load(None)
         self._on_scan()
         self.find()
@@ -72,14 +70,13 @@ class DetectWidget(DockWidget):
     # Building -----------------------------------------------------------------------------
 
     def _build(self) -> None:
-        self.choice = Choice(self._viewer)
+        self.choice = Choice(self._viewer, self._results)
         self.scan, self.model = self.choice.scan_box, self.choice.model_box
         self.panel = FindingsPanel()
         self.threshold = self.panel.threshold
         self.minimum_size = self.panel.minimum_size
         self.tissue_only = self.panel.tissue_only
-        self.search = Search(self._results, self)
-        self.findings_job = self.search.job
+        self.findings_job = self._results.search.job
         self.job = Job(self)
         self.run = RunControl(
             self.job,
@@ -102,7 +99,6 @@ class DetectWidget(DockWidget):
         self.run.start.clicked.connect(self.detect)
         self.run.cancel.clicked.connect(self.cancel)
         self.choice.load_asked.connect(self._choose_model_file)
-        self.choice.scan_changed.connect(self._on_scan)
         self.choice.model_changed.connect(self._on_model)
         self.save_button.clicked.connect(self._choose_folder)
         self.panel.dragged.connect(self._on_settings)
@@ -113,15 +109,12 @@ class DetectWidget(DockWidget):
         self.detecting.complained.connect(self.run.complain)
         self.detecting.stopped.connect(self._update_state)
         self.job.succeeded.connect(self.find)
-        self.search.found.connect(self._on_findings)
-        self.search.recovered.connect(self._say_result)
         self.loading.said.connect(self.run.say)
         self.loading.complained.connect(self.run.complain)
         self.loading.remarked.connect(self.run.remark)
         self.loading.stopped.connect(self._update_state)
         self.saving.succeeded.connect(self.run.say)
-        for job in (self.findings_job, self.saving):
-            job.failed.connect(self.run.complain)
+        self.saving.failed.connect(self.run.complain)
         for signal, slot in self._outside():
             signal.connect(slot)
 
@@ -129,17 +122,21 @@ class DetectWidget(DockWidget):
         """List the signals of objects that outlive the widget, with their slots here."""
         return [
             (session().model_added, self.choice.choose_model),
-            (self._results.scan_opened, self.choice.choose_scan),
+            (self._results.scan_chosen, self._on_scan),
             (self._results.scan_closed, self._on_closed),
             (self._results.scan_replaced, self._on_replaced),
             (self._results.changed, self._on_layers),
             (self._results.painted, self.find),
+            (self._results.detect_asked, self.detect),
+            (self._results.cursor_moved, self._on_cursor),
+            (self._results.search.found, self._on_findings),
+            (self._results.search.recovered, self._say_result),
+            (self.findings_job.failed, self.run.complain),
         ]
 
     def release(self) -> None:
         """Stop all jobs, and disconnect from the viewer."""
         self.cancel()
-        self._results.detach(self)
         for signal, slot in self._outside():
             try:
                 signal.disconnect(slot)
@@ -176,7 +173,8 @@ class DetectWidget(DockWidget):
 
     def _on_scan(self) -> None:
         """Show the result of the chosen scan, or that it has none."""
-        detection = self._results.of(self.choice.scan)
+        self.choice.refresh_scans()
+        detection = self._results.shown
         if not self.job.running:
             self.run.say("" if detection is None else detection.message)
         self._show(detection)
@@ -208,7 +206,7 @@ class DetectWidget(DockWidget):
     def _on_layers(self) -> None:
         self.choice.refresh_scans()
         self.detecting.check_scan()
-        if self._results.of(self.choice.scan) is not self.shown:
+        if self._results.shown is not self.shown:
             self._on_scan()
         self.panel.show_findings(self.shown)
         self._update_state()
@@ -241,6 +239,7 @@ class DetectWidget(DockWidget):
             self.shown.choose(chosen.rate, chosen.minimum_size, chosen.tissue_only)
             self._say_result()
             self.panel.show_findings(self.shown)
+            self._results.updated.emit(self.shown)
 
     def _say_result(self) -> None:
         """Show how the run ended, in place of a later message such as that of a saved file."""
@@ -254,17 +253,21 @@ class DetectWidget(DockWidget):
     def _on_discard(self) -> None:
         if self.shown is not None:
             self.shown.discard_edits()
+            self._results.updated.emit(self.shown)
             self.find()
 
     def find(self, *_: Any) -> None:
         """Search for findings in the background, where the settings have changed."""
-        self.search.start()
+        self._results.search.start()
 
     def _on_findings(self) -> None:
         self.panel.show_findings(self.shown)
         self._update_state()
 
     # Cursor, saving, state ----------------------------------------------------------------
+
+    def _on_cursor(self, world: tuple[float, ...], again: bool) -> None:
+        self.read_cursor(world, again=again)
 
     def read_cursor(self, world: tuple[float, ...], *, again: bool = False) -> None:
         """Show what lies under the cursor; parameters as in `FindingsPanel.read_cursor`."""

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Generator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QObject, Signal
 
-from napari_dino_uad.widgets.detect.pipelines import finder
+from napari_dino_uad.core.progress import Progress
+from napari_dino_uad.widgets.results.found import find
 from napari_dino_uad.widgets.workers import Job
 
 if TYPE_CHECKING:
-    from napari_dino_uad.widgets.detect.detection import Detection
-    from napari_dino_uad.widgets.detect.found import Found
-    from napari_dino_uad.widgets.detect.results import Results
+    from napari_dino_uad.widgets.results.detection import Detection
+    from napari_dino_uad.widgets.results.found import Found
+    from napari_dino_uad.widgets.results.store import Results
 
-__all__ = ["Search"]
+__all__ = ["Search", "finder"]
 
 
 class Search(QObject):
@@ -31,8 +33,8 @@ class Search(QObject):
     found = Signal()
     recovered = Signal()
 
-    def __init__(self, results: Results, parent: QObject) -> None:
-        super().__init__(parent)
+    def __init__(self, results: Results) -> None:
+        super().__init__(results)
         self._results = results
         self._failed = False
         self.job = Job(self)
@@ -52,9 +54,26 @@ class Search(QObject):
         for detection, found in results:
             if self._results.of(detection.scan) is detection and detection.show(found):
                 self._results.watch_findings(detection)
+                self._results.updated.emit(detection)
         if self._failed:
             self._failed = False
             self.recovered.emit()
         self.found.emit()
         # Settings may have changed during the search.
         self.start()
+
+
+def finder(
+    detections: Sequence[Detection],
+) -> Callable[[], Generator[Progress, None, list[tuple[Detection, Found]]]]:
+    """Return a pipeline that finds the regions above the thresholds of finished detections."""
+    wanted = [(one, one.anomaly, one.settings) for one in detections if one.anomaly is not None]
+
+    def pipeline() -> Generator[Progress, None, list[tuple[Detection, Found]]]:
+        results = []
+        for number, (detection, anomaly, settings) in enumerate(wanted):
+            yield Progress("Finding", number, len(wanted))
+            results.append((detection, find(anomaly, settings)))
+        return results
+
+    return pipeline

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_dino_uad.widgets.detect.found import fill_map
-from napari_dino_uad.widgets.detect.texts import slice_count
-from napari_dino_uad.widgets.heat import ResultLayers
+from napari_dino_uad.widgets.results.found import fill_map
+from napari_dino_uad.widgets.results.result_layers import ResultLayers
+from napari_dino_uad.widgets.results.texts import slice_count
 from napari_dino_uad.widgets.threshold import HIGHEST_RATE, LOWEST_RATE, histogram_edges
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from napari_dino_uad.core.detect import AnomalyMap
     from napari_dino_uad.core.maps.findings import Finding
     from napari_dino_uad.core.model import FittedModel
-    from napari_dino_uad.widgets.detect.found import Detected, Found, Settings
+    from napari_dino_uad.widgets.results.found import Detected, Found, Settings
 
 __all__ = ["Detection"]
 

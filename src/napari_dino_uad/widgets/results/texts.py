@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from napari_dino_uad.core.model import FittedModel
     from napari_dino_uad.core.scans.volume import Volume
-    from napari_dino_uad.widgets.detect.detection import Detection
+    from napari_dino_uad.widgets.results.detection import Detection
 
 __all__ = [
     "describe_cancelled",

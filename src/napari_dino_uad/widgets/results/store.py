@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Any
 from napari.layers import Image, Layer
 from qtpy.QtCore import QObject, QTimer, Signal
 
-from napari_dino_uad.widgets.detect.detection import Detection
 from napari_dino_uad.widgets.layers import is_ours, is_scan_layer
+from napari_dino_uad.widgets.results.detection import Detection
+from napari_dino_uad.widgets.results.search import Search
 
 if TYPE_CHECKING:
     from napari.viewer import Viewer
-
-    from napari_dino_uad.widgets.detect.widget import DetectWidget
 
 __all__ = ["Results", "results_of"]
 
@@ -24,16 +23,17 @@ _PAINTED_MS = 250
 
 
 class Results(QObject):
-    """The detections of a viewer.
+    """The detections of a viewer, and the scan that all docks show.
 
-    It lives as long as the viewer, so that results stay when the dock is closed and opened again.
-    It also binds the key and follows the cursor, once for each viewer, and passes both to the
-    open widget.
+    It lives as long as the viewer, so that results stay when a dock is closed and opened again. It
+    also binds the key and follows the cursor, once for each viewer.
 
     Signals
     -------
+    scan_chosen
+        Another scan was chosen, or none is open.
     scan_opened : Image
-        A scan was added to the viewer.
+        A scan was added to the viewer; it is chosen next.
     scan_closed : Image
         A scan with a detection was deleted; its result layers are removed next.
     scan_replaced : Image, bool
@@ -41,28 +41,40 @@ class Results(QObject):
         voxels and is gone.
     changed
         Layers were added, deleted, moved, renamed, shown or hidden.
+    updated : Detection
+        A detection has new slices, a finished map, other settings, other findings or another
+        review. Docks read it again.
     painted : Detection
         The user corrected the findings.
+    detect_asked
+        The key for Detect was pressed.
+    cursor_moved : tuple of float, bool
+        World position of the cursor, and whether only the slice below it has changed.
     """
 
+    scan_chosen = Signal()
     scan_opened = Signal(object)
     scan_closed = Signal(object)
     scan_replaced = Signal(object, bool)
     changed = Signal()
+    updated = Signal(object)
     painted = Signal(object)
+    detect_asked = Signal()
+    cursor_moved = Signal(object, bool)
 
     def __init__(self, viewer: Viewer) -> None:
         super().__init__()
         self._viewer = weakref.ref(viewer)
         self._detections: dict[Image, Detection] = {}
         self._known: set[Layer] = set(viewer.layers)
-        self._widget: weakref.ref[DetectWidget] | None = None
+        self._chosen: Image | None = self._last_scan(viewer)
         self._step: tuple[int, ...] = ()
         self._watched: weakref.WeakSet[Layer] = weakref.WeakSet()
         self._painting = QTimer(self)
         self._painting.setSingleShot(True)
         self._painting.setInterval(_PAINTED_MS)
         self._painting.timeout.connect(self._on_painted)
+        self.search = Search(self)
         events = viewer.layers.events
         for event in (events.inserted, events.removed, events.reordered, events.renamed):
             event.connect(self._on_layers)
@@ -73,45 +85,50 @@ class Results(QObject):
         viewer.dims.events.current_step.connect(self._on_step)
         viewer.bind_key(_KEY, self._on_key, overwrite=True)
 
-    # Widgets ------------------------------------------------------------------------------
+    # The scan chosen ----------------------------------------------------------------------
 
-    def attach(self, widget: DetectWidget) -> None:
-        """Pass the key and the cursor to a widget from now on."""
-        self._widget = weakref.ref(widget)
+    @property
+    def scan(self) -> Image | None:
+        """The scan that all docks show; None if no scan is open."""
+        return self._chosen
 
-    def detach(self, widget: DetectWidget) -> None:
-        """Forget a widget that is closed."""
-        if self._live() is widget:
-            self._widget = None
+    @property
+    def shown(self) -> Detection | None:
+        """The detection of the scan chosen."""
+        return self.of(self._chosen)
 
-    def _live(self) -> DetectWidget | None:
-        return None if self._widget is None else self._widget()
+    def choose(self, scan: Image | None) -> None:
+        """Choose the scan that all docks show."""
+        if scan is not self._chosen:
+            self._chosen = scan
+            self.scan_chosen.emit()
+
+    @staticmethod
+    def _last_scan(viewer: Viewer) -> Image | None:
+        scans = [layer for layer in viewer.layers if is_scan_layer(layer)]
+        return scans[-1] if scans else None
+
+    # Key and cursor -----------------------------------------------------------------------
 
     def _on_key(self, _: Any = None) -> None:
-        widget = self._live()
-        if widget is not None:
-            widget.detect()
+        self.detect_asked.emit()
 
     def _on_mouse(self, viewer: Viewer, event: Any) -> None:
-        widget = self._live()
-        if widget is not None:
-            widget.read_cursor(viewer.cursor.position)
+        self.cursor_moved.emit(tuple(viewer.cursor.position), False)
 
     def _on_step(self, _: Any = None) -> None:
         """Update the readout after another slice was shown under a resting cursor."""
-        viewer, widget = self._viewer(), self._live()
-        if viewer is None or widget is None:
+        viewer = self._viewer()
+        if viewer is None:
             return
         position = viewer.cursor.position
         if len(position) == viewer.dims.ndim:
             shown = viewer.dims.displayed
-            widget.read_cursor(
-                tuple(
-                    position[axis] if axis in shown else viewer.dims.point[axis]
-                    for axis in range(viewer.dims.ndim)
-                ),
-                again=True,
+            world = tuple(
+                position[axis] if axis in shown else viewer.dims.point[axis]
+                for axis in range(viewer.dims.ndim)
             )
+            self.cursor_moved.emit(world, True)
 
     # Detections ---------------------------------------------------------------------------
 
@@ -181,6 +198,9 @@ class Results(QObject):
             self._watch(layer)
             if is_scan_layer(layer):
                 self.scan_opened.emit(layer)
+                self.choose(layer)
+        if self._chosen is not None and self._chosen not in present:
+            self.choose(self._last_scan(viewer))
         self.changed.emit()
 
     def _on_moved(self, event: Any) -> None:

@@ -1,0 +1,58 @@
+"""Brings a place of a scan onto the screen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from napari.layers import Layer
+    from napari.viewer import Viewer
+
+__all__ = ["show_voxel"]
+
+# Share of the canvas that a region fills after zooming to it.
+_FILLED = 0.4
+# Highest zoom, relative to that at which the whole scan fits.
+_CLOSEST = 3.0
+
+
+def show_voxel(
+    viewer: Viewer,
+    layer: Layer,
+    voxel: Sequence[float],
+    extent: tuple[Sequence[float], Sequence[float]] | None = None,
+) -> None:
+    """Show the slice of a voxel, and zoom to a region around it if one is given.
+
+    Parameters
+    ----------
+    viewer : Viewer
+    layer : Layer
+        The layer whose voxel it is, in 2D or 3D.
+    voxel : sequence of float
+        Index along (S, P, L), or (P, L) of a 2D layer.
+    extent : tuple of two sequences of float, optional
+        Lowest and highest voxel of a region; the view zooms to it. Without it, neither zoom nor
+        centre change.
+    """
+    dims = viewer.dims
+    offset = dims.ndim - layer.ndim
+    world = layer.data_to_world(voxel)
+    hidden = [axis for axis in range(layer.ndim) if axis + offset not in dims.displayed]
+    if hidden:
+        dims.set_point([axis + offset for axis in hidden], [world[axis] for axis in hidden])
+    if extent is None:
+        return
+    rows = [axis - offset for axis in dims.displayed[-2:]]
+    low, high = (np.asarray(layer.data_to_world(corner)) for corner in extent)
+    size = np.abs(high - low)[rows]
+    whole = np.ptp(layer.extent.world, axis=0)[rows]
+    room = np.asarray(viewer.canvas.size, dtype=float)
+    zoom = float(np.min(_FILLED * room / np.maximum(size, 1e-6)))
+    # Some anatomy around the region stays on screen.
+    viewer.camera.zoom = min(zoom, _CLOSEST * float(np.min(room / whole)))
+    middle = (low + high)[rows] / 2
+    viewer.camera.center = (*viewer.camera.center[:-2], *middle)
