@@ -122,7 +122,7 @@ def test_an_edit_is_told_by_the_field_that_is_wrong(saved, tmp_path):
         (("maps", "smoothing_mm"), -1.0, "maps: The smoothing must be 0 to 1000 mm"),
         (("views", 0, "scale", "deviation"), 0.0, "views.0.scale: The deviation of healthy"),
         (("backbone", "key"), "dino9", "backbone: There is no backbone 'dino9'"),
-        (("method",), "magic", "method: expected 'dpmm', 'ar', 'memory-bank' or 'fusion'"),
+        (("method",), "magic", "method: expected 'dpmm', 'ar', 'memory-bank', 'fusion' or 'mean'"),
     ):
         header = json.loads(json.dumps(content.header))
         place = header

@@ -188,7 +188,7 @@ def test_a_table_in_a_readme_is_replaced(finished):
     )
     text = replace_section(place, "lgg", table)
     assert read_section(text, "lgg") == table
-    assert text.startswith("# Figures") and text.endswith("More.\n") and "old" not in text
+    assert text.startswith("# Figures") and text.endswith("More.\n") and "\nold\n" not in text
     assert replace_section(text, "lgg", table) == text
     with pytest.raises(InputError, match="no place for the table; put the two lines"):
         read_section(text, "oct")
