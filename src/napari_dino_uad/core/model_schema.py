@@ -40,6 +40,7 @@ __all__ = [
 _MAPS_BEFORE_5 = {"lesions": "none", "level": 50.0, "spread": 0.0}
 _SCALE_BEFORE_5 = {"brightness_deviation": 1.0, "brightness": 0.0}
 _NETWORK_BEFORE_5 = {"whitening_power": 1.0, "root": False}
+_MIXTURE_BEFORE_5 = {"held_out_share": 0.0}
 
 Text = Annotated[str, StringConstraints(max_length=200)]
 Count = Annotated[int, Field(ge=0, lt=2**53)]
@@ -143,17 +144,19 @@ def _upgraded(header: dict[str, Any]) -> dict[str, Any]:
         config = dict(view["config"])
         if "member_configs" in config:
             config["member_configs"] = {
-                name: _of_network(one) for name, one in config["member_configs"].items()
+                name: _of_method(one) for name, one in config["member_configs"].items()
             }
         views.append(
-            {**view, "config": _of_network(config), "scale": {**_SCALE_BEFORE_5, **view["scale"]}}
+            {**view, "config": _of_method(config), "scale": {**_SCALE_BEFORE_5, **view["scale"]}}
         )
     return {**header, "views": views, "maps": {**_MAPS_BEFORE_5, **header["maps"]}}
 
 
-def _of_network(config: dict[str, Any]) -> dict[str, Any]:
-    """Return the settings of a method; those of the AR network with what format 5 added."""
-    return {**_NETWORK_BEFORE_5, **config} if "position_map" in config else config
+def _of_method(config: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings of a method with what format 5 added to them."""
+    if "position_map" in config:
+        return {**_NETWORK_BEFORE_5, **config}
+    return {**_MIXTURE_BEFORE_5, **config} if "prior_patches" in config else config
 
 
 def read_header(header: dict[str, Any]) -> ModelHeader:

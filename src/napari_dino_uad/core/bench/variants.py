@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,10 +14,10 @@ from napari_dino_uad.core.features.context import Context
 from napari_dino_uad.core.maps.brightness import LESIONS, mirror_difference
 from napari_dino_uad.core.maps.score_map import MapSettings, ScoreScale
 from napari_dino_uad.core.model import FittedModel, View
-from napari_dino_uad.core.normative.base import NormativeModel
 
 if TYPE_CHECKING:
     from napari_dino_uad.core.backbones.backbone import Backbone
+    from napari_dino_uad.core.normative.base import NormativeModel
     from napari_dino_uad.core.slices.preprocessing import Preprocessing
 
 __all__ = ["DEFAULT_MAPS", "MAPS", "NO_MODEL", "brightness_model", "check_maps", "maps_of"]
@@ -54,13 +54,13 @@ def maps_of(method: str, names: list[str]) -> list[str]:
     return [name for name in names if name in ("raw", "none")] or ["none"]
 
 
-class _NoModel(NormativeModel):
+class _NoModel:
     """Stands where a fitted model has its normative model."""
 
     patchwise = True
 
     def __init__(self, name: str) -> None:
-        self.method = name  # type: ignore[misc]  # a class variable elsewhere
+        self.method = name
 
     def config(self) -> dict[str, Any]:
         return {}
@@ -110,7 +110,9 @@ def brightness_model(
     scale = ScoreScale(0.0, 1.0, brightness=1.0)
     none = Calibration(np.array([1.0]), np.array([0.0]), 0, np.array([[1.0]]))
     return _BrightnessModel(
-        views=(View(preprocessing, _NoModel(name), scale, torch.ones(1, 1)),),
+        views=(
+            View(preprocessing, cast("NormativeModel", _NoModel(name)), scale, torch.ones(1, 1)),
+        ),
         backbone_key=backbone.spec.key,
         backbone_sha256=backbone.sha256,
         context=Context(),

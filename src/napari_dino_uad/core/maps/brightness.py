@@ -111,7 +111,7 @@ def _smoothed(images: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.asarray(gaussian_filter(images, sigma, mode="constant", truncate=3.0))
 
 
-def _at(image: NDArray[Any], place: NDArray[np.float64]) -> NDArray[np.float32]:
+def _at(image: NDArray[Any], place: NDArray[Any]) -> NDArray[np.float32]:
     """Return the columns of an image (h, w) at fractional places (w,); 0 beyond the border."""
     left = np.floor(place).astype(np.intp)
     share = (place - left).astype(np.float32)
