@@ -153,7 +153,7 @@ def _with_voxels(volume: Volume, data: Any) -> Volume:
     if np.array_equal(array, volume.array):
         return volume
     checked = volume_from_array(array, volume.spacing_mm, volume.origin_mm, volume.name)
-    return replace(volume, array=checked.array, path=None)
+    return replace(volume, array=checked.array, path=None, series=None)
 
 
 def _spacing(layer: Layer) -> tuple[tuple[float, ...], bool]:

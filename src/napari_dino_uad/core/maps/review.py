@@ -1,0 +1,210 @@
+"""A reader's decisions and notes on findings, with undo.
+
+A decision is kept with the voxels it was made on, not with the number of a finding: numbers change
+when the threshold moves. A finding takes the decision of the judged region that covers most of it,
+if that is at least half of it. So a decision follows a finding that shrinks, splits or grows a
+little, and waits while the finding is gone; but a small rejected region never rejects the lesion
+that it grows into.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_dino_uad.core.errors import InputError
+
+__all__ = ["Decision", "Judgement", "Review"]
+
+Decision = Literal["open", "accepted", "rejected"]
+
+# A decision holds for a finding if its region covers at least this share of it.
+_COVERED = 0.5
+
+
+@dataclass(frozen=True, eq=False)
+class Judgement:
+    """What a reader thinks of a region.
+
+    Attributes
+    ----------
+    decision : {"open", "accepted", "rejected"}
+    note : str
+        The reader's own words.
+    runs : ndarray of int64, (R, 2)
+        The region's voxels: start and length of each run in the flat canonical grid (S, P, L).
+    """
+
+    decision: Decision
+    note: str
+    runs: NDArray[np.int64]
+
+    @property
+    def voxels(self) -> NDArray[np.int64]:
+        """Indices of the region's voxels in the flat canonical grid."""
+        starts, lengths = self.runs[:, 0], self.runs[:, 1]
+        before = np.cumsum(lengths) - lengths
+        return np.repeat(starts - before, lengths) + np.arange(int(lengths.sum()))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for a JSON file."""
+        return {"decision": self.decision, "note": self.note, "runs": self.runs.tolist()}
+
+    @classmethod
+    def from_dict(cls, values: Any, size: int) -> Judgement:
+        """Build a judgement from the values of `to_dict`.
+
+        Parameters
+        ----------
+        values : object
+            From a file.
+        size : int
+            Number of voxels of the scan.
+
+        Raises
+        ------
+        InputError
+            If the values are no judgement on a scan of this size.
+        """
+        wrong = InputError("Expected decisions on regions of the scan, got other values.")
+        if not isinstance(values, dict) or values.get("decision") not in get_args(Decision):
+            raise wrong
+        try:
+            runs = np.asarray(values.get("runs"), dtype=np.int64).reshape(-1, 2)
+        except (TypeError, ValueError, OverflowError):
+            raise wrong from None
+        inside = (runs[:, 0] >= 0) & (runs[:, 1] > 0) & (runs[:, 1] <= size - runs[:, 0])
+        rising = runs[1:, 0] >= runs[:-1].sum(axis=1)
+        if not inside.all() or not rising.all() or not isinstance(values.get("note"), str):
+            raise wrong
+        return cls(values["decision"], values["note"], runs)
+
+
+class Review:
+    """The judgements on the findings of one scan, with undo and redo.
+
+    Parameters
+    ----------
+    judgements : sequence of Judgement
+        The first state.
+    """
+
+    def __init__(self, judgements: Sequence[Judgement] = ()) -> None:
+        self._states: list[tuple[str, tuple[Judgement, ...]]] = [("", tuple(judgements))]
+        self._now = 0
+        self._matched: tuple[NDArray[np.uint8], int, dict[int, Judgement]] | None = None
+
+    @property
+    def judgements(self) -> tuple[Judgement, ...]:
+        """All judgements, also on regions that are no finding now; the latest last."""
+        return self._states[self._now][1]
+
+    def of(self, labels: NDArray[np.uint8]) -> Mapping[int, Judgement]:
+        """Return the judgement that holds for each label.
+
+        Parameters
+        ----------
+        labels : ndarray of uint8, (S, P, L)
+            The findings. They must not be changed in place later.
+
+        Returns
+        -------
+        dict
+            By label; labels without a judgement are left out.
+        """
+        if self._matched is None or self._matched[0] is not labels or self._matched[1] != self._now:
+            self._matched = (labels, self._now, self._match(labels))
+        return self._matched[2]
+
+    def _match(self, labels: NDArray[np.uint8]) -> dict[int, Judgement]:
+        if not self.judgements:
+            return {}
+        flat = labels.ravel()
+        sizes = np.bincount(flat, minlength=256)
+        best = np.full(256, -1.0)
+        found: dict[int, Judgement] = {}
+        for judgement in self.judgements:
+            covered = np.bincount(flat[judgement.voxels], minlength=256)
+            for label in np.flatnonzero(covered[1:]) + 1:
+                share = covered[label] / sizes[label]
+                # Of two that cover the same, the later one counts.
+                if share >= max(_COVERED, best[label]):
+                    best[label] = share
+                    found[int(label)] = judgement
+        return found
+
+    def judge(
+        self,
+        labels: NDArray[np.uint8],
+        label: int,
+        decision: Decision | None = None,
+        note: str | None = None,
+    ) -> None:
+        """Decide on a finding, or note something on it.
+
+        Parameters
+        ----------
+        labels : ndarray of uint8, (S, P, L)
+            The findings.
+        label : int
+            The finding.
+        decision : {"open", "accepted", "rejected"}, optional
+            The decision so far stays if not given.
+        note : str, optional
+            The note so far stays if not given.
+        """
+        before = self.of(labels).get(label)
+        now: Decision = "open" if before is None else before.decision
+        words = "" if before is None else before.note
+        if decision in (None, now) and note in (None, words):
+            return
+        runs = _runs(labels, label)
+        if not len(runs):
+            return
+        made = Judgement(decision or now, words if note is None else note, runs)
+        # Judgements on parts of this region are overruled by it.
+        inside = np.zeros(labels.size, dtype=bool)
+        inside[made.voxels] = True
+        kept = [one for one in self.judgements if not inside[one.voxels].all()]
+        what = "note" if decision in (None, now) else _VERBS[made.decision]
+        self._states[self._now + 1 :] = [(f"{what} {label}", (*kept, made))]
+        self._now += 1
+
+    # Undo ---------------------------------------------------------------------------------
+
+    @property
+    def undo_text(self) -> str:
+        """The step that `undo` takes back, such as "reject 2"; empty if there is none."""
+        return self._states[self._now][0]
+
+    @property
+    def redo_text(self) -> str:
+        """The step that `redo` repeats; empty if there is none."""
+        after = self._now + 1
+        return self._states[after][0] if after < len(self._states) else ""
+
+    def undo(self) -> None:
+        """Take back the last step, if there is one."""
+        self._now = max(0, self._now - 1)
+
+    def redo(self) -> None:
+        """Repeat the step taken back last, if there is one."""
+        self._now = min(self._now + 1, len(self._states) - 1)
+
+
+_VERBS: dict[Decision, str] = {"open": "reopen", "accepted": "accept", "rejected": "reject"}
+
+
+def _runs(labels: NDArray[np.uint8], label: int) -> NDArray[np.int64]:
+    """Return start and length of the runs of a label in the flat grid."""
+    flat = np.flatnonzero(labels.ravel() == label).astype(np.int64)
+    if not flat.size:
+        return np.empty((0, 2), dtype=np.int64)
+    breaks = np.flatnonzero(np.diff(flat) != 1)
+    first = flat[np.r_[0, breaks + 1]]
+    last = flat[np.r_[breaks, flat.size - 1]]
+    return np.stack([first, last - first + 1], axis=1)
