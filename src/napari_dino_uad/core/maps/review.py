@@ -9,14 +9,17 @@ that it grows into.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from napari_dino_uad.core.errors import InputError
+
+if TYPE_CHECKING:
+    from napari_dino_uad.core.maps.findings import Finding
 
 __all__ = ["Decision", "Judgement", "Review"]
 
@@ -84,6 +87,10 @@ class Judgement:
         return cls(values["decision"], values["note"], runs)
 
 
+# Labels, the judgements matched with them, and which holds for each label.
+_Matched = tuple[NDArray[np.uint8], tuple[Judgement, ...], dict[int, Judgement]]
+
+
 class Review:
     """The judgements on the findings of one scan, with undo and redo.
 
@@ -96,60 +103,64 @@ class Review:
     def __init__(self, judgements: Sequence[Judgement] = ()) -> None:
         self._states: list[tuple[str, tuple[Judgement, ...]]] = [("", tuple(judgements))]
         self._now = 0
-        self._matched: tuple[NDArray[np.uint8], int, dict[int, Judgement]] | None = None
+        self._matched: _Matched | None = None
 
     @property
     def judgements(self) -> tuple[Judgement, ...]:
         """All judgements, also on regions that are no finding now; the latest last."""
         return self._states[self._now][1]
 
-    def of(self, labels: NDArray[np.uint8]) -> Mapping[int, Judgement]:
-        """Return the judgement that holds for each label.
+    def of(self, labels: NDArray[np.uint8], findings: Sequence[Finding]) -> dict[int, Judgement]:
+        """Return the judgement that holds for each finding.
 
         Parameters
         ----------
         labels : ndarray of uint8, (S, P, L)
-            The findings. They must not be changed in place later.
+            The findings' voxels. They must not be changed in place later.
+        findings : sequence of Finding
+            One for each label.
 
         Returns
         -------
         dict
-            By label; labels without a judgement are left out.
+            By label; findings without a judgement are left out.
         """
-        if self._matched is None or self._matched[0] is not labels or self._matched[1] != self._now:
-            self._matched = (labels, self._now, self._match(labels))
-        return self._matched[2]
+        known = self._matched
+        if known is None or known[0] is not labels or known[1] is not self.judgements:
+            known = self._matched = (labels, self.judgements, self._match(labels, findings))
+        return known[2]
 
-    def _match(self, labels: NDArray[np.uint8]) -> dict[int, Judgement]:
-        if not self.judgements:
-            return {}
+    def _match(
+        self, labels: NDArray[np.uint8], findings: Sequence[Finding]
+    ) -> dict[int, Judgement]:
         flat = labels.ravel()
-        sizes = np.bincount(flat, minlength=256)
-        best = np.full(256, -1.0)
+        sizes = {finding.label: finding.voxels for finding in findings}
+        best: dict[int, float] = {}
         found: dict[int, Judgement] = {}
         for judgement in self.judgements:
-            covered = np.bincount(flat[judgement.voxels], minlength=256)
-            for label in np.flatnonzero(covered[1:]) + 1:
+            covered = np.bincount(flat[judgement.voxels])
+            for label in (np.flatnonzero(covered[1:]) + 1).tolist():
                 share = covered[label] / sizes[label]
                 # Of two that cover the same, the later one counts.
-                if share >= max(_COVERED, best[label]):
+                if share >= max(_COVERED, best.get(label, 0.0)):
                     best[label] = share
-                    found[int(label)] = judgement
+                    found[label] = judgement
         return found
 
     def judge(
         self,
         labels: NDArray[np.uint8],
+        findings: Sequence[Finding],
         label: int,
         decision: Decision | None = None,
         note: str | None = None,
-    ) -> None:
-        """Decide on a finding, or note something on it.
+    ) -> bool:
+        """Decide on a finding, or note something on it; return whether anything changed.
 
         Parameters
         ----------
-        labels : ndarray of uint8, (S, P, L)
-            The findings.
+        labels, findings
+            As in `of`.
         label : int
             The finding.
         decision : {"open", "accepted", "rejected"}, optional
@@ -157,28 +168,27 @@ class Review:
         note : str, optional
             The note so far stays if not given.
         """
-        before = self.of(labels).get(label)
-        now: Decision = "open" if before is None else before.decision
+        before = self.of(labels, findings).get(label)
+        was: Decision = "open" if before is None else before.decision
         words = "" if before is None else before.note
-        if decision in (None, now) and note in (None, words):
-            return
-        runs = _runs(labels, label)
-        if not len(runs):
-            return
-        made = Judgement(decision or now, words if note is None else note, runs)
+        if decision in (None, was) and note in (None, words):
+            return False
+        finding = next(one for one in findings if one.label == label)
+        made = Judgement(decision or was, words if note is None else note, _runs(labels, finding))
         # Judgements on parts of this region are overruled by it.
         inside = np.zeros(labels.size, dtype=bool)
         inside[made.voxels] = True
         kept = [one for one in self.judgements if not inside[one.voxels].all()]
-        what = "note" if decision in (None, now) else _VERBS[made.decision]
-        self._states[self._now + 1 :] = [(f"{what} {label}", (*kept, made))]
+        what = "note on" if decision in (None, was) else _VERBS[made.decision]
+        self._states[self._now + 1 :] = [(f"{what} finding {label}", (*kept, made))]
         self._now += 1
+        return True
 
     # Undo ---------------------------------------------------------------------------------
 
     @property
     def undo_text(self) -> str:
-        """The step that `undo` takes back, such as "reject 2"; empty if there is none."""
+        """The step that `undo` takes back, such as "reject finding 2"; empty if there is none."""
         return self._states[self._now][0]
 
     @property
@@ -199,11 +209,11 @@ class Review:
 _VERBS: dict[Decision, str] = {"open": "reopen", "accepted": "accept", "rejected": "reject"}
 
 
-def _runs(labels: NDArray[np.uint8], label: int) -> NDArray[np.int64]:
-    """Return start and length of the runs of a label in the flat grid."""
-    flat = np.flatnonzero(labels.ravel() == label).astype(np.int64)
-    if not flat.size:
-        return np.empty((0, 2), dtype=np.int64)
+def _runs(labels: NDArray[np.uint8], finding: Finding) -> NDArray[np.int64]:
+    """Return start and length of the runs of a finding's voxels in the flat grid."""
+    part = slice(finding.first_slice, finding.last_slice + 1)
+    flat = np.flatnonzero(labels[part].ravel() == finding.label).astype(np.int64)
+    flat += part.start * labels[0].size
     breaks = np.flatnonzero(np.diff(flat) != 1)
     first = flat[np.r_[0, breaks + 1]]
     last = flat[np.r_[breaks, flat.size - 1]]
