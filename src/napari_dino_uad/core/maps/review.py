@@ -53,18 +53,14 @@ class Judgement:
         before = np.cumsum(lengths) - lengths
         return np.repeat(starts - before, lengths) + np.arange(int(lengths.sum()))
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values for a JSON file."""
-        return {"decision": self.decision, "note": self.note, "runs": self.runs.tolist()}
-
     @classmethod
     def from_dict(cls, values: Any, size: int) -> Judgement:
-        """Build a judgement from the values of `to_dict`.
+        """Build a judgement from values of a file.
 
         Parameters
         ----------
         values : object
-            From a file.
+            A mapping with "decision", "note" and "runs".
         size : int
             Number of voxels of the scan.
 
