@@ -9,8 +9,8 @@ from types import SimpleNamespace
 import numpy as np
 import pydicom
 import pytest
-from dicom_files import AXIAL, CORONAL, CT, SAGITTAL, enhanced, frame_groups, noise, write_slices
 
+from dicom_files import AXIAL, CORONAL, SAGITTAL, enhanced, frame_groups, noise, write_slices
 from napari_dino_uad import read_volume
 from napari_dino_uad.core.dicom_export import (
     why_no_dicom,
@@ -220,9 +220,7 @@ def test_dciodvfy_finds_no_error(tmp_path, kind):
     volume = read_volume(series(tmp_path, kind))
     labels, scores = marked(volume)
     anomaly = anomaly_of(volume, scores)
-    write_dicom_segmentation(
-        tmp_path / "seg.dcm", anomaly, labels, rows_of(volume, labels, scores)
-    )
+    write_dicom_segmentation(tmp_path / "seg.dcm", anomaly, labels, rows_of(volume, labels, scores))
     write_dicom_map(tmp_path / "map.dcm", anomaly)
     for name in ("seg.dcm", "map.dcm"):
         run = subprocess.run(

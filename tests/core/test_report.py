@@ -31,7 +31,11 @@ def case(model, ill):
     review = Review()
     review.judge(labels, findings, 1, "accepted", "certain <b>")
     review.judge(labels, findings, 2, "rejected")
-    return anomaly, labels, finding_rows(findings, anomaly.tissue_frame, review.of(labels, findings))
+    return (
+        anomaly,
+        labels,
+        finding_rows(findings, anomaly.tissue_frame, review.of(labels, findings)),
+    )
 
 
 def test_a_report_says_findings_and_decisions(case):

@@ -6,8 +6,8 @@ import dataclasses
 
 import numpy as np
 import pytest
-from dicom_files import write_slices
 
+from dicom_files import write_slices
 from napari_dino_uad import detect, drain, load_model, read_volume, save_model, write_volume
 from napari_dino_uad.core.errors import InputError
 from napari_dino_uad.core.maps.findings import find_findings
@@ -28,7 +28,9 @@ def folder(tmp_path_factory, model, ill):
 
 @pytest.fixture(scope="module")
 def anomaly(folder):
-    return drain(detect(read_volume(folder / "scan.nii.gz"), load_model(folder / "model.safetensors")))
+    return drain(
+        detect(read_volume(folder / "scan.nii.gz"), load_model(folder / "model.safetensors"))
+    )
 
 
 @pytest.fixture
@@ -80,7 +82,7 @@ def test_another_scan_at_the_path_is_refused(saved, anomaly, folder):
         with pytest.raises(InputError, match="voxels differ"):
             drain(open_review(path))
         scan.unlink()
-        with pytest.raises(InputError, match="not at .*scan.nii.gz any more"):
+        with pytest.raises(InputError, match=r"not at .*scan\.nii\.gz any more"):
             drain(open_review(path))
     finally:
         scan.write_bytes(before)

@@ -20,7 +20,7 @@ from napari_dino_uad.core.backbones.backbone import backbone_spec
 from napari_dino_uad.core.detect import AnomalyMap, PlaneMap
 from napari_dino_uad.core.errors import InputError
 from napari_dino_uad.core.features.cache import content_digest
-from napari_dino_uad.core.maps.review import Judgement, Review
+from napari_dino_uad.core.maps.review import REVIEW_ENDING, Judgement, Review
 from napari_dino_uad.core.model_file import load_model, model_checksum, save_model
 from napari_dino_uad.core.progress import Progress
 from napari_dino_uad.core.scans.several import list_volumes
@@ -39,10 +39,7 @@ if TYPE_CHECKING:
     from napari_dino_uad.core.model import FittedModel
     from napari_dino_uad.core.scans.volume import Volume
 
-__all__ = ["REVIEW_ENDING", "OpenedReview", "ReviewSettings", "open_review", "save_review"]
-
-#: How the names of reviews end.
-REVIEW_ENDING = ".review.json"
+__all__ = ["OpenedReview", "ReviewSettings", "open_review", "save_review"]
 
 _TENSORS, _MODEL = ".review.safetensors", ".model.safetensors"
 _VERSION = 1
@@ -144,9 +141,7 @@ def save_review(
             "minimum_size": settings.minimum_size,
             "tissue_only": settings.tissue_only,
         },
-        "judgements": [
-            {"decision": one.decision, "note": one.note} for one in review.judgements
-        ],
+        "judgements": [{"decision": one.decision, "note": one.note} for one in review.judgements],
         "seconds": anomaly.seconds,
     }
     with writing(path), staged(path.parent, last=path.name) as partial:

@@ -21,7 +21,10 @@ from napari_dino_uad.core.errors import InputError
 if TYPE_CHECKING:
     from napari_dino_uad.core.maps.findings import Finding
 
-__all__ = ["Decision", "Judgement", "Review"]
+__all__ = ["REVIEW_ENDING", "Decision", "Judgement", "Review"]
+
+#: How the names of saved reviews end.
+REVIEW_ENDING = ".review.json"
 
 Decision = Literal["open", "accepted", "rejected"]
 

@@ -87,7 +87,10 @@ def finding_picture(
     inside &= _resized((to_plane(anomaly.foreground, plane)[number]).astype(np.float32), size) > 0.5
     alpha = inside * (_LOWEST_ALPHA + share * (_HIGHEST_ALPHA - _LOWEST_ALPHA))
     picture = 255 * grey[..., None] * (1 - alpha[..., None]) + _heat(share) * alpha[..., None]
-    for colour, region in ((_OTHERS, (cut[2] > 0) & (cut[2] != label)), (_OUTLINE, cut[2] == label)):
+    for colour, region in (
+        (_OTHERS, (cut[2] > 0) & (cut[2] != label)),
+        (_OUTLINE, cut[2] == label),
+    ):
         mask = _resized(region.astype(np.float32), size) > 0.5
         picture[mask & ~binary_erosion(mask, iterations=2)] = colour
     return picture.astype(np.uint8), number

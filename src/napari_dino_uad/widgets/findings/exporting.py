@@ -213,9 +213,7 @@ def exporter(
         found = known or find(anomaly, settings)
         judgements = review.of(found.labels, found.findings)
         rows = finding_rows(found.findings, anomaly.tissue_frame, judgements)
-        left_out = [
-            row.label for row in rows if row.decision == "rejected" and not choice.rejected
-        ]
+        left_out = [row.label for row in rows if row.decision == "rejected" and not choice.rejected]
         rows = [row for row in rows if row.label not in left_out]
         labels = np.where(np.isin(found.labels, left_out), 0, found.labels).astype(np.uint8)
         refuse_another_scan(folder, anomaly)

@@ -11,9 +11,9 @@ from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QPushButton
 
 from napari_dino_uad.core.dicom_export.source import why_no_dicom
 from napari_dino_uad.core.maps.findings import size_unit
+from napari_dino_uad.core.maps.review import REVIEW_ENDING
 from napari_dino_uad.core.report.pictures import peak_voxel
 from napari_dino_uad.core.results import RESEARCH_USE
-from napari_dino_uad.core.saved_review import REVIEW_ENDING
 from napari_dino_uad.widgets.controls import DockWidget, small_label
 from napari_dino_uad.widgets.files import choose_file
 from napari_dino_uad.widgets.findings.exporting import ExportChoice, ExportDialog, exporter
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from napari.layers import Image
     from napari.viewer import Viewer
 
+    from napari_dino_uad.core.detect import AnomalyMap
     from napari_dino_uad.core.progress import Progress
     from napari_dino_uad.widgets.results.detection import Detection
 
@@ -67,7 +68,8 @@ class FindingsWidget(DockWidget):
         self._results = results_of(self._viewer)
         self._shown: Detection | None = None
         self._peaks: dict[int, tuple[int, int, int]] = {}
-        self._profile_of: tuple[Any, ...] = ()
+        self._profiled: AnomalyMap | None = None
+        self._profile_of = (0, True)
         self._opening: list[Image] = []
         self._build()
         self.keys = StepKeys(self._viewer, self, self.table.step)
@@ -202,19 +204,20 @@ class FindingsWidget(DockWidget):
         if not rows:
             return "No finding above the threshold."
         unit = size_unit(detection.anomaly.volume)
-        parts = []
-        for words, decisions in (
-            (f"<b>{len(rows)} finding{'s' if len(rows) > 1 else ''}</b>", ("open", "accepted")),
-            ("accepted", ("accepted",)),
-            ("rejected", ("rejected",)),
-        ):
-            chosen = [row for row in rows if row.decision in decisions]
-            total = unit.text(sum(row.finding.voxels for row in chosen))
-            if words.startswith("<b>"):
-                parts.append(f"{words}, {total} without rejected ones" if any(
-                    row.decision == "rejected" for row in rows) else f"{words}, {total}")
-            elif chosen:
-                parts.append(f"{len(chosen)} {words}" + (f" ({total})" if words == "accepted" else ""))
+
+        def total(*decisions: str) -> str:
+            chosen = [row.finding.voxels for row in rows if row.decision in decisions]
+            return unit.text(sum(chosen)) if chosen else ""
+
+        count = {row.decision: 0 for row in rows}
+        for row in rows:
+            count[row.decision] += 1
+        plural = "s" if len(rows) > 1 else ""
+        parts = [f"<b>{len(rows)} finding{plural}, {total('open', 'accepted', 'rejected')}</b>"]
+        if accepted := total("accepted"):
+            parts.append(f"{count['accepted']} accepted, {accepted}")
+        if rejected := total("rejected"):
+            parts.append(f"{count['rejected']} rejected, {rejected}")
         return "; ".join(parts) + "."
 
     def _update_buttons(self, *_: Any) -> None:
@@ -298,15 +301,15 @@ class FindingsWidget(DockWidget):
         self.profile.setVisible(seen)
         self.profile_title.setVisible(seen)
         if not seen or detection is None or detection.anomaly is None:
-            self._profile_of = ()
+            self._profiled = None
             return
         axis, tissue_only = self._axis(), detection.settings.tissue_only
-        wanted = (detection.anomaly, axis, tissue_only)
-        if self._profile_of[:1] + self._profile_of[1:] != wanted:
-            self._profile_of = wanted
+        wanted = (axis, tissue_only)
+        if self._profiled is not detection.anomaly or self._profile_of != wanted:
+            self._profiled, self._profile_of = detection.anomaly, wanted
             plane = ("axial", "coronal", "sagittal")[axis]
             self.profile_title.setText(f"Highest score in each {plane} slice")
-            self.profile_job.start(profiler(*wanted))
+            self.profile_job.start(profiler(detection.anomaly, *wanted))
         self.profile.show_threshold(detection.threshold)
         self.profile.mark(slice_index(self._viewer, detection.scan, axis))
 
