@@ -190,7 +190,8 @@ def _build(header: ModelHeader, tensors: dict[str, Any]) -> FittedModel:
         backbone_sha256=header.backbone.sha256,
         context=header.context.made[0],
         maps=header.maps.made[0],
-        **calibrations,
+        calibration=calibrations["calibration"],
+        levels=calibrations["levels"],
         cohort=header.cohort.model_dump(),
         versions=dict(header.versions),
     )

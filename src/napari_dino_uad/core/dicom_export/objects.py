@@ -16,8 +16,6 @@ from napari_dino_uad.core.results import RESEARCH_USE
 from napari_dino_uad.core.storage.atomic import staged, writing
 
 if TYPE_CHECKING:
-    from pydicom.dataset import Dataset
-
     from napari_dino_uad.core.detect import AnomalyMap
     from napari_dino_uad.core.maps.finding_rows import FindingRow
 
@@ -193,9 +191,7 @@ def _series_number(source: Source, added: int) -> int:
     return (int(first) if first is not None else 0) % 1_000_000 * 100 + added
 
 
-def _write(
-    path: Path, source: Source, kind: type[Dataset], pixels: NDArray[Any], **keywords: Any
-) -> None:
+def _write(path: Path, source: Source, kind: Any, pixels: NDArray[Any], **keywords: Any) -> None:
     """Make an object of highdicom and write it, whole or not at all."""
     from pydicom.uid import generate_uid
 

@@ -28,6 +28,8 @@ __all__ = ["CaseFacts", "render_report", "write_report"]
 _PICTURES = 3
 # Findings in the table, and characters of a note, that fit on the page.
 _ROWS, _NOTE = 10, 200
+# Width of a picture: three fit between the margins of a sheet of A4 at 96 dots per inch.
+_WIDTH = 204
 
 
 @dataclass(frozen=True)
@@ -111,6 +113,7 @@ def render_report(
         facts=_facts(anomaly, facts, threshold),
         rows=[_cells(row) for row in rows[:_ROWS]],
         unit=size_unit(anomaly.volume).name,
+        width=_WIDTH,
         left=max(0, len(rows) - _ROWS),
         pictures=[
             _picture(anomaly, labels, row, threshold)
@@ -205,4 +208,4 @@ def _picture(
 
 def _shown_height(picture: NDArray[np.uint8]) -> int:
     """Return the height at which three pictures stand side by side."""
-    return round(220 * picture.shape[0] / picture.shape[1])
+    return round(_WIDTH * picture.shape[0] / picture.shape[1])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,9 +75,10 @@ def finding_picture(
     volume, plane = anomaly.volume, anomaly.planes[0].plane
     number = voxel[plane_axis(plane)]
     cut = [to_plane(array, plane)[number] for array in (volume.array, anomaly.scores, labels)]
-    spacing = plane_spacing_mm(volume, plane)[1:]
-    scale = _EDGE / max(n * mm for n, mm in zip(cut[0].shape, spacing, strict=True))
-    size = tuple(max(1, round(n * mm * scale)) for n, mm in zip(cut[0].shape, spacing, strict=True))
+    _, row_mm, col_mm = plane_spacing_mm(volume, plane)
+    rows, cols = cut[0].shape
+    scale = _EDGE / max(rows * row_mm, cols * col_mm)
+    size = max(1, round(rows * row_mm * scale)), max(1, round(cols * col_mm * scale))
     low, high = _window(anomaly)
     grey = np.clip((_resized(cut[0], size) - low) / (high - low), 0, 1)
     scores = _resized(cut[1], size)
@@ -121,9 +122,9 @@ def _heat(share: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.stack([np.interp(share, steps, _HEAT[:, band]) for band in range(3)], axis=-1)
 
 
-def _resized(array: NDArray[np.float32], size: tuple[int, ...]) -> NDArray[np.float32]:
+def _resized(array: NDArray[Any], size: tuple[int, int]) -> NDArray[np.float32]:
     """Resize an image (rows, cols) bilinearly."""
     from PIL import Image
 
     image = Image.fromarray(np.ascontiguousarray(array, dtype=np.float32))
-    return np.asarray(image.resize(size[::-1], Image.Resampling.BILINEAR))
+    return np.asarray(image.resize((size[1], size[0]), Image.Resampling.BILINEAR))

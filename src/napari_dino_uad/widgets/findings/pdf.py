@@ -12,8 +12,7 @@ from napari_dino_uad.core.storage.atomic import staged, writing
 __all__ = ["write_pdf"]
 
 _DPI = 96
-_MARGIN_MM = 14.0
-_MM_PER_INCH = 25.4
+_MARGIN_MM = 16.0
 
 
 def write_pdf(path: Path, html: str) -> None:
@@ -36,14 +35,9 @@ def write_pdf(path: Path, html: str) -> None:
         writer.setResolution(_DPI)
         writer.setTitle("Anomaly report")
         writer.setCreator("napari-dino-uad")
-        # Qt's margins of the page are those of the paper; ours are drawn.
+        writer.setPageSize(QPageSize(QPageSize.PageSizeId.A4))
         margins = QMarginsF(_MARGIN_MM, _MARGIN_MM, _MARGIN_MM, _MARGIN_MM)
-        page = QPageSize(QPageSize.PageSizeId.A4)
-        writer.setPageLayout(
-            QPageLayout(
-                page, QPageLayout.Orientation.Portrait, margins, QPageLayout.Unit.Millimeter
-            )
-        )
+        writer.setPageMargins(margins, QPageLayout.Unit.Millimeter)
         width, height = float(writer.width()), float(writer.height())
         document = QTextDocument()
         document.setDocumentMargin(0)

@@ -224,6 +224,7 @@ class FindingsTable(QTableView):
         header.setFont(font)
         header.setHighlightSections(False)
         header.setMinimumSectionSize(24)
+        header.setStyleSheet("QHeaderView::section { padding: 1px 2px; }")
         header.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
         self.verticalHeader().setDefaultSectionSize(self.fontMetrics().height() + 6)
         self.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)

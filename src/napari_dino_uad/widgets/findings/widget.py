@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from napari.viewer import Viewer
 
     from napari_dino_uad.core.detect import AnomalyMap
+    from napari_dino_uad.core.maps.finding_rows import FindingRow
     from napari_dino_uad.core.progress import Progress
     from napari_dino_uad.widgets.results.detection import Detection
 
@@ -83,6 +84,7 @@ class FindingsWidget(DockWidget):
         self.job, self.profile_job = Job(self), Job(self)
         self.summary = small_label()
         self.table = FindingsTable()
+        self.details = small_label()
         self.bar = ReviewBar()
         self.profile = ProfilePlot()
         self.profile_title = small_label()
@@ -96,7 +98,8 @@ class FindingsWidget(DockWidget):
             buttons.addWidget(button)
         notice = small_label(RESEARCH_USE)
         notice.setAlignment(Qt.AlignmentFlag.AlignCenter)
-        for widget in (self.summary, self.table, self.bar, self.profile_title, self.profile):
+        parts = (self.summary, self.table, self.details, self.bar, self.profile_title, self.profile)
+        for widget in parts:
             self.content.addWidget(widget)
         self.content.addLayout(buttons)
         self.content.addWidget(self.message)
@@ -250,7 +253,10 @@ class FindingsWidget(DockWidget):
     # Moving about -------------------------------------------------------------------------
 
     def _on_selected(self, _: int) -> None:
-        self.bar.show_row(self.table.row)
+        row = self.table.row
+        self.bar.show_row(row)
+        self.details.setText("" if row is None else _where(row))
+        self.details.setVisible(row is not None)
 
     def jump(self, label: int) -> None:
         """Show the worst place of a finding, with crosshair and zoom."""
@@ -454,6 +460,15 @@ class FindingsWidget(DockWidget):
         # Readable on napari's dark and on its light background.
         self.message.setStyleSheet("color: #e8604c; font-weight: bold;")
         self.message.setText(text)
+
+
+def _where(row: FindingRow) -> str:
+    """Say where a finding lies."""
+    place = row.finding.centroid_ras_mm
+    parts = [row.side]
+    if place is not None:
+        parts.append("centre R {:.0f} A {:.0f} S {:.0f} mm".format(*place))
+    return f"Finding {row.label}: {', '.join(part for part in parts if part)}"
 
 
 def _extent(
