@@ -20,6 +20,7 @@ from napari_dino_uad.core.features.extract import (
     outwards,
     scored_slices,
 )
+from napari_dino_uad.core.maps.places import TissueFrame
 from napari_dino_uad.core.maps.score_map import refine_maps, scan_level
 from napari_dino_uad.core.maps.smoothing import GrowingMaps
 from napari_dino_uad.core.memory import give_back
@@ -185,6 +186,11 @@ class AnomalyMap:
     def foreground(self) -> NDArray[np.bool_]:
         """Tissue on the volume's canonical grid, (S, P, L)."""
         return np.ascontiguousarray(from_plane(self.scan.foreground, self.planes[0].plane))
+
+    @cached_property
+    def tissue_frame(self) -> TissueFrame:
+        """The extent of the tissue, for places in words."""
+        return TissueFrame.of(self.volume, self.foreground)
 
 
 def score_slices(
