@@ -27,6 +27,9 @@ OVERLAYS: dict[str, str] = {
     "mirror": "Left against right",
 }
 
+# Slices explained in one go; a place that is asked for meanwhile comes in between.
+_AT_ONCE = 8
+
 
 @dataclass(frozen=True)
 class Overlay:
@@ -36,9 +39,10 @@ class Overlay:
     ----------
     kind : str
         A key of `OVERLAYS`.
-    array : ndarray, (S', P', L') or (S', P', L', 3)
+    array : ndarray, (S', P', L') or (S', P', L', 4)
         On the canonical axes of the volume, on the patch grid within the slices. Components are
-        uint16, counted from 1, with 0 outside the tissue; colours are uint8; distances float32.
+        uint16, counted from 1, with 0 outside the tissue; colours are uint8 and
+        transparent outside the tissue; distances float32.
     step : tuple of float
         Voxels between patches along the axes.
     first : tuple of float
@@ -82,14 +86,15 @@ def explain_scan(explainer: Explainer, kind: str) -> Generator[Progress, None, O
     yield Progress(step_name, 0, len(scored), name)
     full: NDArray[Any] | None = None
     done = 0
-    for one in explainer.slices(scored):
-        if one is not None:
-            part = _part(one, kind)[: grid.content[0], : grid.content[1]]
-            if full is None:
-                full = np.zeros((count, *part.shape), dtype=part.dtype)
-            full[one.index] = part
-            done += 1
-        yield Progress(step_name, done, len(scored), name)
+    for start in range(0, len(scored), _AT_ONCE):
+        for one in explainer.slices(scored[start : start + _AT_ONCE]):
+            if one is not None:
+                part = _part(one, kind)[: grid.content[0], : grid.content[1]]
+                if full is None:
+                    full = np.zeros((count, *part.shape), dtype=part.dtype)
+                full[one.index] = part
+                done += 1
+            yield Progress(step_name, done, len(scored), name)
     if full is None:
         full = np.zeros((count, *grid.content), dtype=np.float32)
     step, first = patch_placement(anomaly.volume.shape, grid.patch_pixels, grid.content, plane)
@@ -101,8 +106,9 @@ def _part(one: SliceExplanation, kind: str) -> NDArray[Any]:
     values: NDArray[Any] = getattr(one, kind)
     if kind == "component":
         values = (values + 1).astype(np.uint16)
-    inside = one.tissue[..., None] if values.ndim == 3 else one.tissue
-    return np.where(inside, values, values.dtype.type(0))
+    if values.ndim == 3:
+        return np.concatenate([values, np.uint8(255) * one.tissue[..., None]], axis=-1)
+    return np.where(one.tissue, values, values.dtype.type(0))
 
 
 def _from_plane(array: NDArray[Any], plane: Plane) -> NDArray[Any]:

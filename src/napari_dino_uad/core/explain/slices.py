@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -21,6 +22,7 @@ from napari_dino_uad.core.features.extract import (
 )
 from napari_dino_uad.core.maps.colours import ColourAxes
 from napari_dino_uad.core.normative.methods import members_of
+from napari_dino_uad.core.pipeline import PATIENCE_S
 
 if TYPE_CHECKING:
     import torch
@@ -104,6 +106,8 @@ class Explainer:
         self.grid = anomaly.planes[0].grid
         self._backbone = backbone
         self._entry = self._find_entry(open_cache(cache))
+        # A place that is asked for while a whole scan is explained waits for some slices.
+        self._busy = threading.Lock()
 
     def _find_entry(self, store: FeatureCache | None) -> CacheEntry | None:
         if store is None:
@@ -130,14 +134,20 @@ class Explainer:
         SliceExplanation or None
             None while waiting for embeddings.
         """
+        while not self._busy.acquire(timeout=PATIENCE_S):
+            yield None
+        try:
+            yield from self._slices(list(indices))
+        finally:
+            self._busy.release()
+
+    def _slices(self, indices: list[int]) -> Generator[SliceExplanation | None, None, None]:
         import torch
 
         scan, model = self.anomaly.scan, self.anomaly.model
         spec = backbone_spec(model.backbone_key)
         layout = LayerLayout.of(spec, self.grid.shape)
-        batches = extract_features(
-            scan, self.grid, self._backbone, list(indices), 1, entry=self._entry
-        )
+        batches = extract_features(scan, self.grid, self._backbone, indices, 1, entry=self._entry)
         for item in batches:
             if item is None:
                 yield None
