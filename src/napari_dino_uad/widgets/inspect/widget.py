@@ -165,17 +165,19 @@ class InspectWidget(DockWidget):
 
     def _forget(self) -> None:
         """Drop everything that belongs to the result so far, with its layers."""
-        for job in (self.job, self.overlay_job):
-            job.cancel()
-        if self._detection is not None:
-            for role in ("overlay", "place"):
-                self._detection.layers.explain(role, None)
+        detection = self._detection
         self._detection = self._anomaly = self._explainer = None
         self._slices = {}
         self._components = self.place = self.explained = None
         self._shown_kind = _NOTHING
         self.panel.clear()
         self.help.setText("")
+        for job in (self.job, self.overlay_job):
+            job.cancel()
+        # Removing a layer comes back here, when everything is forgotten.
+        for role in ("overlay", "place"):
+            if detection is not None:
+                detection.layers.explain(role, None)
 
     def _check_layers(self, detection: Detection) -> None:
         """Choose nothing if the user has deleted the overlay."""
@@ -224,7 +226,7 @@ class InspectWidget(DockWidget):
             return
         self.place = place_of(anomaly, voxel)
         self.explained = self._slices.get(self.place.index)
-        detection.layers.explain("place", place_layer(detection.scan, voxel))
+        self._mark(detection, voxel)
         if not anomaly.foreground[voxel]:
             self.job.cancel()
             self._say("This is background, which has no score. Click on tissue.")
@@ -236,6 +238,15 @@ class InspectWidget(DockWidget):
             self._say("Reading this slice…")
             self.panel.setEnabled(False)
             self.job.start(slice_explainer(anomaly, self.place.index, self._explainer))
+
+    @staticmethod
+    def _mark(detection: Detection, voxel: tuple[int, int, int]) -> None:
+        """Put the ring around a voxel; the layer is kept, since making one takes a while."""
+        layer: Any = detection.layers.explained.get("place")
+        if layer is None:
+            detection.layers.explain("place", place_layer(detection.scan, voxel))
+        else:
+            layer.data = np.asarray([voxel[-detection.scan.ndim :]], dtype=float)
 
     def _on_slice(self, result: tuple[Explainer, SliceExplanation | None]) -> None:
         self._explainer, one = result
@@ -297,7 +308,7 @@ class InspectWidget(DockWidget):
             self._components = overlay
         layer = overlay_layer(detection.scan, overlay, anomaly.model, self._component)
         detection.layers.explain("overlay", layer)
-        self.help.setText(OVERLAY_HELP[overlay.kind])
+        self.help.setText(f"{OVERLAY_HELP[overlay.kind]} The heat is hidden meanwhile.")
         self._show_place()
 
     @property

@@ -58,6 +58,7 @@ class ResultLayers:
         self.heat: Image | None = None
         self.findings: Labels | None = None
         self.explained: dict[str, Layer] = {}
+        self._heat_hidden = False
         self.attached = True
         self._limits = (0.0, 1.0)
         self._hidden_with_scan: list[Layer] = []
@@ -223,6 +224,7 @@ class ResultLayers:
         if not self._placing:
             layers = self.viewer.layers
             self.explained = {role: one for role, one in self.explained.items() if one in layers}
+            self._hide_heat()
         return gone
 
     def deleted(self) -> list[str]:
@@ -246,6 +248,8 @@ class ResultLayers:
     def explain(self, role: str, layer: Layer | None) -> None:
         """Show what Inspect has found in place of what it showed before; None shows nothing.
 
+        The heat is hidden below an overlay: their colours would mix.
+
         Parameters
         ----------
         role : {"overlay", "place"}
@@ -260,6 +264,17 @@ class ResultLayers:
             self._delete([before])
         if layer is not None:
             self.place()
+        self._hide_heat()
+
+    def _hide_heat(self) -> None:
+        """Hide the heat while there is an overlay, and show it again afterwards."""
+        overlay = "overlay" in self.explained
+        if self.heat is None or overlay == self._heat_hidden:
+            return
+        if overlay and not self.heat.visible:
+            return
+        self._heat_hidden = overlay
+        self.heat.visible = not overlay
 
     def _delete(self, layers: list[Layer]) -> None:
         viewer = self._viewer()
