@@ -9,7 +9,9 @@ from napari.layers import Image, Labels
 from qtpy.QtCore import Qt
 from qtpy.QtTest import QTest
 
-from napari_dino_uad import detect, drain
+from napari_dino_uad import Case, detect, drain, load_backbone
+from napari_dino_uad.core.explain.pictures import collect_pictures
+from napari_dino_uad.core.scans.phantom import PHANTOM_BACKBONE
 from napari_dino_uad.layer_data import volume_layer
 from napari_dino_uad.widgets.inspect import InspectWidget
 from napari_dino_uad.widgets.inspect.pictures import shade
@@ -244,3 +246,20 @@ def test_a_click_on_the_canvas_asks_and_a_drag_does_not(make_napari_viewer, qtbo
     QTest.mouseClick(canvas, left, pos=centre / 1.2)
     qtbot.wait(50)
     assert widget.place is before
+
+
+def test_similar_healthy_patches_are_shown_where_stored(qtbot, widget, detection, anomaly, healthy):
+    voxel = np.argwhere(detection.found.labels == 1)[0]
+    ask(qtbot, widget, voxel)
+    assert widget.panel.similar.isHidden()
+    assert "No pictures" in widget.panel.similar_text.text()
+    backbone = load_backbone(PHANTOM_BACKBONE)
+    pictures = drain(collect_pictures(anomaly.model, [Case(healthy[0].volume)], backbone))
+    session().keep_pictures(anomaly.model, pictures)
+    try:
+        ask(qtbot, widget, voxel)
+        assert not widget.panel.similar.isHidden()
+        names = [float(one.name.text()) for one in widget.panel.similar.pictures]
+        assert names == sorted(names, reverse=True) and 0 < names[0] <= 1
+    finally:
+        session()._pictures.clear()

@@ -170,6 +170,7 @@ class FitWidget(DockWidget):
             neighbours=self.advanced.neighbours.isChecked(),
             maps=self.advanced.maps,
             seed=self.advanced.seed.value(),
+            pictures=self.advanced.pictures.isChecked(),
         )
 
     def cancel(self, *_: Any) -> None:

@@ -21,18 +21,24 @@ from napari_dino_uad.widgets.inspect.texts import (
     verdict,
 )
 from napari_dino_uad.widgets.results.texts import place as place_text
+from napari_dino_uad.widgets.session import session
 
 if TYPE_CHECKING:
     from napari_dino_uad.core.detect import AnomalyMap
     from napari_dino_uad.core.explain.overlays import Overlay
     from napari_dino_uad.core.explain.parts import Place
+    from napari_dino_uad.core.explain.pictures import HealthyPictures
     from napari_dino_uad.core.explain.slices import SliceExplanation
     from napari_dino_uad.widgets.results.detection import Detection
 
 __all__ = ["PlacePanel"]
 
 _BRIGHTEST = 4.0
-_PICTURES = 3
+_PICTURES, _SIMILAR = 3, 4
+_SIMILAR_TOOLTIP = (
+    "A patch of a healthy scan with its surroundings, and how alike it is to this place: 1 is the "
+    "same."
+)
 
 
 class PlacePanel(QWidget):
@@ -45,9 +51,19 @@ class PlacePanel(QWidget):
         self.parts = PartsView()
         self.pictures = PictureRow(_PICTURES)
         self.facts = small_label()
+        self.similar_text = small_label()
+        self.similar = PictureRow(_SIMILAR)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
-        for widget in (self.verdict, self.whose, self.parts, self.pictures, self.facts):
+        for widget in (
+            self.verdict,
+            self.whose,
+            self.parts,
+            self.pictures,
+            self.facts,
+            self.similar_text,
+            self.similar,
+        ):
             layout.addWidget(widget)
         self.clear()
 
@@ -96,7 +112,25 @@ class PlacePanel(QWidget):
         ]
         self.facts.setText("<br>".join(line for line in lines if line))
         self._show_pictures(anomaly, one, place)
+        self._show_similar(session().pictures_of(model), one, place)
         self.show()
+
+    def _show_similar(
+        self, stored: HealthyPictures | None, one: SliceExplanation, place: Place
+    ) -> None:
+        """Show the healthy patches most like a place, where they are stored."""
+        self.similar.setVisible(stored is not None)
+        if stored is None:
+            self.similar_text.setText("No pictures of healthy patches are stored with this model.")
+            return
+        self.similar_text.setText("<b>Most similar healthy patches</b>, with their similarity:")
+        embedding = one.embeddings[(slice(None), *place.patch)]
+        images = [
+            (f"{cosine:.2f}", np.repeat(image[..., None], 3, axis=-1), _SIMILAR_TOOLTIP)
+            for cosine, image in stored.nearest(embedding, _SIMILAR)
+        ]
+        middle = images[0][1].shape[0] / 2 if images else 0.0
+        self.similar.show_images(images, (middle, middle))
 
     def _show_pictures(self, anomaly: AnomalyMap, one: SliceExplanation, place: Place) -> None:
         rows, columns = tight_box(one.tissue, 1)
