@@ -33,8 +33,8 @@ class Advanced(QCollapsible):
         self._build_map()
         self.pictures = QCheckBox("Store pictures of healthy patches")
         self.pictures.setToolTip(
-            "Inspect then shows the healthy patches most like a place. The pictures are in a second "
-            "file beside the model and show parts of the scans: only with their owner's consent."
+            "Inspect then shows the healthy patches most like a place. They are in a second file "
+            "beside the model and show parts of the scans: only with their owner's consent."
         )
         self.seed = number_box(0, 2**31 - 1, "The same seed gives the same model.")
         inner = QWidget()
