@@ -109,6 +109,19 @@ def test_the_highest_point_of_the_finding_is_explained(qtbot, widget, viewer, de
     assert "Nearest kind of healthy tissue" in facts and "Other side" in facts
 
 
+def test_the_verdict_follows_the_threshold(qtbot, widget, viewer, detection):
+    widget.worst.click()
+    qtbot.waitUntil(lambda: widget.explained is not None, timeout=LONG_MS)
+    assert "<b>Marked" in widget.panel.verdict.text()
+    voxel = np.argwhere(detection.found.labels == 1)
+    low = voxel[detection.anomaly.scores[tuple(voxel.T)].argmin()]
+    ask(qtbot, widget, low)
+    assert "<b>Marked" in widget.panel.verdict.text()
+    detection.choose(rate=1e-4)
+    results_of(viewer).updated.emit(detection)
+    assert "<b>Not marked" in widget.panel.verdict.text()
+
+
 def test_a_second_place_in_a_slice_needs_no_job(qtbot, widget, detection, anomaly):
     index = int(anomaly.foreground.sum((1, 2)).argmax())
     first, second = np.argwhere(anomaly.foreground[index])[[500, 1500]]

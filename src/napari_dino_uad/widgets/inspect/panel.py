@@ -26,7 +26,7 @@ from napari_dino_uad.widgets.session import session
 if TYPE_CHECKING:
     from napari_dino_uad.core.detect import AnomalyMap
     from napari_dino_uad.core.explain.overlays import Overlay
-    from napari_dino_uad.core.explain.parts import Place
+    from napari_dino_uad.core.explain.parts import Place, ScoreParts
     from napari_dino_uad.core.explain.pictures import HealthyPictures
     from napari_dino_uad.core.explain.slices import SliceExplanation
     from napari_dino_uad.widgets.results.detection import Detection
@@ -46,6 +46,7 @@ class PlacePanel(QWidget):
 
     def __init__(self) -> None:
         super().__init__()
+        self._parts: ScoreParts | None = None
         self.whose = small_label()
         self.verdict = WrapLabel()
         self.parts = PartsView()
@@ -69,6 +70,7 @@ class PlacePanel(QWidget):
 
     def clear(self) -> None:
         """Show nothing."""
+        self._parts = None
         self.hide()
 
     def show_place(
@@ -95,13 +97,12 @@ class PlacePanel(QWidget):
         anomaly = detection.anomaly
         assert anomaly is not None
         model = anomaly.model
-        parts = score_parts(anomaly, one, place)
-        self.verdict.setText(verdict(parts, detection.threshold))
+        self._parts = score_parts(anomaly, one, place)
+        self.show_threshold(detection.threshold)
         self.whose.setText(
             f"{place_text(anomaly.volume, place.voxel)}, {detection.scan.name}, "
             f"model {detection.model_name}"
         )
-        self.parts.show_parts(parts, detection.threshold)
         lines = describe_method(model, one, place)
         if components is not None and one.component is not None:
             axis = plane_axis(anomaly.planes[0].plane)
@@ -114,6 +115,12 @@ class PlacePanel(QWidget):
         self._show_pictures(anomaly, one, place)
         self._show_similar(session().pictures_of(model), one, place)
         self.show()
+
+    def show_threshold(self, threshold: float) -> None:
+        """Compare the place with a threshold; it takes less than a frame, for a slider."""
+        if self._parts is not None:
+            self.verdict.setText(verdict(self._parts, threshold))
+            self.parts.show_parts(self._parts, threshold)
 
     def _show_similar(
         self, stored: HealthyPictures | None, one: SliceExplanation, place: Place

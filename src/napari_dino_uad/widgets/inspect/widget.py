@@ -160,7 +160,7 @@ class InspectWidget(DockWidget):
             self.overlay.reset_choices()
         elif detection is not None and anomaly is not None:
             self._check_layers(detection)
-            self._show_place()
+            self.panel.show_threshold(detection.threshold)
         self._update_state()
 
     def _forget(self) -> None:
