@@ -119,12 +119,15 @@ class PlaneMap:
     distances : ndarray of float32, (slices, h, w)
         Smoothed distance of each patch to the nearest typical healthy one. NaN outside the tissue
         and in slices skipped as redundant with a neighbour within the smoothing width.
+    shift : float
+        The scan's own median score, which centring has subtracted from the scores; 0 without it.
     """
 
     plane: Plane
     scores: NDArray[np.float32]
     grid: PatchGrid
     distances: NDArray[np.float32]
+    shift: float = 0.0
 
     @property
     def level(self) -> float:
@@ -263,12 +266,13 @@ def score_slices(
         yield part, int(grown.known.sum())
         clock = time.perf_counter()
     final = grown.smoothed(range(len(scan)))
-    final -= _shift(model, scan_level(final, tissue))
+    shift = _shift(model, scan_level(final, tissue))
+    final -= shift
     final[~grown.known] = 0
     distances = np.full(tissue.shape, np.nan, dtype=np.float32)
     distances[told] = typical.smoothed(np.flatnonzero(told).tolist())
     distances[~tissue] = np.nan
-    return PlaneMap(view.preprocessing.plane, final, grid, distances)
+    return PlaneMap(view.preprocessing.plane, final, grid, distances, float(shift))
 
 
 def _score_each(
