@@ -25,7 +25,7 @@ def show_voxel(
     voxel: Sequence[float],
     extent: tuple[Sequence[float], Sequence[float]] | None = None,
 ) -> None:
-    """Show the slice of a voxel, and zoom to a region around it if one is given.
+    """Show the slice of a voxel with the crosshair on it, and zoom to a region around it.
 
     Parameters
     ----------
@@ -40,10 +40,11 @@ def show_voxel(
     """
     dims = viewer.dims
     offset = dims.ndim - layer.ndim
-    world = layer.data_to_world(voxel)
-    hidden = [axis for axis in range(layer.ndim) if axis + offset not in dims.displayed]
-    if hidden:
-        dims.set_point([axis + offset for axis in hidden], [world[axis] for axis in hidden])
+    # Along the axes on screen too, so that the crosshair and other planes follow.
+    dims.set_point(
+        [axis + offset for axis in range(layer.ndim)],
+        [float(one) for one in layer.data_to_world(voxel)],
+    )
     if extent is None:
         return
     rows = [axis - offset for axis in dims.displayed[-2:]]
