@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_dino_uad.core.errors import InputError
+from napari_dino_uad.core.limits import check_reading
 from napari_dino_uad.core.scans.dicom.reading import (
     Series,
     is_dicom,
@@ -272,20 +273,23 @@ def _read_images(files: list[Path], folder: Path, allow_constant: bool) -> Volum
     if len(files) == 1:
         volume = read_volume(files[0], allow_constant=allow_constant)
         return replace(volume, name=folder.name, path=folder)
-    slices: list[NDArray[np.float32]] = []
     spacing: tuple[float, ...] = ()
-    for file in files:
+    slices = np.empty((0, 0, 0), dtype=np.float32)
+    for place, file in enumerate(files):
         image = read_image(file)
-        first = slices[0] if slices else image.values[0]
-        if image.dimension != 2 or image.values.shape[1:] != first.shape:
+        pixels = image.values[0]
+        if place == 0 and image.dimension == 2:
+            spacing = image.spacing
+            check_reading(folder.name, (*pixels.shape[::-1], len(files)), slices.itemsize)
+            slices = np.empty((len(files), *pixels.shape), dtype=np.float32)
+        if image.dimension != 2 or pixels.shape != slices.shape[1:]:
             raise InputError(
                 f"The slices of a stack must be 2D images of one size, but {files[0].name} is "
-                f"{_size(first)} and {file.name} is {_size(image.values)}; move other images out "
-                "of the folder."
+                f"{_size(slices[0] if place else image.values)} and {file.name} is "
+                f"{_size(image.values)}; move other images out of the folder."
             )
-        spacing = spacing or image.spacing
-        slices.append(image.values[0].astype(np.float32))
-    stack = StoredImage(np.stack(slices), spacing=spacing, spacing_known=False)
+        slices[place] = pixels
+    stack = StoredImage(slices, spacing=spacing, spacing_known=False)
     return _volume_of(stack, folder.name, folder, allow_constant)
 
 
