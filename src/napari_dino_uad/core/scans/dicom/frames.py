@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_dino_uad.core.errors import InputError
 from napari_dino_uad.core.scans.dicom.elements import first_item, number, numbers, text, value
 from napari_dino_uad.core.scans.dicom.headers import Header, read_header
-from napari_dino_uad.core.scans.dicom.tiles import tiles_of
+from napari_dino_uad.core.scans.dicom.lookup import Lookup, lookup_of
+from napari_dino_uad.core.scans.dicom.tiles import tiled_frames, tiles_of
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
@@ -93,6 +95,8 @@ class Frame:
         First row, first column, rows and columns of its part of a mosaic.
     refusal : str
         Why it cannot be read; empty where it can.
+    lookup : Lookup or None
+        Table from stored values to the scan's, in place of slope and intercept.
     """
 
     header: Header
@@ -110,6 +114,7 @@ class Frame:
     segment: int = 0
     tile: tuple[int, int, int, int] | None = None
     refusal: str = ""
+    lookup: Lookup | None = field(default=None, repr=False)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -139,8 +144,15 @@ def _frames(path: Path, changed: int, size: int) -> tuple[Frame, ...]:
     header, dataset = read_header(path)
     groups = value(dataset, "PerFrameFunctionalGroupsSequence")
     if groups:
+        if len(groups) != header.frames:
+            raise InputError(
+                f"{path.name} is damaged: its header places {len(groups)} frames, but "
+                f"{header.frames} are expected; export it again."
+            )
         return _enhanced(header, dataset, list(groups))
     frame = _classic(header, dataset)
+    if frame.refusal:
+        return (frame,)
     if tiles := tiles_of(header, dataset):
         return _tiled(frame, tiles)
     if header.frames == 1:
@@ -154,6 +166,7 @@ def _classic(header: Header, dataset: Dataset) -> Frame:
     if header.sop_class == _DOSE:
         slope, intercept = number(dataset, "DoseGridScaling") or 1.0, 0.0
     where = first_item(dataset, "DetectorInformationSequence")
+    lookup = lookup_of(header, dataset)
     return Frame(
         header=header,
         index=0,
@@ -166,6 +179,8 @@ def _classic(header: Header, dataset: Dataset) -> Frame:
         intercept=intercept,
         keys=tuple((name, _first(dataset, tags)) for name, tags in _CLASSIC_KEYS),
         number=header.number,
+        refusal=lookup if isinstance(lookup, str) else "",
+        lookup=None if isinstance(lookup, str) else lookup,
     )
 
 
@@ -234,7 +249,7 @@ def _enhanced(header: Header, dataset: Dataset, groups: list[Any]) -> tuple[Fram
     dimensions = [one for one in dimensions if one[1] not in _PLACES]
     return tuple(
         _functional(header, index, group, found, top, dimensions)
-        for index, group in enumerate(groups[: header.frames])
+        for index, group in enumerate(groups)
     )
 
 
@@ -287,6 +302,7 @@ def _functional(
         keys=tuple((name, found) for name, found in keys.items() if found),
         number=header.number * 1e6 + index,
         segment=segment,
+        refusal=tiled_frames(header, keys.get("image type", "")),
     )
 
 

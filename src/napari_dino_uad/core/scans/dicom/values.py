@@ -106,6 +106,12 @@ def each_frame(frames: Sequence[Frame]) -> Iterator[tuple[int, NDArray[Any]]]:
             if frame.tile:
                 row, col, rows, cols = frame.tile
                 pixels = pixels[row : row + rows, col : col + cols]
+            if frame.lookup is not None:
+                pixels = frame.lookup.apply(pixels)
+                if header.photometric == "MONOCHROME1":
+                    pixels = int(frame.lookup.table.max()) - pixels.astype(np.int64)
+                yield place, pixels
+                continue
             if header.photometric == "MONOCHROME1" and not header.pixel_type:
                 pixels = _inverted(pixels, header)
             if (frame.slope, frame.intercept) != (1.0, 0.0):
@@ -143,7 +149,7 @@ def _is_scaled_by_gdcm(frame: Frame) -> bool:
     scaled = (frame.slope, frame.intercept) == (1.0, 0.0) or header.sop_class in _SCALED_BY_GDCM
     plain = header.photometric == "MONOCHROME2" and header.frames == 1 and frame.tile is None
     compressed = header.syntax not in (*_NATIVE, _DEFLATED)
-    return compressed and scaled and plain and not frame.segment
+    return compressed and scaled and plain and not frame.segment and frame.lookup is None
 
 
 def _as_gdcm_reads(frame: Frame, reader: sitk.ImageFileReader) -> sitk.Image | None:
