@@ -101,7 +101,7 @@ def test_a_bad_scan_gets_a_sentence(qtbot, widget, tmp_path):
     assert ".nii.gz" in failure.args[0]
 
 
-def test_a_backbone_tells_its_licence_and_where_its_weights_are(widget, tmp_path, monkeypatch):
+def test_backbone_has_licence_and_weights_place(widget, tmp_path, monkeypatch):
     def told():
         return widget.chosen.backbone_text.text()
 

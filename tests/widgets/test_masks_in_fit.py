@@ -150,7 +150,7 @@ def test_a_labels_layer_elsewhere_is_refused(qtbot, window, healthy):
     assert widget.cases == []
 
 
-def test_a_labels_layer_of_another_resolution_is_resampled_and_said(qtbot, window, healthy):
+def test_labels_of_other_resolution_are_resampled(qtbot, window, healthy):
     viewer, widget = window
     data, keywords, _ = volume_layer(healthy[0].volume)
     scan = viewer.add_image(data, **keywords)

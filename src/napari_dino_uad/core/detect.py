@@ -244,7 +244,7 @@ def score_slices(
         clock = time.perf_counter()
         with sharing_cores(waited):
             inside = grid.to_grid(scan.foreground[indices]) > PATCH_FOREGROUND
-            scores, far = model.score(features, inside, view, told[indices])
+        scores, far = _score_each(model, features, inside, view, told[indices], waited)
         tissue[indices] = inside
         weights = inside.astype(np.float32)
         grown.add(indices, weights, scores)
@@ -263,6 +263,30 @@ def score_slices(
     distances[told] = typical.smoothed(np.flatnonzero(told).tolist())
     distances[~tissue] = np.nan
     return PlaneMap(view.preprocessing.plane, final, grid, distances)
+
+
+def _score_each(
+    model: FittedModel,
+    features: NDArray[np.float16],
+    tissue: NDArray[np.bool_],
+    view: View,
+    told: NDArray[np.bool_],
+    waited_s: float,
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Score slices one by one, each in a single thread; see `FittedModel.score`.
+
+    The rounding of a matrix product depends on its number of rows and threads. This way a slice
+    has the same scores in any batch, cached or not, and however busy the machine is.
+    """
+    scores = np.zeros(tissue.shape, dtype=np.float32)
+    far = np.zeros(tissue.shape, dtype=np.float32)
+
+    def score(number: int) -> None:
+        part = slice(number, number + 1)
+        scores[part], far[part] = model.score(features[part], tissue[part], view, told[part])
+
+    side_by_side(score, range(len(tissue)), waited_s=waited_s)
+    return scores, far
 
 
 def _telling(scored: NDArray[np.int64], count: int, apart: float) -> NDArray[np.bool_]:

@@ -156,7 +156,7 @@ def test_a_table_in_a_readme_is_replaced(finished):
         read_section(text, "oct")
 
 
-def test_the_readme_holds_the_tables_of_the_committed_results():
+def test_readme_holds_the_committed_tables():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     names = re.findall(r"<!-- (\w+) table: made by", readme)
     assert "oct" in names
@@ -237,7 +237,7 @@ def test_the_real_oct_data():
     assert [len(part) for part in (split.train, split.valid, split.test)] == [6, 4, 22]
 
 
-def test_the_source_digest_covers_the_core_but_not_the_benchmarks(tmp_path, monkeypatch):
+def test_source_digest_covers_the_core_only(tmp_path, monkeypatch):
     core = tmp_path / "core"
     for name in ("fit.py", "scans/volume.py", "bench/run.py"):
         (core / name).parent.mkdir(parents=True, exist_ok=True)
