@@ -1,7 +1,7 @@
 """Read and write scans: NIfTI, NRRD, MHA, DICOM, PNG and TIFF.
 
-`geometry.py` defines `Volume`, `dicom/` reads DICOM files and folders, `search.py` finds scans.
-Their public names can also be imported from here.
+`geometry.py` defines `Volume`, `canonical.py` makes one, `dicom/` reads DICOM files and folders,
+`search.py` finds scans. Their public names can also be imported from here.
 """
 
 from __future__ import annotations
@@ -16,6 +16,11 @@ from numpy.typing import NDArray
 
 from napari_dino_uad.core.errors import InputError
 from napari_dino_uad.core.limits import check_reading
+from napari_dino_uad.core.scans.canonical import (
+    volume_from_array,
+    volume_from_stored,
+    volume_of_tilted,
+)
 from napari_dino_uad.core.scans.dicom.reading import (
     Series,
     is_dicom,
@@ -24,6 +29,7 @@ from napari_dino_uad.core.scans.dicom.reading import (
     series_of_files,
     series_volume,
 )
+from napari_dino_uad.core.scans.file_order import to_file_grid
 from napari_dino_uad.core.scans.files.image_files import read_image, write_image
 from napari_dino_uad.core.scans.files.image_format import is_folder, regular_file
 from napari_dino_uad.core.scans.files.stored_image import StoredImage, choose_volume
@@ -36,14 +42,7 @@ from napari_dino_uad.core.scans.formats import (
     natural_key,
     stack_files,
 )
-from napari_dino_uad.core.scans.geometry import (
-    FileGrid,
-    Volume,
-    to_file_grid,
-    volume_from_array,
-    volume_from_stored,
-    volume_of_tilted,
-)
+from napari_dino_uad.core.scans.geometry import FileGrid, Volume
 from napari_dino_uad.core.scans.search import find_scans
 from napari_dino_uad.core.scans.straight import is_sheared
 
