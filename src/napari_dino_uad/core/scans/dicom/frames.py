@@ -144,7 +144,7 @@ def _frames(path: Path, changed: int, size: int) -> tuple[Frame, ...]:
     header, dataset = read_header(path)
     groups = value(dataset, "PerFrameFunctionalGroupsSequence")
     if groups:
-        if len(groups) != header.frames:
+        if len(groups) < header.frames:
             raise InputError(
                 f"{path.name} is damaged: its header places {len(groups)} frames, but "
                 f"{header.frames} are expected; export it again."

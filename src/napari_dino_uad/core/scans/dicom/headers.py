@@ -14,7 +14,7 @@ from napari_dino_uad.core.scans.formats import DICOM_SUFFIXES
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
-__all__ = ["Header", "is_dicom", "read_header"]
+__all__ = ["Header", "NoImageError", "is_dicom", "read_header"]
 
 # Only these are parsed: private headers and icons would take most of the time.
 _TAGS = [
@@ -32,6 +32,10 @@ _TAGS = [
 ]
 
 _PIXEL_TYPES = {0x7FE00008: "f4", 0x7FE00009: "f8", 0x7FE00010: ""}
+
+
+class NoImageError(InputError):
+    """A sound DICOM file of another kind, such as a report."""
 
 
 @dataclass(frozen=True)
@@ -194,7 +198,9 @@ def _no_image(path: Path, dataset: Dataset) -> InputError:
             f"{path.name} cannot be read as an image; expected a whole DICOM file, got other "
             "content; choose another file."
         )
-    return InputError(
+    # An image without pixels was cut off.
+    error = InputError if "Image Storage" in kind or not kind else NoImageError
+    return error(
         f"{path.name} holds no image{f' ({kind})' if kind else ''}, but a DICOM image is "
         "expected; choose another file."
     )
