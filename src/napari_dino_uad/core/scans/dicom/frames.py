@@ -249,7 +249,7 @@ def _enhanced(header: Header, dataset: Dataset, groups: list[Any]) -> tuple[Fram
     dimensions = [one for one in dimensions if one[1] not in _PLACES]
     return tuple(
         _functional(header, index, group, found, top, dimensions)
-        for index, group in enumerate(groups)
+        for index, group in enumerate(groups[: header.frames])
     )
 
 

@@ -122,10 +122,8 @@ def series_of_files(files: Sequence[Path]) -> list[Series]:
         return series
     # Nothing tells which series they were of.
     shown = ", ".join(unread[:5]) + (f" and {len(unread) - 5} more" if len(unread) > 5 else "")
-    what = (
-        "DICOM file is damaged and was" if len(unread) == 1 else "DICOM files are damaged and were"
-    )
-    notice = f"{len(unread)} {what} left out: {shown}"
+    count = "1 DICOM file is" if len(unread) == 1 else f"{len(unread)} DICOM files are"
+    notice = f"{count} damaged and left out: {shown}"
     return [replace(one, notices=(*one.notices, notice)) for one in series]
 
 
