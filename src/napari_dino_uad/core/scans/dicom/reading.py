@@ -1,8 +1,8 @@
 """DICOM files, folders and media: which series they hold, and reading one of them.
 
-`dicom_elements.py` and `dicom_headers.py` read a header, `dicom_frames.py` and `dicom_tiles.py`
-find the frames in it, `dicom_series.py` groups frames into volumes, `dicom_values.py` reads their
-values, and `dicom_stack.py` and `dicom_segments.py` make a volume of them.
+`elements.py` and `headers.py` read a header, `frames.py`, `enhanced.py` and `tiles.py` find the
+frames in it, `series.py` groups frames into volumes, `values.py` reads their values, and `stack.py`
+and `segments.py` make a volume of them.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from pathlib import Path
 
 from napari_dino_uad.core.errors import InputError
 from napari_dino_uad.core.scans.dicom.elements import broken, quiet_pydicom, text, value
-from napari_dino_uad.core.scans.dicom.frames import Frame, frames_of
+from napari_dino_uad.core.scans.dicom.frame import Frame
+from napari_dino_uad.core.scans.dicom.frames import frames_of
 from napari_dino_uad.core.scans.dicom.headers import NoImageError, is_dicom
 from napari_dino_uad.core.scans.dicom.series import Series, series_of_frames
 from napari_dino_uad.core.scans.dicom.stack import series_volume

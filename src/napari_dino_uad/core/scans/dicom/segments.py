@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from napari_dino_uad.core.errors import InputError
 from napari_dino_uad.core.scans.dicom.elements import broken, number, quiet_pydicom, text, value
-from napari_dino_uad.core.scans.dicom.frames import Frame
+from napari_dino_uad.core.scans.dicom.frame import Frame
 from napari_dino_uad.core.scans.dicom.series import Series, axes_of, places_along
 from napari_dino_uad.core.scans.dicom.values import each_frame
 from napari_dino_uad.core.scans.geometry import Volume

@@ -10,7 +10,7 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_dino_uad.core.scans.dicom.frames import Frame
+from napari_dino_uad.core.scans.dicom.frame import Frame
 
 __all__ = ["Series", "axes_of", "judge", "places_along", "series_of_frames"]
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from napari_dino_uad.core.errors import InputError
 from napari_dino_uad.core.scans.dicom.elements import broken, quiet_pydicom
-from napari_dino_uad.core.scans.dicom.frames import Frame
+from napari_dino_uad.core.scans.dicom.frame import Frame
 from napari_dino_uad.core.scans.dicom.headers import Header
 from napari_dino_uad.core.scans.dicom.pixels import check_dicom
 from napari_dino_uad.core.scans.files.image_files import as_grey
@@ -62,17 +62,28 @@ def read_frames(frames: Sequence[Frame]) -> NDArray[np.float32]:
     InputError
         If pixels are missing, damaged or in colour.
     """
-    whole = _as_one_series(frames)
-    if whole is not None:
-        return whole
+    checked = _is_one_series(frames)
+    if checked:
+        whole = _as_one_series(frames)
+        if whole is not None:
+            return whole
     out = np.empty((len(frames), *frames[0].shape), dtype=np.float32)
-    for place, pixels in each_frame(frames):
+    for place, pixels in each_frame(frames, checked=checked):
         out[place] = pixels
     return out
 
 
-def each_frame(frames: Sequence[Frame]) -> Iterator[tuple[int, NDArray[Any]]]:
+def each_frame(
+    frames: Sequence[Frame], *, checked: bool = False
+) -> Iterator[tuple[int, NDArray[Any]]]:
     """Read frames one by one, those of each file together.
+
+    Parameters
+    ----------
+    frames : sequence of Frame
+        In any order, of any number of files.
+    checked : bool
+        Whether their files are known to be whole.
 
     Yields
     ------
@@ -94,7 +105,7 @@ def each_frame(frames: Sequence[Frame]) -> Iterator[tuple[int, NDArray[Any]]]:
         by_file[frame.header.file].append(place)
     for places in by_file.values():
         header = frames[places[0]].header
-        if header.syntax not in _NATIVE and not header.pixel_type:
+        if not checked and header.syntax not in _NATIVE and not header.pixel_type:
             check_dicom(Path(header.file), Path(header.file).name)
         if len(places) == 1 and (image := _as_gdcm_reads(frames[places[0]], reader)) is not None:
             # A view, which lives as long as its image.
@@ -119,16 +130,19 @@ def each_frame(frames: Sequence[Frame]) -> Iterator[tuple[int, NDArray[Any]]]:
             yield place, pixels
 
 
-def _as_one_series(frames: Sequence[Frame]) -> NDArray[np.float32] | None:
-    """Let GDCM read compressed slices in one go, where all are scaled alike."""
-    import SimpleITK as sitk
-
+def _is_one_series(frames: Sequence[Frame]) -> bool:
+    """Return whether GDCM may read compressed slices in one go: all are scaled alike."""
     alike = {
         (one.slope, one.intercept, one.header.bits, one.header.bits_stored, one.header.signed)
         for one in frames
     }
-    if len(frames) < 2 or len(alike) > 1 or not all(_is_scaled_by_gdcm(one) for one in frames):
-        return None
+    return len(frames) > 1 and len(alike) == 1 and all(_is_scaled_by_gdcm(one) for one in frames)
+
+
+def _as_one_series(frames: Sequence[Frame]) -> NDArray[np.float32] | None:
+    """Check all files, and let GDCM read them in one go; None where it fails."""
+    import SimpleITK as sitk
+
     for one in frames:
         check_dicom(Path(one.header.file), Path(one.header.file).name)
     reader = sitk.ImageSeriesReader()
