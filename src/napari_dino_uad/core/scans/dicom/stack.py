@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from napari_dino_uad.core.errors import InputError
 from napari_dino_uad.core.limits import check_reading
 from napari_dino_uad.core.scans.dicom.frame import LABEL_MAP, Frame
+from napari_dino_uad.core.scans.dicom.grouping import axes_of, places_along
 from napari_dino_uad.core.scans.dicom.segments import read_segments, segments_of
-from napari_dino_uad.core.scans.dicom.series import Series, axes_of, places_along
+from napari_dino_uad.core.scans.dicom.series import Series
 from napari_dino_uad.core.scans.dicom.values import read_frames
 from napari_dino_uad.core.scans.geometry import Volume
 from napari_dino_uad.core.scans.stack import stack_slices, volume_of_stack
