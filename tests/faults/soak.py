@@ -33,6 +33,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 _BATCH = 50
 _SECONDS = 120.0
 
+# Characters printed of a wrong outcome.
+_SHOWN = 400
+
 # What came of one file: a word to count by, and what to print where it is wrong.
 Outcome = tuple[str, str]
 _FINE = (
@@ -50,7 +53,7 @@ def report(name: str, outcomes: Iterator[Outcome]) -> int:
         counts[kind] += 1
         if kind not in _FINE:
             wrong += 1
-            print(f"  WRONG {name}: {kind}: {detail}", flush=True)
+            print(f"  WRONG {name}: {kind}: {detail[:_SHOWN]}", flush=True)
     told = ", ".join(f"{count} {kind}" for kind, count in sorted(counts.items()))
     spent = time.monotonic() - begun
     print(f"{name}: {sum(counts.values())} tried in {spent:.0f} s: {told}", flush=True)

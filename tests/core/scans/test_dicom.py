@@ -217,3 +217,25 @@ def test_pydicoms_own_files_open_or_are_refused():
             opened += 1
             assert np.isfinite(volume.array).all()
     assert opened > len(files) / 3
+
+
+def test_an_element_of_gigabytes_is_refused(tmp_path, monkeypatch):
+    path = write_dicom(tmp_path / "a.dcm", np.arange(80).reshape(8, 10))
+
+    def read(*_args, **_options):
+        raise MemoryError
+
+    monkeypatch.setattr(pydicom, "dcmread", read)
+    with pytest.raises(InputError, match=r"a\.dcm is damaged"):
+        read_volume(path)
+
+
+def test_a_kind_of_object_that_is_damage_is_not_shown(tmp_path):
+    report = dataset(np.zeros((2, 2), np.uint16), "1.2.3" + "\n" * 30 + "x" * 900, "SR")
+    report.file_meta.MediaStorageSOPClassUID = "1.2.3"
+    for tag in ("PixelData", "Rows", "Columns"):
+        delattr(report, tag)
+    path = save(report, tmp_path / "report.dcm")
+    with pytest.raises(InputError, match=r"^report\.dcm holds no image, but") as caught:
+        read_volume(path)
+    assert len(str(caught.value)) < 200

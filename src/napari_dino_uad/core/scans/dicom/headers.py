@@ -192,7 +192,9 @@ def _header(path: Path, dataset: Dataset, syntax: str, offset: int, tag: bytes) 
 def _no_image(path: Path, dataset: Dataset) -> InputError:
     from pydicom.uid import UID
 
-    kind = UID(text(dataset, "SOPClassUID")).name
+    uid = UID(text(dataset, "SOPClassUID"))
+    # What is no UID is damage, of any length.
+    kind = uid.name if uid.is_valid else ""
     if not kind and not dataset.file_meta:
         return InputError(
             f"{path.name} cannot be read as an image; expected a whole DICOM file, got other "
