@@ -25,6 +25,7 @@ __all__ = [
     "Settings",
     "SingleSlice",
     "SmoothingMm",
+    "StorePictures",
     "Symmetry",
     "Valid",
     "Window",
@@ -122,3 +123,12 @@ Settings = Annotated[
     typer.Option("--set", metavar="KEY=VALUE", help="A setting of the method, as components=250."),
 ]
 Seed = Annotated[int, typer.Option(min=0, help="The same seed gives the same model.")]
+StorePictures = Annotated[
+    bool,
+    typer.Option(
+        "--store-pictures",
+        help="Keep small pictures of typical healthy patches in MODEL.pictures.safetensors beside "
+        "the model, which Inspect shows. They are parts of the scans: only with their owner's "
+        "consent.",
+    ),
+]

@@ -20,7 +20,8 @@ from napari_dino_uad.core.features.extract import (
     outwards,
     scored_slices,
 )
-from napari_dino_uad.core.maps.score_map import refine_maps, scan_level
+from napari_dino_uad.core.maps.places import TissueFrame
+from napari_dino_uad.core.maps.score_map import ScanLevel, refine_maps, scan_level
 from napari_dino_uad.core.maps.smoothing import GrowingMaps
 from napari_dino_uad.core.memory import give_back
 from napari_dino_uad.core.model import FittedModel, View
@@ -118,12 +119,15 @@ class PlaneMap:
     distances : ndarray of float32, (slices, h, w)
         Smoothed distance of each patch to the nearest typical healthy one. NaN outside the tissue
         and in slices skipped as redundant with a neighbour within the smoothing width.
+    own_level : ScanLevel
+        The scan's own level and spread, which centring has taken out of the scores.
     """
 
     plane: Plane
     scores: NDArray[np.float32]
     grid: PatchGrid
     distances: NDArray[np.float32]
+    own_level: ScanLevel = field(default_factory=ScanLevel)
 
     @property
     def level(self) -> float:
@@ -185,6 +189,11 @@ class AnomalyMap:
     def foreground(self) -> NDArray[np.bool_]:
         """Tissue on the volume's canonical grid, (S, P, L)."""
         return np.ascontiguousarray(from_plane(self.scan.foreground, self.planes[0].plane))
+
+    @cached_property
+    def tissue_frame(self) -> TissueFrame:
+        """The extent of the tissue, for places in words."""
+        return TissueFrame.of(self.volume, self.foreground)
 
 
 def score_slices(
@@ -259,12 +268,13 @@ def score_slices(
         yield part, int(grown.known.sum())
         clock = time.perf_counter()
     final = grown.smoothed(range(len(scan)))
-    final = scan_level(final, tissue, model.maps).apply(final)
+    own = scan_level(final, tissue, model.maps)
+    final = own.apply(final)
     final[~grown.known] = 0
     distances = np.full(tissue.shape, np.nan, dtype=np.float32)
     distances[told] = typical.smoothed(np.flatnonzero(told).tolist())
     distances[~tissue] = np.nan
-    return PlaneMap(view.preprocessing.plane, final, grid, distances)
+    return PlaneMap(view.preprocessing.plane, final, grid, distances, own)
 
 
 def _score_each(

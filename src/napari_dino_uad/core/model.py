@@ -72,6 +72,8 @@ class FittedModel:
         Scans, slices and date of the fit.
     versions : dict
         Versions of the libraries used in the fit.
+    path : Path or None
+        File it was loaded from.
     """
 
     views: tuple[View, ...]
@@ -83,6 +85,7 @@ class FittedModel:
     levels: Calibration
     cohort: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
+    path: Path | None = field(default=None, compare=False)
 
     @property
     def normative(self) -> NormativeModel:

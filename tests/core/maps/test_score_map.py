@@ -140,6 +140,7 @@ def test_refined_edges_follow_the_anatomy():
     )
 
 
+@pytest.mark.backbone
 def test_centring_takes_a_scanners_shift_away(healthy):
     cases = [Case(head.volume) for head in healthy]
     settings = {"components": 40, "epochs": 2, "max_patches": 10_000}

@@ -11,7 +11,16 @@ from napari_dino_uad.core.errors import InputError
 if TYPE_CHECKING:
     from napari_dino_uad.core.normative.base import NormativeModel
 
-__all__ = ["BASELINES", "KNOWN", "METHODS", "Method", "find_method", "new_config", "new_normative"]
+__all__ = [
+    "BASELINES",
+    "KNOWN",
+    "METHODS",
+    "Method",
+    "find_method",
+    "members_of",
+    "new_config",
+    "new_normative",
+]
 
 
 @dataclass(frozen=True)
@@ -130,3 +139,9 @@ def new_config(key: str, seed: int, settings: dict[str, Any]) -> Any:
             f"{', '.join(config.__dataclass_fields__)}."
         )
     return config(seed=seed, **settings)
+
+
+def members_of(normative: NormativeModel) -> dict[str, NormativeModel]:
+    """Return the models that a score is made of, by method: a fusion's members, or the model."""
+    found: dict[str, NormativeModel] = getattr(normative, "members_", {})
+    return dict(found) or {normative.method: normative}

@@ -31,6 +31,11 @@ class Advanced(QCollapsible):
         self.form: SettingsForm | None = None
         self._build_slices()
         self._build_map()
+        self.pictures = QCheckBox("Store pictures of healthy patches")
+        self.pictures.setToolTip(
+            "Inspect then shows the healthy patches most like a place. They are in a second file "
+            "beside the model and show parts of the scans: only with their owner's consent."
+        )
         self.seed = number_box(0, 2**31 - 1, "The same seed gives the same model.")
         inner = QWidget()
         self._inner = QVBoxLayout(inner)
@@ -48,6 +53,7 @@ class Advanced(QCollapsible):
                     ("", self.neighbours),
                     ("", self.centring),
                     ("Seed", self.seed),
+                    ("", self.pictures),
                 ]
             )
         )

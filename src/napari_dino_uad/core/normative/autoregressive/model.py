@@ -272,6 +272,28 @@ class Autoregressive(Resumable, NormativeModel):
         return combined.to(features.device)
 
     @torch.inference_mode()
+    def embed(self, features: torch.Tensor) -> torch.Tensor:
+        """Map embeddings to the space the network predicts in, (B, C, h, w) -> (B, P, h, w)."""
+        return self._fitted().apply(features.to(self.device)).to(features.device)
+
+    @torch.inference_mode()
+    def expect(self, features: torch.Tensor) -> torch.Tensor:
+        """Return the embeddings the network expects, as the mean over its reading directions.
+
+        Parameters
+        ----------
+        features : torch.Tensor of float32, (B, C, h, w)
+
+        Returns
+        -------
+        torch.Tensor of float32, (B, P, h, w)
+            In the space of `embed`.
+        """
+        x = self._fitted().apply(features.to(self.device))
+        predicted = [self._predict(direction, x)[0] for direction in range(len(self._scales))]
+        return torch.stack(predicted).mean(0).to(features.device)
+
+    @torch.inference_mode()
     def explain(self, features: torch.Tensor) -> dict[str, torch.Tensor]:
         """Return maps that explain the score.
 
