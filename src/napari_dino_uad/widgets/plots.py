@@ -12,7 +12,7 @@ from qtpy.QtWidgets import QGraphicsView, QSizePolicy
 if TYPE_CHECKING:
     from napari_dino_uad.core.calibration import Calibration
 
-__all__ = ["HEALTHY", "healthy_shares", "still_plot"]
+__all__ = ["HEALTHY", "healthy_shares", "paint_plot", "still_plot", "theme_colours"]
 
 #: Colour of healthy scans.
 HEALTHY = (110, 160, 220)
@@ -29,6 +29,30 @@ def still_plot(height: int) -> pg.PlotWidget:
     # A cached background keeps the colour of the theme in which the plot was made.
     plot.setCacheMode(QGraphicsView.CacheModeFlag.CacheNone)
     return plot
+
+
+def theme_colours(theme: str) -> tuple[str, str]:
+    """Return the background and the text colour of one of napari's themes, as hex codes."""
+    from napari.utils.theme import get_theme
+
+    chosen = get_theme(theme)
+    return chosen.background.as_hex(), chosen.text.as_hex()
+
+
+def paint_plot(plot: pg.PlotWidget, background: str, text: str) -> None:
+    """Give a plot the colours of a theme.
+
+    Parameters
+    ----------
+    plot : PlotWidget
+    background, text : str
+        Colours, as hex codes.
+    """
+    plot.setBackground(background)
+    for name in ("bottom", "left"):
+        axis = plot.getAxis(name)
+        axis.setPen(text)
+        axis.setTextPen(text)
 
 
 def healthy_shares(calibration: Calibration, edges: NDArray[np.float64]) -> NDArray[np.float64]:

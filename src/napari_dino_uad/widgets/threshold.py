@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from qtpy.QtCore import QSignalBlocker, QSize, Qt, QTimer, Signal
 from qtpy.QtGui import QPainter
 from qtpy.QtWidgets import (
-    QHBoxLayout,
     QLabel,
     QSizePolicy,
     QSlider,
@@ -22,7 +21,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_dino_uad.widgets.controls import small_label
-from napari_dino_uad.widgets.plots import HEALTHY, healthy_shares, still_plot
+from napari_dino_uad.widgets.plots import HEALTHY, healthy_shares, paint_plot, still_plot
 
 if TYPE_CHECKING:
     from qtpy.QtGui import QPaintEvent
@@ -42,6 +41,9 @@ HIGHEST_RATE, LOWEST_RATE = 0.1, 1e-4
 _DEFAULT_RATE = 0.01
 _STEPS = 300
 _MARKS = (0.1, 0.05, 0.01, 0.001, 0.0001)
+_DECADES = (0.1, 0.01, 0.001, 0.0001)
+# Room in pixels between two marks.
+_GAP = 6
 _REST_MS = 150
 _BINS = 96
 
@@ -82,21 +84,33 @@ class _Marks(QWidget):
     def sizeHint(self) -> QSize:
         return QSize(200, self.fontMetrics().height() + 2)
 
-    def paintEvent(self, event: QPaintEvent) -> None:
-        painter = QPainter(self)
-        painter.setPen(self.palette().color(self.foregroundRole()))
+    def places(self) -> list[tuple[str, float, float]]:
+        """Return the text, left edge and width of each mark that has room."""
         option = QStyleOptionSlider()
         self._slider.initStyleOption(option)
         handle = self._slider.style().pixelMetric(
             QStyle.PixelMetric.PM_SliderLength, option, self._slider
         )
         room = self.width() - handle
-        for rate in _MARKS:
-            # One unit, at the end: more would run into each other.
-            text = f"{100 * rate:g}" + (" %" if rate == LOWEST_RATE else "")
+        placed: list[tuple[str, float, float]] = []
+        # The decades first: they are what a narrow dock has room for.
+        for rate in sorted(_MARKS, key=lambda rate: rate not in _DECADES):
+            text = f"{100 * rate:g}" + (" %" if rate in (LOWEST_RATE, HIGHEST_RATE) else "")
             width = self.fontMetrics().horizontalAdvance(text)
             centre = handle / 2 + room * _to_step(rate) / _STEPS
             left = min(max(0.0, centre - width / 2), self.width() - width)
+            apart = all(
+                left >= other + wide + _GAP or left + width + _GAP <= other
+                for _, other, wide in placed
+            )
+            if apart:
+                placed.append((text, left, width))
+        return placed
+
+    def paintEvent(self, event: QPaintEvent) -> None:
+        painter = QPainter(self)
+        painter.setPen(self.palette().color(self.foregroundRole()))
+        for text, left, _ in self.places():
             painter.drawText(int(left), self.fontMetrics().ascent(), text)
 
 
@@ -127,12 +141,10 @@ class ThresholdControl(QWidget):
         super().__init__()
         self._calibration: Calibration | None = None
         self._text = QLabel()
-        self._score = QLabel()
-        self._score.setAlignment(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
         self._interval = small_label()
         self._interval.setToolTip(
-            "False positives in single healthy scans at this threshold. The lowest and the "
-            "highest tenth of the scans are left out."
+            "The anomaly score at this threshold, and the false alarms in single healthy scans, "
+            "without the lowest and the highest tenth of them."
         )
         self._plot = still_plot(84)
         self._plot.hideAxis("left")
@@ -163,17 +175,15 @@ class ThresholdControl(QWidget):
         self._rest.setSingleShot(True)
         self._rest.setInterval(_REST_MS)
         self._rest.timeout.connect(self._on_rest)
-        head = QHBoxLayout()
-        head.addWidget(self._text)
-        head.addWidget(self._score)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(2)
-        layout.addLayout(head)
+        layout.addWidget(self._text)
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
         layout.addWidget(self._plot)
         layout.addWidget(self.slider)
-        layout.addWidget(_Marks(self.slider))
+        self.marks = _Marks(self.slider)
+        layout.addWidget(self.marks)
         layout.addWidget(self._interval)
         self.slider.setValue(_to_step(_DEFAULT_RATE))
         self._show_text()
@@ -211,6 +221,10 @@ class ThresholdControl(QWidget):
             self._plot.setXRange(edges[0], edges[-1], padding=0)
         self._show_text()
 
+    def paint(self, background: str, text: str) -> None:
+        """Give the histogram the colours of a theme, as hex codes."""
+        paint_plot(self._plot, background, text)
+
     def _show_scale(self, known: bool) -> None:
         """Enable the control and show the scale of scores, which only a model has."""
         self.setEnabled(known)
@@ -235,19 +249,15 @@ class ThresholdControl(QWidget):
         self._curves[name].show()
 
     def _show_text(self) -> None:
-        self._text.setText(f"Healthy false positives: {format_rate(self.rate)}")
+        self._text.setText(f"False alarms in healthy tissue: {format_rate(self.rate)}")
         if self._calibration is None:
-            self._score.setText("")
             self._interval.setText("")
             return
         low, high = (format_rate(rate) for rate in self._calibration.interval(self.rate))
         scans = len(self._calibration.scan_rates)
-        self._interval.setText(
-            f"Most healthy scans: {low} to {high} (of {scans})"
-            if scans > 1
-            else "Calibrated on one healthy scan"
-        )
-        self._score.setText(f"score {self.threshold:.3f}")
+        most = f"most healthy scans {low} to {high} (of {scans})"
+        one = "calibrated on one healthy scan"
+        self._interval.setText(f"Score {self.threshold:.2f}; {most if scans > 1 else one}")
         self._line.blockSignals(True)
         self._line.setValue(self.threshold)
         self._line.blockSignals(False)

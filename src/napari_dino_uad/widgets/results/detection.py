@@ -18,11 +18,16 @@ if TYPE_CHECKING:
     from napari.viewer import Viewer
 
     from napari_dino_uad.core.detect import AnomalyMap
+    from napari_dino_uad.core.maps.domain_shift import Differences
     from napari_dino_uad.core.maps.findings import Finding
+    from napari_dino_uad.core.maps.places import TissueFrame
     from napari_dino_uad.core.model import FittedModel
     from napari_dino_uad.widgets.results.found import Detected, Found, Settings
 
 __all__ = ["Detection"]
+
+# False-positive rates marked on the colour bar.
+_BAR_RATES = (0.1, 0.01, 0.001, 0.0001)
 
 
 class Detection:
@@ -57,6 +62,12 @@ class Detection:
         Shares of this scan's scores.
     warning : str
         Why the model may not fit this scan; empty if it does.
+    trusted : bool
+        Whether the user wants to see the map in spite of the warning.
+    frame : TissueFrame or None
+        Where the tissue lies, for the sides of findings.
+    differences : Differences or None
+        What distinguishes the scan from the model's cohort.
     message : str
         How the run ended, for the line below the button.
     slices_done : int
@@ -79,6 +90,9 @@ class Detection:
         self.anomaly: AnomalyMap | None = None
         self.found: Found | None = None
         self.warning = ""
+        self.trusted = False
+        self.frame: TissueFrame | None = None
+        self.differences: Differences | None = None
         self.message = ""
         self.slices_done = 0
         self.deleted: list[str] = []
@@ -92,6 +106,22 @@ class Detection:
     def threshold(self) -> float:
         """The score at the chosen rate."""
         return self.model.calibration.threshold(self.settings.rate)
+
+    @property
+    def ticks(self) -> list[tuple[float, str]]:
+        """Scores and labels of the colour bar, in false-positive rates."""
+        threshold = self.model.calibration.threshold
+        return [(threshold(rate), f"{100 * rate:g} %") for rate in _BAR_RATES]
+
+    @property
+    def held(self) -> bool:
+        """Whether heat and findings wait until the user asks for them in spite of the warning."""
+        return bool(self.warning) and not self.trusted
+
+    def trust(self) -> None:
+        """Show heat and findings in spite of the warning."""
+        self.trusted = True
+        self.layers.hold(False)
 
     @property
     def findings(self) -> list[Finding]:
@@ -122,14 +152,19 @@ class Detection:
             earlier.absorb()
             self.settings = replace(self.settings, edits=earlier.settings.edits)
             self.layers = earlier.layers
+            if earlier.model is self.model:
+                self.trusted, self.warning = earlier.trusted, earlier.warning
+        self.layers.hold(self.held)
         if self.layers.findings is not None:
             self._draw(np.zeros(array.shape, dtype=np.uint8))
-        self.layers.show_heat(array, self.limits, self.threshold)
+        self.layers.show_heat(array, self.limits, self.threshold, self.ticks)
 
     def finish(self, detected: Detected) -> None:
         """Take the finished map; the array shown has its values already."""
         self.anomaly = detected.anomaly
         self.warning = detected.warning
+        self.frame, self.differences = detected.frame, detected.differences
+        self.layers.hold(self.held)
         self.histogram = detected.histogram
         count = slice_count(len(detected.anomaly.scan))
         self.message = f"{count} in {detected.seconds:.1f} s"
@@ -183,7 +218,7 @@ class Detection:
         self._draw(found.labels)
         self._drawn_found = True
         if self.layers.heat is None and self._array is not None:
-            self.layers.show_heat(self._array, self.limits, self.threshold)
+            self.layers.show_heat(self._array, self.limits, self.threshold, self.ticks)
         self.deleted = []
         if moved and self.settings.edits is not None:
             # Undo would bring back voxels of another threshold.

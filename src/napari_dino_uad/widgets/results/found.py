@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from napari_dino_uad.core.detect import AnomalyMap
+    from napari_dino_uad.core.maps.domain_shift import Differences
     from napari_dino_uad.core.maps.findings import Finding
+    from napari_dino_uad.core.maps.places import TissueFrame
 
 __all__ = ["Detected", "Found", "Settings", "fill_map", "find"]
 
@@ -85,6 +87,10 @@ class Detected:
     seconds : float
     tissue_only : bool
         Whether the background of the array is blank.
+    frame : TissueFrame
+        Where the tissue lies, for the sides of findings.
+    differences : Differences
+        What distinguishes the scan from the cohort.
     """
 
     anomaly: AnomalyMap
@@ -93,6 +99,8 @@ class Detected:
     warning: str
     seconds: float
     tissue_only: bool
+    frame: TissueFrame
+    differences: Differences
 
 
 def find(anomaly: AnomalyMap, settings: Settings) -> Found:

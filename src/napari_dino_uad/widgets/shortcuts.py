@@ -1,0 +1,72 @@
+"""Keys that work wherever the focus is in the window."""
+
+from __future__ import annotations
+
+import weakref
+from typing import TYPE_CHECKING
+
+from qtpy.QtCore import Qt, QTimer
+from qtpy.QtGui import QKeySequence
+from qtpy.QtWidgets import QShortcut
+
+from napari_dino_uad.widgets.settings import setting
+
+if TYPE_CHECKING:
+    from napari.viewer import Viewer
+
+__all__ = ["DETECT_KEYS", "bind_window", "scan_was_opened"]
+
+#: Keys for Detect.
+DETECT_KEYS = "Ctrl+Shift+D"
+_NAME = "napari_dino_uad detect"
+
+
+def bind_window(viewer: Viewer) -> bool:
+    """Bind the keys for Detect in the window of a viewer, once.
+
+    Returns
+    -------
+    bool
+        Whether the viewer has a window.
+    """
+    window = getattr(getattr(viewer, "window", None), "_qt_window", None)
+    if window is None:
+        return False
+    if window.findChild(QShortcut, _NAME) is None:
+        shortcut = QShortcut(QKeySequence(DETECT_KEYS), window)
+        shortcut.setObjectName(_NAME)
+        shortcut.setContext(Qt.ShortcutContext.WindowShortcut)
+        shortcut.setAutoRepeat(False)
+        kept = weakref.ref(viewer)
+        shortcut.activated.connect(lambda: _detect(kept()))
+    return True
+
+
+def scan_was_opened() -> None:
+    """Bind the keys in the current window, and detect if the user wants it on opening a scan.
+
+    The reader calls it; a dock that is open sees the new layer itself.
+    """
+    from napari import current_viewer
+
+    viewer = current_viewer()
+    if viewer is None or not bind_window(viewer):
+        return
+    if setting("detect_on_opening"):
+        QTimer.singleShot(0, lambda: _open_detect(viewer))
+
+
+def _detect(viewer: Viewer | None) -> None:
+    from napari_dino_uad.widgets.commands import ask_detect
+
+    if viewer is not None:
+        ask_detect(viewer)
+
+
+def _open_detect(viewer: Viewer) -> None:
+    """Detect on a scan just opened, if the dock was not open and so did not see it."""
+    from napari_dino_uad.widgets.commands import open_dock
+
+    widget = open_dock(viewer, "Detect")
+    if not widget.busy:
+        widget.detect()
