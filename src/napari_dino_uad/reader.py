@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -63,9 +65,20 @@ def _read(path: str | list[str]) -> list[LayerData]:
 
     volume = _volume([Path(one) for one in ([path] if isinstance(path, str) else path)])
     show_notices(volume.named_notices)
+    _bind_keys()
     if volume.label_names or is_label_volume(volume):
         return [labels_layer(volume, volume.array, volume.name)]
     return [volume_layer(volume)]
+
+
+def _bind_keys() -> None:
+    """Make the keys for Detect work in the window that reads the scan, if there is one."""
+    if threading.current_thread() is not threading.main_thread():
+        return
+    if "qtpy" in sys.modules and "napari" in sys.modules:
+        from napari_dino_uad.widgets.shortcuts import scan_was_opened
+
+        scan_was_opened()
 
 
 def _volume(paths: list[Path]) -> Volume:

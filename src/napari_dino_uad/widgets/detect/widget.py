@@ -11,6 +11,7 @@ from qtpy.QtWidgets import QPushButton
 from napari_dino_uad.core.results import RESEARCH_USE
 from napari_dino_uad.widgets.controls import DockWidget, RunControl, small_label
 from napari_dino_uad.widgets.detect.choice import Choice
+from napari_dino_uad.widgets.detect.compare import Compare
 from napari_dino_uad.widgets.detect.model_loader import ModelLoader
 from napari_dino_uad.widgets.detect.panel import FindingsPanel
 from napari_dino_uad.widgets.detect.run import DetectionRun
@@ -99,10 +100,17 @@ class DetectWidget(DockWidget):
         self.detecting = DetectionRun(
             self.job, self._viewer, self._results, self.choice, self.panel, self
         )
+        self.compare = Compare(self._viewer, self._results)
         self.save_button = QPushButton("Save map and findings…")
         notice = small_label(RESEARCH_USE)
         notice.setAlignment(Qt.AlignmentFlag.AlignCenter)
-        for widget in (self.choice, self.run, self.panel, self.save_button):
+        for widget in (
+            self.choice,
+            self.run,
+            self.panel,
+            self.save_button,
+            self.compare.fold,
+        ):
             self.content.addWidget(widget)
         self.content.addStretch()
         self.content.addWidget(notice)
@@ -145,6 +153,7 @@ class DetectWidget(DockWidget):
             (self._results.scan_replaced, self._on_replaced),
             (self._results.changed, self._on_layers),
             (self._results.painted, self.find),
+            (self._results.updated, self.compare.follow),
             (self._results.detect_asked, self.detect),
             (self._results.cursor_moved, self._on_cursor),
             (self._results.search.found, self._on_findings),
@@ -383,6 +392,7 @@ class DetectWidget(DockWidget):
         # Detect may be pressed while its model is being loaded, and starts then.
         self.run.allow("" if loading and self.choice.scan is not None else why)
         self.choice.compare(self.shown)
+        self.compare.refresh()
         why = why_no_saving(self.shown)
         self.save_button.setEnabled(not why)
         self.save_button.setToolTip(why or _SAVE_TOOLTIP)
