@@ -5,7 +5,7 @@ from __future__ import annotations
 import weakref
 from typing import TYPE_CHECKING
 
-from qtpy.QtCore import Qt, QTimer
+from qtpy.QtCore import Qt
 from qtpy.QtGui import QKeySequence
 from qtpy.QtWidgets import QShortcut
 
@@ -14,7 +14,7 @@ from napari_dino_uad.widgets.settings import setting
 if TYPE_CHECKING:
     from napari.viewer import Viewer
 
-__all__ = ["DETECT_KEYS", "bind_window", "scan_was_opened"]
+__all__ = ["DETECT_KEYS", "bind_window", "detect_if_wanted"]
 
 #: Keys for Detect.
 DETECT_KEYS = "Ctrl+Shift+D"
@@ -42,18 +42,16 @@ def bind_window(viewer: Viewer) -> bool:
     return True
 
 
-def scan_was_opened() -> None:
-    """Bind the keys in the current window, and detect if the user wants it on opening a scan.
+def detect_if_wanted(viewer: Viewer) -> None:
+    """Detect on a scan that was just opened, if the user wants that; open the dock for it."""
+    from napari_dino_uad.widgets.commands import open_dock
 
-    The reader calls it; a dock that is open sees the new layer itself.
-    """
-    from napari import current_viewer
-
-    viewer = current_viewer()
-    if viewer is None or not bind_window(viewer):
+    if not setting("detect_on_opening") or not bind_window(viewer):
         return
-    if setting("detect_on_opening"):
-        QTimer.singleShot(0, lambda: _open_detect(viewer))
+    widget = open_dock(viewer, "Detect")
+    # A dock that was open has seen the scan itself.
+    if not widget.busy:
+        widget.detect()
 
 
 def _detect(viewer: Viewer | None) -> None:
@@ -61,12 +59,3 @@ def _detect(viewer: Viewer | None) -> None:
 
     if viewer is not None:
         ask_detect(viewer)
-
-
-def _open_detect(viewer: Viewer) -> None:
-    """Detect on a scan just opened, if the dock was not open and so did not see it."""
-    from napari_dino_uad.widgets.commands import open_dock
-
-    widget = open_dock(viewer, "Detect")
-    if not widget.busy:
-        widget.detect()
