@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from qtpy.QtCore import QTimer
+
+if TYPE_CHECKING:
+    from napari.viewer import Viewer
 
 __all__ = ["after_opening"]
 
@@ -24,5 +29,20 @@ def _prepare() -> None:
         return
     viewer = getattr(viewer, "__wrapped__", viewer)
     results_of(viewer)
+    _show_scale_bar(viewer)
     detect_if_wanted(viewer)
     offer_default()
+
+
+def _show_scale_bar(viewer: Viewer) -> None:
+    """Show the scale bar with the first scan in mm; later it is the user's."""
+    from napari_dino_uad.widgets.layers import is_scan_layer
+
+    scans = [layer for layer in viewer.layers if is_scan_layer(layer)]
+    if len(scans) != 1 or str(scans[0].units[-1]) == "pixel":
+        return
+    canvas = getattr(viewer, "canvas", None)
+    overlays = getattr(canvas, "overlays", None)
+    # The place of the bar before and since napari 0.9.
+    bar = viewer.scale_bar if overlays is None else overlays.scale_bar
+    bar.visible = True

@@ -23,7 +23,7 @@ from napari_dino_uad.widgets.results.saving import saver
 from napari_dino_uad.widgets.results.store import HIDE_KEY, results_of
 from napari_dino_uad.widgets.results.texts import why_no_detection, why_no_saving
 from napari_dino_uad.widgets.session import session
-from napari_dino_uad.widgets.settings import last_model, setting
+from napari_dino_uad.widgets.settings import has_preferences, last_model, setting
 from napari_dino_uad.widgets.workers import Job
 
 if TYPE_CHECKING:
@@ -113,6 +113,11 @@ class DetectWidget(DockWidget):
         ):
             self.content.addWidget(widget)
         self.content.addStretch()
+        if not has_preferences():
+            settings = QPushButton("Settings…")
+            settings.setToolTip("Default model, device, cache and colours.")
+            settings.clicked.connect(self._open_settings)
+            self.content.addWidget(settings)
         self.content.addWidget(notice)
 
     def _connect(self) -> None:
@@ -369,6 +374,13 @@ class DetectWidget(DockWidget):
     def read_cursor(self, world: tuple[float, ...], *, again: bool = False) -> None:
         """Show what lies under the cursor; parameters as in `FindingsPanel.read_cursor`."""
         self.panel.read_cursor(self.shown, world, again=again)
+
+    def _open_settings(self) -> None:
+        from napari_dino_uad.widgets.settings_dialog import SettingsDialog
+
+        dialog = SettingsDialog(self)
+        dialog.exec()
+        dialog.deleteLater()
 
     def _choose_folder(self) -> None:
         folder = choose_folder(self, "Save map and findings in", "results folder")
