@@ -88,6 +88,12 @@ class FindingsPanel(QWidget):
         self.tissue_only.setToolTip(
             "Leave out the dark background, which the model has not learnt."
         )
+        self.without_scalp = QCheckBox("Leave out scalp")
+        self.without_scalp.setToolTip(
+            "In heads with a skull, leave out what lies outside it. It can take away some of a "
+            "lesion at the surface of the brain: up to 7 % of it in 15 patients with gliomas. It "
+            "has no effect where no skull is found."
+        )
         size_row = QHBoxLayout()
         size_row.addWidget(QLabel("Smallest"))
         size_row.addWidget(self.minimum_size)
@@ -116,6 +122,7 @@ class FindingsPanel(QWidget):
         layout.addWidget(rule())
         layout.addWidget(self.threshold)
         layout.addLayout(size_row)
+        layout.addWidget(self.without_scalp)
         layout.addLayout(opacity_row)
         for widget in (
             self.summary,
@@ -128,7 +135,9 @@ class FindingsPanel(QWidget):
         self.threshold.dragged.connect(lambda _: self.dragged.emit())
         self.threshold.rested.connect(lambda _: self.changed.emit())
         self.minimum_size.valueChanged.connect(lambda _: self.changed.emit())
-        self.tissue_only.toggled.connect(lambda _: self.changed.emit())
+        for box in (self.tissue_only, self.without_scalp):
+            box.toggled.connect(lambda _: self.changed.emit())
+        self.tissue_only.toggled.connect(self.without_scalp.setEnabled)
         self.discard.clicked.connect(lambda _: self.edits_discarded.emit())
         self.show_anyway.clicked.connect(lambda _: self.trusted.emit())
         self.opacity.valueChanged.connect(lambda value: self.opacity_changed.emit(value / 100))
@@ -138,7 +147,10 @@ class FindingsPanel(QWidget):
     def settings(self) -> Settings:
         """The current settings."""
         return Settings(
-            self.threshold.rate, self.minimum_size.value(), self.tissue_only.isChecked()
+            self.threshold.rate,
+            self.minimum_size.value(),
+            self.tissue_only.isChecked(),
+            without_scalp=self.without_scalp.isChecked(),
         )
 
     def show_detection(self, detection: Detection) -> None:
@@ -148,11 +160,13 @@ class FindingsPanel(QWidget):
         self.threshold.show_rate(detection.settings.rate)
         if detection.histogram is not None:
             self.threshold.show_scan(detection.edges, detection.histogram)
-        for control in (self.minimum_size, self.tissue_only):
+        controls = (self.minimum_size, self.tissue_only, self.without_scalp)
+        for control in controls:
             control.blockSignals(True)
         self.minimum_size.setValue(detection.settings.minimum_size)
         self.tissue_only.setChecked(detection.settings.tissue_only)
-        for control in (self.minimum_size, self.tissue_only):
+        self.without_scalp.setChecked(detection.settings.without_scalp)
+        for control in controls:
             control.blockSignals(False)
         self._warn(describe_differences(detection), detection.held)
         self._notice(detection.scan)

@@ -96,6 +96,7 @@ def detector(
     model, low, edges = detection.model, detection.limits[0], detection.edges
     name = detection.model_name
     tissue_only = detection.settings.tissue_only
+    without_scalp = detection.settings.without_scalp
 
     def pipeline() -> Generator[Progress, None, Detected]:
         from napari_dino_uad.core.detect import SliceMaps, detect
@@ -121,7 +122,7 @@ def detector(
                 yield progress
         anomaly = detecting.value
         yield Progress("Finishing", 1, 1, volume.name)
-        fill_map(array, anomaly, low, tissue_only)
+        fill_map(array, anomaly, low, tissue_only, without_scalp)
         histogram = score_histogram(anomaly.scores[anomaly.foreground], edges)
         warning = measure_shift(anomaly.level, model.levels).warning
         frame = TissueFrame.of(volume, anomaly.foreground)

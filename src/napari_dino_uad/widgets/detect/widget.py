@@ -314,7 +314,9 @@ class DetectWidget(DockWidget):
         """Apply the controls to the heat, and grey out the findings until they follow."""
         if self.shown is not None:
             chosen = self.panel.settings
-            self.shown.choose(chosen.rate, chosen.minimum_size, chosen.tissue_only)
+            self.shown.choose(
+                chosen.rate, chosen.minimum_size, chosen.tissue_only, chosen.without_scalp
+            )
             self._say_result()
             self.panel.show_findings(self.shown)
             self._results.updated.emit(self.shown)

@@ -44,7 +44,11 @@ def review_saver(detection: Detection, path: Path) -> Callable[[], Generator[Pro
 
         yield Progress("Saving the review", 0, 1)
         kept = ReviewSettings(
-            settings.rate, settings.minimum_size, settings.tissue_only, settings.edits
+            settings.rate,
+            settings.minimum_size,
+            settings.tissue_only,
+            settings.edits,
+            settings.without_scalp,
         )
         with writing(path.parent, path):
             save_review(path, anomaly, kept, review, name)
@@ -86,7 +90,8 @@ def reopener(
         calibration = anomaly.model.calibration
         array = np.empty(anomaly.volume.shape, dtype=np.float32)
         edges = histogram_edges(calibration)
-        fill_map(array, anomaly, calibration.threshold(HIGHEST_RATE), tissue_only)
+        low, scalped = calibration.threshold(HIGHEST_RATE), opened.settings.without_scalp
+        fill_map(array, anomaly, low, tissue_only, scalped)
         histogram = score_histogram(anomaly.scores[anomaly.foreground], edges)
         warning = measure_shift(anomaly.level, anomaly.model.levels).warning
         frame = TissueFrame.of(anomaly.volume, anomaly.foreground)
@@ -118,7 +123,9 @@ def show_review(
         data, keywords, _ = volume_layer(opened.anomaly.volume)
         scan = Image(data, **keywords)
         viewer.layers.append(scan)
-    settings = Settings(kept.rate, kept.minimum_size, kept.tissue_only, kept.edits)
+    settings = Settings(
+        kept.rate, kept.minimum_size, kept.tissue_only, kept.edits, kept.without_scalp
+    )
     detection = Detection(viewer, scan, name, model, settings)
     earlier = results.of(scan)
     if earlier is not None:

@@ -100,6 +100,7 @@ class Detection:
         self.differences: Differences | None = None
         self.message = ""
         self.slices_done = 0
+        self._filled_without_scalp = settings.without_scalp
         self.deleted: list[str] = []
         self.review = Review()
         self._array: NDArray[np.float32] | None = None
@@ -203,7 +204,9 @@ class Detection:
         """Write the whole map into the layer, with or without the background."""
         if self._array is None or self.anomaly is None:
             return
-        fill_map(self._array, self.anomaly, self.limits[0], self.settings.tissue_only)
+        tissue_only, scalped = self.settings.tissue_only, self.settings.without_scalp
+        fill_map(self._array, self.anomaly, self.limits[0], tissue_only, scalped)
+        self._filled_without_scalp = scalped
         self.layers.refresh()
 
     # Threshold and findings ---------------------------------------------------------------
@@ -213,6 +216,7 @@ class Detection:
         rate: float | None = None,
         minimum_size: float | None = None,
         tissue_only: bool | None = None,
+        without_scalp: bool | None = None,
     ) -> None:
         """Change settings; the heat follows at once, the findings with `show`."""
         if self._drawn_found:
@@ -224,6 +228,7 @@ class Detection:
             rate=was.rate if rate is None else rate,
             minimum_size=was.minimum_size if minimum_size is None else minimum_size,
             tissue_only=was.tissue_only if tissue_only is None else tissue_only,
+            without_scalp=was.without_scalp if without_scalp is None else without_scalp,
         )
         if self.settings.tissue_only != was.tissue_only:
             self.fill()
@@ -243,6 +248,9 @@ class Detection:
         self.found = found
         self._draw(found.labels)
         self._drawn_found = True
+        if self._filled_without_scalp != self.settings.without_scalp:
+            # The search has found the scalp; here it would stop the window.
+            self.fill()
         if self.layers.heat is None and self._array is not None:
             self.layers.show_heat(self._array, self.limits, self.threshold, self.ticks)
         self.deleted = []
