@@ -199,7 +199,7 @@ class AnomalyMap:
         """
         if self.scan.preprocessing.plane != "axial" or self.volume.is_2d:
             return None
-        if not TissueFrame.of(self.volume, self.foreground).head:
+        if not self.tissue_frame.head:
             return None
         return scalp(self.scan)
 

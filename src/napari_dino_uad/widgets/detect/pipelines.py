@@ -101,7 +101,6 @@ def detector(
     def pipeline() -> Generator[Progress, None, Detected]:
         from napari_dino_uad.core.detect import SliceMaps, detect
         from napari_dino_uad.core.maps.domain_shift import differences, measure_shift
-        from napari_dino_uad.core.maps.places import TissueFrame
         from napari_dino_uad.core.slices.planes import plane_axis, to_plane
 
         started = time.perf_counter()
@@ -125,7 +124,7 @@ def detector(
         fill_map(array, anomaly, low, tissue_only, without_scalp)
         histogram = score_histogram(anomaly.scores[anomaly.foreground], edges)
         warning = measure_shift(anomaly.level, model.levels).warning
-        frame = TissueFrame.of(volume, anomaly.foreground)
+        frame = anomaly.tissue_frame
         seconds = time.perf_counter() - started
         return Detected(
             anomaly,

@@ -79,7 +79,6 @@ def reopener(
 
     def pipeline() -> Generator[Progress, None, Reopened]:
         from napari_dino_uad.core.maps.domain_shift import differences, measure_shift
-        from napari_dino_uad.core.maps.places import TissueFrame
         from napari_dino_uad.core.saved_review import open_review
 
         started = time.perf_counter()
@@ -94,7 +93,7 @@ def reopener(
         fill_map(array, anomaly, low, tissue_only, scalped)
         histogram = score_histogram(anomaly.scores[anomaly.foreground], edges)
         warning = measure_shift(anomaly.level, anomaly.model.levels).warning
-        frame = TissueFrame.of(anomaly.volume, anomaly.foreground)
+        frame = anomaly.tissue_frame
         differs = differences(
             anomaly.volume,
             anomaly.scan,
