@@ -42,6 +42,8 @@ class CaseFacts:
         The threshold, as a false-positive rate on healthy tissue.
     minimum_size : float or None
         In the scan's `size_unit`; None for its default.
+    without_scalp : bool
+        Whether the scalp is left out too.
     tissue_only : bool
     added, removed : int
         Voxels corrected by hand.
@@ -54,6 +56,7 @@ class CaseFacts:
     rate: float
     minimum_size: float | None = None
     tissue_only: bool = True
+    without_scalp: bool = False
     added: int = 0
     removed: int = 0
     model_name: str = ""
@@ -155,6 +158,7 @@ def _facts(anomaly: AnomalyMap, facts: CaseFacts, threshold: float) -> list[tupl
     unit = size_unit(volume)
     smallest = unit.smallest if facts.minimum_size is None else facts.minimum_size
     searched = f"{'tissue only' if facts.tissue_only else 'background too'}, "
+    searched += "without the scalp, " if facts.without_scalp and facts.tissue_only else ""
     searched += f"findings of {smallest:g} {unit.name} or more"
     cohort = model.cohort
     told = f"{cohort.get('scans', 0)} scans, {cohort.get('slices', 0)} slices, "

@@ -233,6 +233,7 @@ def exporter(
                     rate=settings.rate,
                     minimum_size=settings.minimum_size,
                     tissue_only=settings.tissue_only,
+                    without_scalp=settings.without_scalp,
                     added=found.added,
                     removed=found.removed,
                     model_name=model_name,

@@ -173,7 +173,7 @@ class FindingsWidget(DockWidget):
             self._shown = detection
             self._peaks = {}
             self.crosshair.remove()
-        rows = [] if detection is None else detection.rows
+        rows = [] if detection is None or detection.held else detection.rows
         if rows != self.table.rows:
             self._peaks = {}
             self.table.show_rows(rows, self._colours())
@@ -203,6 +203,8 @@ class FindingsWidget(DockWidget):
             return _NOTHING
         if detection.anomaly is None or detection.found is None:
             return "Findings come when the map is finished."
+        if detection.held:
+            return "This scan is not of the kind the model knows; press Show anyway in Detect."
         rows = detection.rows
         if not rows:
             return "No finding above the threshold."
