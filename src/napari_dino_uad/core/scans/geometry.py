@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from napari_dino_uad.core.scans.straight import Straight
 
 if TYPE_CHECKING:
+    from napari_dino_uad.core.scans.dicom.series import Series
     from napari_dino_uad.core.scans.files.nifti_forms import NiftiForms
 
 __all__ = ["FileGrid", "Volume"]
@@ -95,6 +96,8 @@ class Volume:
         Notes for the user about how it was read, a sentence each.
     label_names : tuple of (int, str)
         Value and name of each segment, if it is a segmentation.
+    series : Series or None
+        The DICOM series it was read from, with the frames that became its slices.
     """
 
     array: NDArray[np.float32]
@@ -110,6 +113,7 @@ class Volume:
     spacing_known: bool = True
     notices: tuple[str, ...] = ()
     label_names: tuple[tuple[int, str], ...] = ()
+    series: Series | None = None
 
     @property
     def shape(self) -> tuple[int, int, int]:

@@ -85,6 +85,7 @@ def series_volume(
         spacing_known=known,
         notices=tuple(notices),
     )
+    volume = replace(volume, series=replace(series, frames=tuple(frames)))
     if first.header.sop_class == LABEL_MAP:
         names, _, _ = segments_of(Path(first.header.file))
         return replace(volume, label_names=names)
