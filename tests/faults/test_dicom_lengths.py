@@ -39,3 +39,23 @@ def test_planes_of_run_lengths_that_are_elsewhere_are_refused(tmp_path, place, n
     path.write_bytes(data)
     with pytest.raises(InputError, match=r"scan\.dcm is truncated or damaged|scan\.dcm cannot"):
         read_volume(path)
+
+
+@pytest.mark.parametrize("plane", [0, 1])
+def test_run_lengths_that_end_early_are_refused(tmp_path, plane):
+    from pydicom.uid import RLELossless
+
+    pixels = np.random.default_rng(0).integers(0, 4000, (40, 30)).astype(np.uint16)
+    out = dataset(pixels)
+    out.compress(RLELossless, generate_instance_uid=False)
+    path = save(out, tmp_path / "scan.dcm")
+    assert np.array_equal(read_volume(path).array[0], pixels)
+    data = bytearray(path.read_bytes())
+    head = data.index(b"\x02\0\0\0\x40\0\0\0")
+    starts = np.frombuffer(data, "<u4", 2, head + 4)
+    middle = head + int(starts[plane]) + 300
+    # 128 stands for nothing.
+    data[middle : middle + 100] = b"\x80" * 100
+    path.write_bytes(data)
+    with pytest.raises(InputError, match="truncated or damaged"):
+        read_volume(path)

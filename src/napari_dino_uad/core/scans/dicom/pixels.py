@@ -140,7 +140,7 @@ def _check_fragments(walk: Walk, syntax: str, size: tuple[int, int, int], pixel_
     for start, end in pieces[1:]:
         image = bytes(walk.data[start:end])
         if syntax == _RUN_LENGTHS:
-            if not _is_run_lengths(image, pixel_bytes):
+            if not _is_run_lengths(image, pixel_bytes, rows * columns):
                 raise damaged(walk.name)
             continue
         sized = _size_of_jpeg_2000(image) if syntax in _JPEG_2000 else _size_of_jpeg(image)
@@ -148,15 +148,37 @@ def _check_fragments(walk: Walk, syntax: str, size: tuple[int, int, int], pixel_
             raise damaged(walk.name)
 
 
-def _is_run_lengths(image: bytes, planes: int) -> bool:
-    """Return whether a frame of run lengths has its planes of bytes, one behind the other."""
+def _is_run_lengths(image: bytes, planes: int, size: int) -> bool:
+    """Return whether a frame of run lengths has its planes of bytes, each of one size.
+
+    GDCM leaves what is missing as it lay in memory.
+    """
     if len(image) < 64:
         return False
     count, *starts = struct.unpack_from("<16I", image)
     if count != planes or starts[0] != 64:
         return False
     ends = [*starts[1:count], len(image)]
-    return all(start < end for start, end in zip(starts[:count], ends, strict=True))
+    return all(
+        start < end <= len(image) and _run_length(image, start, end, size) == size
+        for start, end in zip(starts[:count], ends, strict=True)
+    )
+
+
+def _run_length(image: bytes, place: int, end: int, most: int) -> int:
+    """Return how many bytes runs unpack to, up to a number; none where the last one is cut off."""
+    length = 0
+    while length < most and place < end:
+        code = image[place]
+        if code < 128:
+            length += code + 1
+            place += code + 2
+        elif code > 128:
+            length += 257 - code
+            place += 2
+        else:
+            place += 1
+    return length if place <= end else 0
 
 
 def _size_of_jpeg(image: bytes) -> tuple[int, int] | None:
