@@ -50,7 +50,7 @@ _REASONS = {
 
 #: What the colours of each overlay mean.
 OVERLAY_HELP = {
-    "component": "Pink: the kind of healthy tissue nearest to the place you asked about. Faint "
+    "component": "Yellow: the kind of healthy tissue nearest to the place you asked about. Faint "
     "colours: the other kinds.",
     "colours": "Like colours are like tissue to the network, in all scans of this model.",
     "observed": "What the network sees. Compare it with what the model expects.",
