@@ -59,12 +59,16 @@ def test_every_method_can_be_chosen(widget):
 
 def test_fit_on_a_folder_then_save_and_load(qtbot, widget, heads, tmp_path):
     assert not widget.run.start.isEnabled()
+    assert widget.advanced.maps.lesions == "either"
     choose(qtbot, widget, [heads / "healthy"], 4)
     make_small(widget)
+    widget.advanced.lesions.value = "bright"
     with qtbot.waitSignal(widget.job.succeeded, timeout=LONG_MS):
         widget.fit()
     assert widget.fitted is not None
     assert widget.fitted.normative.settings.components == 30
+    assert widget.fitted.maps.lesions == "bright"
+    assert "bright lesions" in widget.result._text.text()
     assert len(session().models) == 1
     with qtbot.waitSignal(widget.saving.succeeded, timeout=LONG_MS):
         widget.save(tmp_path / "mine.safetensors")

@@ -14,6 +14,7 @@ from napari_dino_uad.cli.fit_options import (
     DetailMm,
     InputSize,
     Layers,
+    LesionsOption,
     MethodKey,
     Neighbourhood,
     NoCentring,
@@ -146,6 +147,7 @@ def _fit(
     smoothing_mm: SmoothingMm = MapSettings.smoothing_mm,
     detail_mm: DetailMm = MapSettings.detail_mm,
     symmetry: Symmetry = "auto",
+    lesions: LesionsOption = MapSettings.lesions,
     no_centring: NoCentring = False,
     settings: Settings = None,
     seed: Seed = 0,
@@ -173,7 +175,13 @@ def _fit(
         neighbours=not single_slice,
     )
     context = Context(neighbourhood=neighbourhood)
-    maps = MapSettings(smoothing_mm, detail_mm, parse_symmetry(symmetry), not no_centring)
+    maps = MapSettings(
+        smoothing_mm,
+        detail_mm,
+        parse_symmetry(symmetry),
+        not no_centring,
+        lesions,  # type: ignore[arg-type]  # it checks the name
+    )
     writable_file(out, ".safetensors")
     cases, held_out = _find_cohort(scans, valid, pattern, mask_pattern, mask_geometry, volume)
     options = parse_settings(method, settings or [])

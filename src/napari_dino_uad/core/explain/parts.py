@@ -51,10 +51,14 @@ class ScoreParts:
         How unusual the model finds the patch.
     symmetry : float
         What the comparison of left and right adds.
+    brightness : float
+        What the brightness, compared with the other side, adds or takes away.
     smoothing : float
         What the patches around it add or take away.
     centring : float
-        The scan's own median score, taken away.
+        The scan's own level, taken away.
+    scaling : float
+        What the scan's own spread adds or takes away.
     planes : float
         What the other planes add or take away; 0 with one plane.
     edges : float
@@ -67,8 +71,10 @@ class ScoreParts:
 
     model: float
     symmetry: float
+    brightness: float
     smoothing: float
     centring: float
+    scaling: float
     planes: float
     edges: float
     score: float
@@ -96,17 +102,21 @@ def score_parts(anomaly: AnomalyMap, slice_: SliceExplanation, place: Place) -> 
     """
     first = anomaly.planes[0]
     model, symmetry = float(slice_.model[place.patch]), float(slice_.symmetry[place.patch])
-    smoothed = float(first.scores[place.index][place.patch]) + first.shift
+    brightness = float(slice_.brightness[place.patch])
+    before = float(first.scores[place.index][place.patch])
+    centred = before * first.own.divisor
+    smoothed = centred + first.own.level
     by_plane = [_unrefined(anomaly, number, place) for number in range(len(anomaly.planes))]
     mean = float(np.mean(by_plane))
     score = float(anomaly.scores[place.voxel])
-    before = smoothed - first.shift
     planes = mean - by_plane[0]
     return ScoreParts(
         model=model,
         symmetry=symmetry,
-        smoothing=smoothed - model - symmetry,
-        centring=-first.shift,
+        brightness=brightness,
+        smoothing=smoothed - model - symmetry - brightness,
+        centring=-first.own.level,
+        scaling=before - centred,
         planes=planes,
         edges=score - before - planes,
         score=score,

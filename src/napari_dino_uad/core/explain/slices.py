@@ -51,6 +51,8 @@ class SliceExplanation:
         The same in healthy standard deviations above the healthy mean.
     symmetry : ndarray of float32
         What the comparison of left and right adds, in the same unit.
+    brightness : ndarray of float32
+        What the comparison of brightness adds or takes away, in the same unit.
     mirror : ndarray of float32 or None
         1 - cosine of a patch and its mirror image; None in sagittal slices.
     colours : ndarray of uint8, (h, w, 3)
@@ -72,6 +74,7 @@ class SliceExplanation:
     raw: NDArray[np.float32]
     model: NDArray[np.float32]
     symmetry: NDArray[np.float32]
+    brightness: NDArray[np.float32]
     mirror: NDArray[np.float32] | None
     colours: NDArray[np.uint8]
     embeddings: NDArray[np.float16]
@@ -182,6 +185,7 @@ class Explainer:
             raw=raw[0],
             model=model_part[0].astype(np.float32),
             symmetry=symmetry,
+            brightness=self._brightness(index, raw, tissue),
             mirror=mirror,
             colours=self._colours.apply(unit)[0],
             embeddings=unit[0].half().numpy(),
@@ -194,6 +198,18 @@ class Explainer:
         if self.view.preprocessing.plane == "sagittal":
             return None
         return np.asarray(mirror_distance(unit, mask)[0].numpy())
+
+    def _brightness(
+        self, index: int, raw: NDArray[np.float32], tissue: NDArray[np.bool_]
+    ) -> NDArray[np.float32]:
+        """Return what the brightness adds to each patch of a slice, (h, w)."""
+        scale = self.view.scale
+        if not scale.brightness:
+            return np.zeros(tissue.shape[1:], dtype=np.float32)
+        bright = self.anomaly.scan.brightness([index], self.grid)
+        lesions = self.anomaly.model.maps.lesions
+        added = scale.combine(raw, None, bright, tissue, lesions) - scale.combine(raw, None)
+        return np.where(tissue, added, 0)[0].astype(np.float32)
 
     def _by_method(self, seen: torch.Tensor) -> dict[str, Any]:
         """Explain what only some methods can."""

@@ -106,7 +106,8 @@ def collect_cohort(
         for _ in collecting:
             yield dataclasses.replace(waiting, note=backbone.engine.take_note())
         mask = grid.to_grid(item.scan.foreground[item.indices]) > PATCH_FOREGROUND
-        features.add(collecting.value, mask)
+        brightness = item.scan.brightness(item.indices.tolist(), grid)
+        features.add(collecting.value, mask, brightness)
         used.append((item.digest, item.indices.tolist()))
     total = sum(len(numbers) for _, numbers in used)
     yield Progress(step, len(cases), len(cases), result=ReusedSlices(reused, total))

@@ -11,7 +11,16 @@ from napari_dino_uad.core.errors import InputError
 if TYPE_CHECKING:
     from napari_dino_uad.core.normative.base import NormativeModel
 
-__all__ = ["METHODS", "Method", "find_method", "members_of", "new_config", "new_normative"]
+__all__ = [
+    "BASELINES",
+    "KNOWN",
+    "METHODS",
+    "Method",
+    "find_method",
+    "members_of",
+    "new_config",
+    "new_normative",
+]
 
 
 @dataclass(frozen=True)
@@ -64,8 +73,16 @@ _TABLE = (
     Method("fusion", "Fusion of models", "fusion", "Fusion", "FusionConfig"),
 )
 
-#: Every method by key.
+#: Every method that users choose from, by key.
 METHODS: dict[str, Method] = {method.key: method for method in _TABLE}
+
+#: Methods that the benchmarks compare the others with.
+BASELINES: dict[str, Method] = {
+    "mean": Method("mean", "Mean embedding", "mean", "MeanEmbedding", "MeanConfig")
+}
+
+#: Every method that a model file may hold, by key.
+KNOWN: dict[str, Method] = METHODS | BASELINES
 
 
 def find_method(key: str) -> Method:
@@ -77,7 +94,7 @@ def find_method(key: str) -> Method:
         If there is no such method; the message lists the choices.
     """
     try:
-        return METHODS[key]
+        return KNOWN[key]
     except KeyError as error:
         raise InputError(
             f"There is no method {key!r}; choose one of {', '.join(METHODS)}."

@@ -32,8 +32,10 @@ __all__ = [
 PART_NAMES = {
     "model": "Unlike healthy tissue",
     "symmetry": "Unlike the other side",
+    "brightness": "Brighter or darker than it",
     "smoothing": "Tissue around it",
     "centring": "The scan's own level",
+    "scaling": "The scan's own spread",
     "planes": "Other planes",
     "edges": "Anatomy's edges",
     "score": "Score",
@@ -42,8 +44,10 @@ PART_NAMES = {
 _REASONS = {
     "model": "the tissue here is unlike the healthy scans",
     "symmetry": "it differs from the same place on the other side",
+    "brightness": "it is brighter or darker than the same place on the other side",
     "smoothing": "the tissue around it scores high",
     "centring": "the rest of the scan scores low",
+    "scaling": "the rest of the scan is uniform",
     "planes": "it stands out in the other planes",
     "edges": "the edges of the anatomy draw the score here",
 }

@@ -64,6 +64,7 @@ class ResultLayers:
         self._hidden_with_scan: list[Layer] = []
         self._placing = False
         self._named_for = scan.name
+        self._rejected: frozenset[int] = frozenset()
 
     @property
     def viewer(self) -> Viewer:
@@ -133,6 +134,7 @@ class ResultLayers:
                 **layer_geometry(self.scan),
             )
             self.findings.contour = 1
+            self._rejected = frozenset()
         elif self.findings.data.shape == data.shape and self.findings.data.dtype == data.dtype:
             # In place, and in 8 bits: anything else redraws a hundred times slower.
             np.copyto(self.findings.data, data)
@@ -171,6 +173,23 @@ class ResultLayers:
         if selected is not None and selected in layers and layers.selection.active != selected:
             # Keep the scan selected: a reader adjusts its contrast next.
             layers.selection.active = selected
+
+    def describe(self, columns: dict[str, list[Any]], rejected: frozenset[int]) -> None:
+        """Give the findings layer a table of its labels, and rejected ones a faint outline.
+
+        Parameters
+        ----------
+        columns : dict of list
+            One value for each finding, with the label in "index".
+        rejected : frozenset of int
+            Labels.
+        """
+        if self.findings is None:
+            return
+        self.findings.features = columns
+        if rejected != self._rejected:
+            self._rejected = rejected
+            self.findings.colormap = outline_colormap(rejected)
 
     def forget_undo(self) -> None:
         """Clear the undo history of the findings layer: its steps belong to other findings.

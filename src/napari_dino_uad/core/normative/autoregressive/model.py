@@ -218,6 +218,7 @@ class Autoregressive(Resumable, NormativeModel):
                     ErrorScale(relative=settings.score != "nll"),
                     whitening=settings.error_whitening,
                     shrinkage=settings.shrinkage,
+                    power=settings.whitening_power,
                     position_smoothing=(
                         settings.position_smoothing if settings.position_map else None
                     ),
@@ -242,7 +243,8 @@ class Autoregressive(Resumable, NormativeModel):
         if self.settings.score == "nll":
             assert log_variance is not None
             return gaussian_nll(x, mean, log_variance)
-        return scale.squared(x - mean)
+        squared = scale.squared(x - mean)
+        return squared.sqrt() if self.settings.root else squared
 
     def _fitted(self) -> Embedding:
         if self._embedding is None or not self._scales:
