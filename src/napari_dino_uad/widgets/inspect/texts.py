@@ -32,7 +32,7 @@ __all__ = [
 PART_NAMES = {
     "model": "Unlike healthy tissue",
     "symmetry": "Unlike the other side",
-    "brightness": "Brighter or darker than it",
+    "brightness": "Brightness, both sides",
     "smoothing": "Tissue around it",
     "centring": "The scan's own level",
     "scaling": "The scan's own spread",
