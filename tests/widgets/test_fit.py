@@ -147,8 +147,8 @@ def test_a_cache_that_is_off_keeps_nothing_and_says_so(monkeypatch):
 def test_a_model_is_told_in_words_and_plotted(qtbot, widget, model):
     widget._show_model(model, "Loaded mine.")
     assert widget.result.text.text() == (
-        "<b>Loaded mine.</b> 3 healthy scans, axial slices, for bright or dark lesions; calibrated on "
-        "1 other."
+        "<b>Loaded mine.</b> 3 healthy scans, axial slices, for bright or dark lesions; "
+        "calibrated on 1 other."
     )
     [curve] = widget.result.scores.listDataItems()
     assert curve.yData.max() > 3

@@ -111,11 +111,10 @@ def describe_method(model: FittedModel, one: SliceExplanation, place: Place) -> 
     lines: list[str] = []
     if one.p_values:
         rates = (
-            f"{_share(float(rates[place.patch]))} healthy tissue scores higher with "
-            f"{METHODS[name].title}"
+            f"{format_rate(float(rates[place.patch]))} by {METHODS[name].title.partition(':')[0]}"
             for name, rates in one.p_values.items()
         )
-        lines.append(f"<b>By model:</b> {', '.join(rates)}.")
+        lines.append(f"<b>Healthy tissue that scores higher:</b> {', '.join(rates)}.")
     if one.component is not None:
         alone = normative.method == "dpmm"
         lines.append(_component(members["dpmm"], one, place, raw if alone else None, scale))
