@@ -173,17 +173,21 @@ class Explainer:
         unit = model.context.to_unit(seen)
         raw = np.zeros(tissue.shape, dtype=np.float32)
         raw[tissue] = view.normative.score_tissue(seen, mask).float().numpy()
-        model_part = np.where(tissue, (raw - scale.mean) / scale.deviation, 0)
         mirror = self._mirror(unit, mask)
-        symmetry = np.zeros(tissue.shape[1:], dtype=np.float32)
-        if scale.symmetry > 0 and mirror is not None:
-            added = (mirror - scale.mirror_mean) / scale.mirror_deviation
-            symmetry = np.where(tissue[0], scale.symmetry * added, 0).astype(np.float32)
+        compared = None if mirror is None or scale.symmetry == 0 else mirror[None]
+        bright = self.anomaly.scan.brightness([index], self.grid)
+        parts = scale.parts(raw, compared, bright, tissue, model.maps.lesions)
+        own, symmetry, brightness = (
+            np.zeros(tissue.shape[1:], np.float32)
+            if part is None
+            else np.where(tissue, part, 0)[0].astype(np.float32)
+            for part in parts
+        )
         return SliceExplanation(
             index=index,
             tissue=tissue[0],
             raw=raw[0],
-            model=model_part[0].astype(np.float32),
+            model=own,
             symmetry=symmetry,
             brightness=self._brightness(index, raw, tissue),
             mirror=mirror,
