@@ -35,7 +35,6 @@ PART_NAMES = {
     "brightness": "Brightness, both sides",
     "smoothing": "Tissue around it",
     "centring": "The scan's own level",
-    "scaling": "The scan's own spread",
     "planes": "Other planes",
     "edges": "Anatomy's edges",
     "score": "Score",
@@ -47,7 +46,6 @@ _REASONS = {
     "brightness": "it is brighter or darker than the same place on the other side",
     "smoothing": "the tissue around it scores high",
     "centring": "the rest of the scan scores low",
-    "scaling": "the rest of the scan is uniform",
     "planes": "it stands out in the other planes",
     "edges": "the edges of the anatomy draw the score here",
 }
