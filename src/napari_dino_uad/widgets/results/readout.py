@@ -62,7 +62,7 @@ class Readout(QObject):
         if bar is not None:
             self.label = QLabel()
             self.label.setToolTip(_TOOLTIP)
-            bar.insertPermanentWidget(0, self.label)
+            bar.addPermanentWidget(self.label)
             self._show()
 
     def _on_cursor(self, world: tuple[float, ...], again: bool) -> None:
