@@ -52,7 +52,7 @@ def test_reading_a_scan_does_not_import_torch(heads):
     assert not modules_after(code) & {"torch", "timm", "napari"}
 
 
-def test_the_manifest_is_valid_and_all_its_commands_are_there():
+def test_manifest_is_valid_and_commands_exist():
     manifest = PluginManifest.from_file(ROOT / "napari.yaml")
     manifest.validate_imports()
     commands = {command.id for command in manifest.contributions.commands}
@@ -74,7 +74,7 @@ def test_the_entry_point_leads_to_the_manifest():
 
 
 @pytest.mark.slow
-def test_the_wheel_holds_the_manifest_and_no_scan_or_weights(tmp_path):
+def test_wheel_has_manifest_but_no_scan_or_weights(tmp_path):
     subprocess.run(
         [sys.executable, "-m", "build", "--wheel", "--no-isolation", "-o", tmp_path, ROOT],
         check=True,

@@ -117,7 +117,7 @@ def test_several_series_without_a_window_are_listed(tmp_path):
         get_reader(str(tmp_path))(str(tmp_path))
 
 
-def test_the_picker_shows_the_series_and_gives_the_chosen_one(tmp_path, qtbot, monkeypatch):
+def test_picker_returns_the_series_chosen(tmp_path, qtbot, monkeypatch):
     from napari_dino_uad.widgets.series_picker import SeriesPicker
 
     pixels = write_series(tmp_path, uid="1.2.1")

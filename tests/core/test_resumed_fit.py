@@ -64,7 +64,7 @@ def assert_same(one, other):
     assert (one.calibration.scores == other.calibration.scores).all()
 
 
-def test_a_fit_stopped_in_its_second_plane_gives_the_same_model(home, steps):
+def test_fit_stopped_in_second_plane_resumes(home, steps):
     planes = ("axial", "coronal")
     whole = drain(steps(planes=planes))
     states = TrainingStates(home)

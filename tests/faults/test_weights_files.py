@@ -63,7 +63,7 @@ def test_spoilt_weights_get_one_sentence(key, name, spoil, told):
     assert "\n" not in sentence
 
 
-def test_a_count_of_batches_of_another_shape_changes_nothing():
+def test_shape_of_a_batch_count_is_ignored():
     state = STATES["efficientnet-lite0"]()
     state["bn1.num_batches_tracked"] = torch.zeros(3, dtype=torch.long)
     network = load_network(BACKBONES["efficientnet-lite0"], state, "weights.pth")

@@ -72,7 +72,7 @@ def test_histogram_counts_every_score():
     assert shares[-1] == pytest.approx(0.5)
 
 
-def test_colours_are_fixed_and_only_transparency_moves_with_the_threshold():
+def test_threshold_moves_transparency_only():
     low = cut_colormap((0.0, 1.0), 0.2, "autumn").colors
     high = cut_colormap((0.0, 1.0), 0.6, "autumn").colors
     np.testing.assert_array_equal(low[:, :3], high[:, :3])

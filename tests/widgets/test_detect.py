@@ -147,7 +147,7 @@ def test_saving_writes_on_the_grid_of_the_scan(qtbot, widget, tmp_path, ill):
     assert RESEARCH_USE in (tmp_path / f"{name}.json").read_text()
 
 
-def test_a_model_file_is_loaded_and_a_bad_one_gets_a_sentence(qtbot, widget, model, tmp_path):
+def test_bad_model_file_gets_a_sentence(qtbot, widget, model, tmp_path):
     save_model(model, tmp_path / "mine.safetensors")
     with qtbot.waitSignal(widget.loading.succeeded, timeout=LONG_MS):
         widget.load_model(tmp_path / "mine.safetensors")

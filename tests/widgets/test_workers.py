@@ -136,7 +136,7 @@ def test_what_comes_after_its_widget_is_gone_is_not_heard(qtbot):
     qtbot.wait(500)
 
 
-def test_torch_that_was_imported_before_the_window_does_not_bring_it_down():
+def test_torch_imported_first_does_not_crash():
     code = """
 import torch
 import napari

@@ -23,18 +23,20 @@ from napari_dino_uad.core.model_schema import (
     read_header,
 )
 from napari_dino_uad.core.normative.base import tensors_under
-from napari_dino_uad.core.normative.methods import METHODS
+from napari_dino_uad.core.normative.methods import KNOWN
 from napari_dino_uad.core.storage.atomic import staged, writing
 from napari_dino_uad.core.storage.strict_json import parse_json
 from napari_dino_uad.core.storage.tensor_file import read_tensors, write_tensors
 
-__all__ = ["FORMAT_VERSION", "load_model", "save_model"]
+__all__ = ["FORMAT_VERSION", "load_model", "model_checksum", "save_model"]
 
-FORMAT_VERSION = 4
-# Format 3 is the same without the checksum.
+FORMAT_VERSION = 5
+# Format 3 has no checksum; `model_schema` adds the settings that formats 3 and 4 do not hold.
 _OLDEST_VERSION = 3
 _HEADER = "napari_dino_uad"
 _CALIBRATIONS = ("calibration", "levels")
+# Where a model comes from, on which no score depends.
+_HISTORY = ("cohort", "versions")
 
 
 def save_model(model: FittedModel, path: Path | str) -> None:
@@ -53,11 +55,35 @@ def save_model(model: FittedModel, path: Path | str) -> None:
         If the name does not end in `.safetensors`, `load_model` would refuse a number of the
         model, or the file cannot be written.
     """
-    import torch
-
     path = Path(path)
     if path.suffix != ".safetensors":
         raise InputError(f"Expected a name that ends in .safetensors, got {path.name}; change it.")
+    header, tensors = _content(model)
+    header["checksum"] = checksum(header, tensors)
+    try:
+        check_model(read_header(header), tensors)
+    except ValueError as error:
+        raise InputError(
+            f"The model cannot be saved, since it would not load again: {_clause(error)}; fit it "
+            "with other settings or scans."
+        ) from error
+    with writing(path), staged(path.parent) as partial:
+        write_tensors(partial / path.name, tensors, {_HEADER: json.dumps(header)})
+
+
+def model_checksum(model: FittedModel) -> str:
+    """Return a checksum of everything that the scores of a model depend on.
+
+    It is the same for a model and for its file loaded again.
+    """
+    header, tensors = _content(model)
+    return checksum({key: header[key] for key in header if key not in _HISTORY}, tensors)
+
+
+def _content(model: FittedModel) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the header of a model's file, without its checksum, and its tensors."""
+    import torch
+
     header = {
         "format_version": FORMAT_VERSION,
         "method": model.normative.method,
@@ -86,17 +112,7 @@ def save_model(model: FittedModel, path: Path | str) -> None:
     for kind in _CALIBRATIONS:
         for name, array in getattr(model, kind).tensors().items():
             tensors[f"{kind}.{name}"] = torch.from_numpy(np.ascontiguousarray(array))
-    header = json.loads(json.dumps(header))
-    header["checksum"] = checksum(header, tensors)
-    try:
-        check_model(read_header(header), tensors)
-    except ValueError as error:
-        raise InputError(
-            f"The model cannot be saved, since it would not load again: {_clause(error)}; fit it "
-            "with other settings or scans."
-        ) from error
-    with writing(path), staged(path.parent) as partial:
-        write_tensors(partial / path.name, tensors, {_HEADER: json.dumps(header)})
+    return json.loads(json.dumps(header)), tensors
 
 
 def load_model(path: Path | str) -> FittedModel:
@@ -146,12 +162,12 @@ def load_model(path: Path | str) -> FittedModel:
             f"{path.name} does not describe a model ({_clause(error)}); get the file again, or "
             "fit the model again."
         ) from error
-    return _build(header, tensors)
+    return dataclasses.replace(_build(header, tensors), path=path)
 
 
 def _build(header: ModelHeader, tensors: dict[str, Any]) -> FittedModel:
     """Build a model from a checked header and tensors."""
-    kind = METHODS[header.method].model_class()
+    kind = KNOWN[header.method].model_class()
     views = tuple(
         View(
             preprocessing=view.preprocessing.made[0],
@@ -174,7 +190,8 @@ def _build(header: ModelHeader, tensors: dict[str, Any]) -> FittedModel:
         backbone_sha256=header.backbone.sha256,
         context=header.context.made[0],
         maps=header.maps.made[0],
-        **calibrations,
+        calibration=calibrations["calibration"],
+        levels=calibrations["levels"],
         cohort=header.cohort.model_dump(),
         versions=dict(header.versions),
     )

@@ -215,8 +215,8 @@ def _one_thread() -> AbstractContextManager[object]:
     return limit
 
 
-def side_by_side(work: Callable[[T], object], items: Iterable[T]) -> None:
-    """Apply a function to many items, in as many threads as torch may use.
+def side_by_side(work: Callable[[T], object], items: Iterable[T], *, waited_s: float = 0.0) -> None:
+    """Apply a function to many items, each in one thread, in as many threads as torch may use.
 
     Most functions of numpy and scipy use only one thread.
 
@@ -226,6 +226,9 @@ def side_by_side(work: Callable[[T], object], items: Iterable[T]) -> None:
         Function called with each item, in any order.
     items : iterable
         Items to process. The first error raised is raised here.
+    waited_s : float
+        How long the calling thread waited for the items. If it waited, it processes them alone,
+        for the reason in `sharing_cores`.
     """
     import torch
 
@@ -233,6 +236,10 @@ def side_by_side(work: Callable[[T], object], items: Iterable[T]) -> None:
         with _one_thread():
             work(item)
 
+    if waited_s >= _WAITED_S:
+        for item in items:
+            alone(item)
+        return
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
         for _ in pool.map(alone, items):
             pass

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,14 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_dino_uad.core.maps.domain_shift import measure_shift
+from napari_dino_uad.core.maps.finding_rows import FindingRow, accepted_rows, finding_rows
 from napari_dino_uad.core.maps.findings import Finding, size_unit, write_findings_csv
+from napari_dino_uad.core.scans.file_order import to_file_grid
 from napari_dino_uad.core.scans.files.image_files import save_image
-from napari_dino_uad.core.scans.geometry import to_file_grid
 from napari_dino_uad.core.storage.atomic import json_text, staged, writing
 from napari_dino_uad.core.storage.records import record_files, sealed
 
 if TYPE_CHECKING:
     from napari_dino_uad.core.detect import AnomalyMap
+    from napari_dino_uad.core.maps.review import Judgement
 
 __all__ = ["RESEARCH_USE", "ResultPaths", "write_results", "writing_results"]
 
@@ -52,6 +54,7 @@ class Finish(Protocol):
         findings: Sequence[Finding],
         false_positive_rate: float,
         extra: dict[str, Any] | None = None,
+        judgements: Mapping[int, Judgement] | None = None,
     ) -> None:
         """Finish the case; the parameters are those of `write_results`."""
 
@@ -90,12 +93,14 @@ def writing_results(folder: Path, anomaly: AnomalyMap, name: str | None = None) 
                 findings: Sequence[Finding],
                 false_positive_rate: float,
                 extra: dict[str, Any] | None = None,
+                judgements: Mapping[int, Judgement] | None = None,
             ) -> None:
                 nonlocal finished
+                rows = finding_rows(findings, anomaly.tissue_frame, judgements)
                 save_image(places.findings, to_file_grid(labels, anomaly.volume), forms)
-                write_findings_csv(places.table, findings)
+                write_findings_csv(places.table, findings, [_words(row) for row in rows])
                 map_written.result()
-                report = _report(name, anomaly, findings, false_positive_rate) | (extra or {})
+                report = _report(name, anomaly, rows, false_positive_rate) | (extra or {})
                 report["files"] = record_files(places[:-1])
                 places.report.write_text(json_text(sealed(report)), encoding="utf-8")
                 finished = True
@@ -114,6 +119,7 @@ def write_results(
     false_positive_rate: float,
     name: str | None = None,
     extra: dict[str, Any] | None = None,
+    judgements: Mapping[int, Judgement] | None = None,
 ) -> list[Path]:
     """Write an anomaly map and its findings, all files or none.
 
@@ -133,6 +139,8 @@ def write_results(
         Name of the case; default the scan's own.
     extra : dict, optional
         Further entries for the JSON file.
+    judgements : mapping of int to Judgement, optional
+        The reader's decisions by label, from `Review.of`.
 
     Returns
     -------
@@ -146,12 +154,17 @@ def write_results(
         If a file cannot be written.
     """
     with writing_results(folder, anomaly, name) as finish:
-        finish(labels, findings, false_positive_rate, extra)
+        finish(labels, findings, false_positive_rate, extra, judgements)
     return list(ResultPaths.of(folder, name or anomaly.volume.name))
 
 
+def _words(row: FindingRow) -> dict[str, str]:
+    """Return what a person says of a finding."""
+    return {"side": row.side, "decision": row.decision, "note": row.note}
+
+
 def _report(
-    name: str, anomaly: AnomalyMap, findings: Sequence[Finding], false_positive_rate: float
+    name: str, anomaly: AnomalyMap, rows: Sequence[FindingRow], false_positive_rate: float
 ) -> dict[str, Any]:
     """Return the content of the JSON file of a case."""
     model = anomaly.model
@@ -169,6 +182,10 @@ def _report(
         "size_unit": size_unit(anomaly.volume).name,
         "spacing_mm": anomaly.volume.spacing_mm if anomaly.volume.spacing_known else None,
         "domain_shift": {"median_rate": shift.median_rate, "warning": shift.warning},
-        "findings": [dataclasses.asdict(finding) for finding in findings],
+        "findings": [dataclasses.asdict(row.finding) | _words(row) for row in rows],
+        "accepted": {
+            "findings": len(accepted_rows(rows)),
+            "size": sum(row.size for row in accepted_rows(rows)),
+        },
         "seconds": anomaly.seconds,
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_dino_uad.core.errors import InputError
+from napari_dino_uad.core.maps.findings import MOST_FINDINGS
 from napari_dino_uad.layer_data import AXIS_LABELS, METADATA, PIXEL_AXIS_LABELS, UNITS
 
 if TYPE_CHECKING:
@@ -44,6 +45,9 @@ _OUTLINES = (
     (0.8, 0.5, 1.0),
 )
 
+# Outline of a rejected finding.
+_FAINT = (0.6, 0.6, 0.6, 0.45)
+
 # Images with another blending, or fainter than this, let the layers below show through.
 _COVERING = ("translucent", "translucent_no_depth", "opaque")
 _HALF = 0.5
@@ -51,7 +55,7 @@ _HALF = 0.5
 
 def is_ours(layer: Layer) -> bool:
     """Return whether a layer is a result of this plugin, and therefore not a scan."""
-    return layer.metadata.get(METADATA, {}).get("role") in ("anomaly", "findings")
+    return layer.metadata.get(METADATA, {}).get("role") in ("anomaly", "findings", "explanation")
 
 
 def is_scan_layer(layer: Layer) -> bool:
@@ -153,7 +157,7 @@ def _with_voxels(volume: Volume, data: Any) -> Volume:
     if np.array_equal(array, volume.array):
         return volume
     checked = volume_from_array(array, volume.spacing_mm, volume.origin_mm, volume.name)
-    return replace(volume, array=checked.array, path=None)
+    return replace(volume, array=checked.array, path=None, series=None)
 
 
 def _spacing(layer: Layer) -> tuple[tuple[float, ...], bool]:
@@ -225,11 +229,23 @@ def cut_colormap(limits: tuple[float, float], threshold: float, colours: str) ->
     return Colormap(table, name=f"{colours} above threshold")
 
 
-def outline_colormap() -> CyclicLabelColormap:
-    """Make the colours of the findings' outlines; background is transparent."""
+def outline_colormap(faint: Collection[int] = ()) -> CyclicLabelColormap:
+    """Make the colours of the findings' outlines; background is transparent.
+
+    Parameters
+    ----------
+    faint : collection of int
+        Labels whose outlines are grey and faint: those of rejected findings.
+    """
     from napari.utils.colormaps import CyclicLabelColormap
 
     colours = [(0.0, 0.0, 0.0, 0.0), *((*colour, 1.0) for colour in _OUTLINES)]
+    if faint:
+        # One colour for each label, since those of a kind differ now.
+        count = len(_OUTLINES)
+        colours += [colours[1 + label % count] for label in range(count, MOST_FINDINGS)]
+        for label in faint:
+            colours[label] = _FAINT
     return CyclicLabelColormap(
         np.array(colours, dtype=np.float32),
         name="outlines of findings",

@@ -1,17 +1,21 @@
-"""Brings a place of a scan onto the screen."""
+"""Brings a place of a scan onto the screen, and marks it."""
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
+
+from napari_dino_uad.layer_data import METADATA
 
 if TYPE_CHECKING:
-    from napari.layers import Layer
+    from napari.layers import Layer, Vectors
     from napari.viewer import Viewer
 
-__all__ = ["show_voxel"]
+__all__ = ["Crosshair", "show_voxel"]
 
 # Share of the canvas that a region fills after zooming to it.
 _FILLED = 0.4
@@ -40,11 +44,9 @@ def show_voxel(
     """
     dims = viewer.dims
     offset = dims.ndim - layer.ndim
-    # Along the axes on screen too, so that the crosshair and other planes follow.
-    dims.set_point(
-        [axis + offset for axis in range(layer.ndim)],
-        [float(one) for one in layer.data_to_world(voxel)],
-    )
+    world = layer.data_to_world(voxel)
+    # All axes: other planes of the same scan follow too.
+    dims.set_point([axis + offset for axis in range(layer.ndim)], list(world))
     if extent is None:
         return
     rows = [axis - offset for axis in dims.displayed[-2:]]
@@ -57,3 +59,73 @@ def show_voxel(
     viewer.camera.zoom = min(zoom, _CLOSEST * float(np.min(room / whole)))
     middle = (low + high)[rows] / 2
     viewer.camera.center = (*viewer.camera.center[:-2], *middle)
+
+
+# Share of the scan's extent that stays free around the marked place, and width of the lines.
+_FREE, _WIDTH = 0.06, 0.003
+_COLOUR = (1.0, 0.85, 0.2, 0.7)
+
+
+class Crosshair:
+    """Thin lines through a place of a scan, seen on the slices that pass through it.
+
+    Parameters
+    ----------
+    viewer : Viewer
+        Kept as a weak reference.
+    """
+
+    def __init__(self, viewer: Viewer) -> None:
+        self._viewer = weakref.ref(viewer)
+        self.layer: Vectors | None = None
+
+    def mark(self, scan: Layer, voxel: Sequence[float]) -> None:
+        """Move the lines to a voxel of a layer in 2D or 3D."""
+        from napari.layers import Vectors
+
+        viewer = self._viewer()
+        if viewer is None or scan not in viewer.layers:
+            return
+        size = float(np.ptp(scan.extent.world, axis=0)[-2:].max())
+        lines = _lines(np.asarray(voxel, dtype=float), scan, _FREE * size)
+        if self.layer is not None and self.layer in viewer.layers and self.layer.ndim == scan.ndim:
+            self.layer.data = lines
+            return
+        selected = list(viewer.layers.selection)
+        self.layer = Vectors(
+            lines,
+            name="crosshair",
+            edge_width=_WIDTH * size / float(np.abs(scan.scale[-2:]).min()),
+            edge_color=[_COLOUR],
+            vector_style="line",
+            scale=scan.scale,
+            translate=scan.translate,
+            units=scan.units,
+            axis_labels=scan.axis_labels,
+            metadata={METADATA: {"role": "crosshair"}},
+        )
+        viewer.layers.append(self.layer)
+        # The scan stays selected: a reader adjusts its contrast next.
+        viewer.layers.selection = selected
+
+    def remove(self) -> None:
+        """Remove the lines."""
+        viewer, layer = self._viewer(), self.layer
+        self.layer = None
+        if viewer is not None and layer is not None and layer in viewer.layers:
+            viewer.layers.remove(layer)
+
+
+def _lines(voxel: NDArray[np.float64], scan: Layer, free_mm: float) -> NDArray[np.float64]:
+    """Return two lines along each axis, (N, 2, D), on either side of a voxel."""
+    lines = []
+    for axis in range(scan.ndim):
+        free = free_mm / abs(float(scan.scale[axis]))
+        for end, side in ((0.0, -1), (scan.data.shape[axis] - 1.0, 1)):
+            start = voxel.copy()
+            start[axis] += side * free
+            way = np.zeros(scan.ndim)
+            way[axis] = end - start[axis]
+            if way[axis] * side > 0:
+                lines.append([start, way])
+    return np.array(lines or [[voxel, np.zeros(scan.ndim)]])

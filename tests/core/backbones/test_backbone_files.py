@@ -84,7 +84,7 @@ def official(tmp_path_factory):
 
 
 @pytest.mark.parametrize("key", FAMILIES)
-def test_official_and_timm_files_give_the_official_embeddings(key, tmp_path):
+def test_weights_files_give_official_embeddings(key, tmp_path):
     make, maps = FAMILIES[key]
     state = make()
     images = IMAGES[..., :96, :] if "convnext" in key else IMAGES

@@ -116,7 +116,7 @@ def test_the_embedded_backbone_is_what_it_was():
     assert torch.allclose(middle, embedded[:, 16:168], atol=1e-4)
 
 
-def test_levels_finer_than_the_grid_are_averaged_over_its_patches():
+def test_finer_levels_are_averaged_over_patches():
     backbone = load_backbone("efficientnet-lite0@1")
     assert (backbone.spec.stride, backbone.spec.multiple) == (8, 8)
     images = torch.randn(1, 3, 64, 96, generator=torch.Generator().manual_seed(0))
@@ -140,7 +140,7 @@ def test_the_checksum_does_not_depend_on_the_input_size():
     assert backbone.sha256 == plain.hexdigest()
 
 
-def test_an_input_that_is_no_multiple_is_refused_and_a_slice_is_padded():
+def test_input_size_must_be_a_multiple():
     spec = BACKBONES["dinov3-vits16"]
     torch.manual_seed(0)
     backbone = Backbone(spec, create_network(spec))
@@ -156,6 +156,7 @@ def test_an_input_that_is_no_multiple_is_refused_and_a_slice_is_padded():
     assert backbone.embed(images).shape == (1, 384, *grid.shape)
 
 
+@pytest.mark.backbone
 def test_layers_are_part_of_a_fitted_model_and_of_the_cache(healthy, ill, tmp_path):
     backbone = load_backbone("efficientnet-lite0@4")
     assert features_key(backbone) != features_key(load_backbone("efficientnet-lite0@3"))

@@ -91,7 +91,7 @@ def volumes(ill):
         ("dinov3-convnext-tiny", 128),
     ],
 )
-def test_every_engine_that_may_be_chosen_gives_the_same_embeddings(cache, key, input_size, ill):
+def test_engines_give_the_same_embeddings(cache, key, input_size, ill):
     loaded = load_backbone() if key == "efficientnet-lite0" else untrained(key)
     drain(choose_engine(loaded, "cpu", input_size=input_size))
     [(_, measured)] = remembered()
@@ -126,7 +126,7 @@ def test_an_engine_with_other_embeddings_is_refused(cache, backbone, monkeypatch
 
 
 @openvino
-def test_networks_are_converted_once_and_a_damaged_one_again(cache, backbone, monkeypatch):
+def test_converted_networks_are_kept_unless_damaged(cache, backbone, monkeypatch):
     images = torch.rand(3, 3, 64, 96, generator=torch.Generator().manual_seed(0))
     expected = backbone.embed(images)
     first = backbone.on(OpenVinoEngine(OPENVINO, backbone)).embed(images)
@@ -187,7 +187,7 @@ def test_openvino_takes_the_threads_of_torch(cache, backbone):
 
 
 @openvino
-def test_a_light_network_computes_slices_side_by_side_and_a_batch_ahead(cache, backbone):
+def test_light_networks_run_slices_side_by_side(cache, backbone):
     engine = OpenVinoEngine(OPENVINO, backbone)
     assert engine.batch >= 2 * torch.get_num_threads()
     placed = backbone.on(engine)
@@ -201,9 +201,7 @@ def test_a_light_network_computes_slices_side_by_side_and_a_batch_ahead(cache, b
 
 
 @openvino
-def test_where_memory_runs_out_on_the_way_a_batch_is_computed_in_parts(
-    cache, backbone, monkeypatch
-):
+def test_out_of_memory_computes_in_parts(cache, backbone, monkeypatch):
     placed = backbone.on(OpenVinoEngine(OPENVINO, backbone))
     images = torch.rand(4, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     expected = placed.maps(images)
@@ -263,7 +261,7 @@ class Small(Engine):
         MemoryError(),
     ],
 )
-def test_where_memory_runs_out_the_batch_is_halved_once_and_for_all(error):
+def test_out_of_memory_halves_the_batch_for_good(error):
     engine = Small(5, error)
     images = torch.arange(16.0).view(16, 1, 1, 1).expand(-1, 3, 2, 2)
     assert torch.equal(engine.maps(images), images[:, :1] + 1)
@@ -370,7 +368,7 @@ def test_with_the_cache_off_it_is_measured_once_a_process(backbone, monkeypatch)
     drain(choose_engine(backbone, engine="torch", input_size=64))
 
 
-def test_an_engine_that_fails_is_passed_over_and_told_when_asked_for(cache, backbone, monkeypatch):
+def test_failing_engine_is_passed_over(cache, backbone, monkeypatch):
     class Broken(TorchEngine):
         def run(self, images):
             if self.spec == TORCH_16:

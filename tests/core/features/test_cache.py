@@ -48,7 +48,7 @@ def test_slices_come_back_bit_for_bit_in_any_order(cache):
     assert np.array_equal(entry.read(range(6)), embeddings())
 
 
-def test_an_entry_goes_on_slice_by_slice_and_is_complete_when_it_is_said_to_be(cache):
+def test_entry_grows_slice_by_slice(cache):
     cache.entry(key(), SHAPE).write([3, 1], embeddings()[[3, 1]])
     entry = cache.entry(key(), SHAPE)
     assert entry.known().tolist() == [False, True, False, True, False, False]

@@ -192,7 +192,7 @@ def test_a_tampered_slice_alone_is_computed_again(scan, entry, backbone):
     assert all(store.read([index]) is not None for index in range(9))
 
 
-def test_who_waited_computes_in_one_thread_and_stops_nobody_else():
+def test_waiting_stage_computes_in_one_thread():
     before = torch.get_num_threads()
     # More than one, or there is nothing to see on a machine with one core.
     torch.set_num_threads(2)

@@ -20,7 +20,7 @@ def reference(maps, weights, sigmas):
     return gaussian_filter(maps * weights, **options) / gaussian_filter(weights, **options)
 
 
-def test_it_is_a_normalised_gaussian_in_mm_in_whatever_order_slices_come():
+def test_smoothing_is_a_gaussian_in_mm():
     maps, weights = scores()
     grown = GrowingMaps(maps.shape, (2.5, 4.0, 5.0), 5.0)
     for indices in ([5], [4, 6], [3, 7], [2, 8, 1, 9], [0, 10, 11]):

@@ -13,7 +13,7 @@ from napari_dino_uad import Case, detect, drain, fit
 from napari_dino_uad.core.errors import InputError
 from napari_dino_uad.core.features.context import Context
 from napari_dino_uad.core.features.feature_set import FeatureSet
-from napari_dino_uad.core.maps.score_map import SYMMETRY_WEIGHT, MapSettings
+from napari_dino_uad.core.maps.score_map import SYMMETRY_WEIGHT_BESIDE, MapSettings
 from napari_dino_uad.core.maps.symmetry import SYMMETRIC_RATIO, measure_symmetry, mirror_distance
 from napari_dino_uad.core.progress import Inner
 
@@ -56,7 +56,7 @@ def test_against_loops():
     )
 
 
-def test_a_symmetric_slice_has_no_distance_and_a_lesion_one_on_either_side():
+def test_lesion_has_a_distance_on_both_sides():
     half = torch.randn(1, 8, 10, 5, generator=torch.Generator().manual_seed(1))
     features = F.normalize(torch.cat([half, half.flip(3)], dim=3), dim=1)
     tissue = torch.ones(1, 10, 10, dtype=torch.bool)
@@ -100,9 +100,10 @@ def three_planes(healthy):
     return drain(fit(cases, settings=SETTINGS, planes=("axial", "coronal", "sagittal")))
 
 
-def test_synthetic_heads_are_found_symmetric_and_sagittal_slices_never_compared(three_planes):
+def test_sagittal_slices_are_never_compared(three_planes):
     weights = [view.scale.symmetry for view in three_planes.views]
-    assert weights == [SYMMETRY_WEIGHT, SYMMETRY_WEIGHT, 0]
+    assert weights == [SYMMETRY_WEIGHT_BESIDE, SYMMETRY_WEIGHT_BESIDE, 0]
+    assert [view.scale.brightness > 0 for view in three_planes.views] == [True, True, False]
     assert 0 < SYMMETRIC_RATIO < 1
 
 

@@ -47,6 +47,8 @@ SMALL = {
     "score": "mse",
     "noise_probability": 0.2,
     "whitening": "channel",
+    "whitening_power": 1.0,
+    "root": False,
     "shrinkage": 0.0,
     "position_map": True,
     "precision": "float32",
@@ -107,7 +109,7 @@ def moved_outputs(model: Autoregressive, direction: int, at: tuple[int, int]) ->
 @pytest.mark.parametrize("dilations", [(1,), (4,), (2, 1), (1, 3, 2)])
 @pytest.mark.parametrize("kernel", [3, 5])
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_causal_predictions_move_only_after_the_perturbed_position(dilations, kernel, precision):
+def test_causal_network_ignores_later_positions(dilations, kernel, precision):
     model = untrained(
         dilations=dilations, kernel_size=kernel, first_kernel_size=kernel, precision=precision
     )
@@ -139,7 +141,7 @@ def test_backward_network_sees_only_what_comes_after():
         {"mode": "standard"},
     ],
 )
-def test_seen_positions_are_exactly_those_computed_from_the_taps(changes):
+def test_seen_positions_follow_from_the_taps(changes):
     model = untrained(**changes)
     config = model.settings
     seen = seen_offsets(
@@ -163,7 +165,7 @@ def test_seen_positions_are_exactly_those_computed_from_the_taps(changes):
             assert moved[row, col]
 
 
-def test_bidirectional_network_with_a_wide_first_dilation_is_blind_to_a_square():
+def test_wide_first_dilation_hides_a_square():
     config = settings(mode="bidirectional", dilations=(6, 2, 1))
     assert config.blind_radius == 6 - 3 - 1
     moved = moved_outputs(untrained(mode="bidirectional", dilations=(6, 2, 1)), 0, (12, 12))
@@ -172,7 +174,7 @@ def test_bidirectional_network_with_a_wide_first_dilation_is_blind_to_a_square()
     assert moved[12, 6] and moved[12, 18] and moved[6, 12] and moved[18, 12]
 
 
-def test_bidirectional_network_of_the_paper_sees_its_target_again():
+def test_papers_bidirectional_network_sees_target():
     config = settings(mode="bidirectional", dilations=(4,))
     assert config.blind_radius == -1
     assert moved_outputs(untrained(mode="bidirectional", dilations=(4,)), 0, (12, 12))[12, 12]
@@ -222,7 +224,7 @@ def test_live_convolution_equals_a_loop_over_taps(mode, first, kernel, dilation)
 @pytest.mark.parametrize("mode", ["causal", "bidirectional", "standard"])
 @pytest.mark.parametrize("first", [True, False])
 @pytest.mark.parametrize(("kernel", "dilation"), [(3, 1), (3, 4), (5, 2), (3, 7)])
-def test_gradients_of_the_live_convolution_are_those_of_a_masked_one(mode, first, kernel, dilation):
+def test_live_convolution_has_masked_gradients(mode, first, kernel, dilation):
     taps = live_taps(mode, kernel, first)
     conv = LiveConv(3, 5, taps, dilation, torch.Generator().manual_seed(0)).double()
     x = torch.randn(2, 6, 8, 3, dtype=torch.float64, requires_grad=True)
@@ -242,7 +244,7 @@ def test_gradients_of_the_live_convolution_are_those_of_a_masked_one(mode, first
         assert torch.allclose(mine, reference, atol=1e-12)
 
 
-def test_weights_stay_in_float32_and_a_product_in_bfloat16_errs_by_its_rounding():
+def test_bfloat16_products_err_by_rounding_only():
     conv = LiveConv(64, 32, live_taps("causal", 3, False), 2, torch.Generator().manual_seed(0))
     x = torch.randn(2, 9, 11, 64, generator=torch.Generator().manual_seed(1)).bfloat16()
     coarse, fine = conv(x), conv(x.float())
@@ -296,6 +298,19 @@ def test_whitened_healthy_errors_have_unit_variance(kind):
         assert torch.allclose(scale.squared(grid).flatten().double(), expected, rtol=1e-4)
 
 
+@pytest.mark.parametrize("kind", ["channel", "full"])
+def test_partial_whitening_leaves_a_part_of_the_deviation(kind):
+    deviations = torch.tensor([0.5, 1.0, 4.0])
+    moment = torch.diag(deviations.square()).double()
+    whitening = ErrorScale.whiten_from(moment, kind, 0.0, 0.25)
+    scale = ErrorScale(whitening)
+    error = torch.randn(1, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    left = error / deviations.view(3, 1, 1) ** 0.25
+    assert torch.allclose(scale.squared(error), left.square().mean(1), rtol=1e-4)
+    unchanged = ErrorScale(ErrorScale.whiten_from(moment, kind, 0.0, 0.0))
+    assert torch.allclose(unchanged.squared(error), error.square().mean(1), rtol=1e-4)
+
+
 def test_full_shrinkage_leaves_plain_squared_errors():
     moment = torch.diag(torch.tensor([1.0, 3.0])).double()
     error = torch.randn(1, 2, 4, 4)
@@ -304,7 +319,7 @@ def test_full_shrinkage_leaves_plain_squared_errors():
         assert torch.allclose(scale.squared(error), error.square().mean(1) / 2, rtol=1e-4)
 
 
-def test_position_mean_is_the_mean_where_there_is_much_and_overall_where_there_is_nothing():
+def test_position_mean_falls_back_to_overall_mean():
     count = torch.zeros(20, 20, dtype=torch.float64)
     count[:10] = 10_000
     total = count * torch.linspace(1, 3, 20, dtype=torch.float64)
@@ -335,7 +350,7 @@ def test_position_features_span_the_grid_whatever_its_size():
     assert torch.allclose(small[0, 0, 0], -small[0, 0, -1])
 
 
-def test_whitened_components_are_uncorrelated_and_of_one_size():
+def test_whitened_components_are_uncorrelated():
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(4000, 6, generator=generator) @ torch.randn(6, 6, generator=generator)
     grid = x.T.reshape(1, 6, 40, 100)
@@ -367,6 +382,8 @@ def test_whitened_components_are_uncorrelated_and_of_one_size():
         {"combine": "min", "standardise": "none", "position_map": False, "schedule": "constant"},
         {"kernel_size": 1, "first_kernel_size": 7, "mode": "bidirectional", "hole": 1},
         {"precision": "bfloat16", "position": 2, "dropout": 0.1},
+        {"root": True, "whitening_power": 0.25, "combine": "mean"},
+        {"root": True, "whitening": "full", "whitening_power": 0.5, "standardise": "unit"},
     ],
 )
 def test_fit_score_save_and_restore(changes):
@@ -398,6 +415,37 @@ def test_training_lowers_the_loss_and_a_lesion_stands_out():
     assert (model.score(lesion)[:, 5, 5] > 3 * model.score(x)[:, 5, 5]).all()
 
 
+def test_the_root_of_the_error_is_the_score():
+    x = torch.from_numpy(healthy(3, 5).chunks[0][0]).float()
+    squared, root = (fitted(root=root, position_map=False).score(x) for root in (False, True))
+    assert torch.allclose(root, squared.sqrt(), rtol=1e-4)
+
+
+def test_unit_embeddings_have_a_mean_square_of_one():
+    x = F.normalize(torch.randn(50, CHANNELS, generator=torch.Generator().manual_seed(0)), dim=1)
+    out = Embedding.fit(x, "unit", 4, 0.5).apply(x.T.reshape(1, CHANNELS, 5, 10))
+    assert torch.allclose(out.square().mean(1), torch.ones(1, 5, 10))
+
+
+def test_the_preset_of_the_paper_is_its_published_network():
+    config = AutoregressiveConfig.paper()
+    assert config.layer_dilations == [4] * 5
+    assert (config.hidden, config.epochs, config.batch_slices) == (256, 40, 64)
+    assert (config.mode, config.combination, config.loss, config.score) == (
+        "causal", "none", "mse", "mse",
+    )  # fmt: skip
+    model = Autoregressive(AutoregressiveConfig.paper(epochs=1, hidden=8, seed=3))
+    list(model.fit(healthy(12, 0), healthy(4, 1)))
+    # All channels, and nothing is known of healthy errors.
+    assert {name for name in model.tensors() if not name.startswith("network")} == {
+        "embedding.mean", "embedding.scale", "history", "train_history",
+    }  # fmt: skip
+    x = torch.from_numpy(healthy(3, 5).chunks[0][0]).float()
+    inputs = x * CHANNELS**0.5
+    expected = (inputs - model._predict(0, inputs)[0]).square().mean(1)
+    assert torch.allclose(model.score(x), expected, rtol=1e-4)
+
+
 def test_healthy_scores_average_one_at_every_position():
     model = fitted(position_smoothing=0.0)
     maps = torch.cat(
@@ -421,7 +469,7 @@ def test_pair_is_the_mean_or_the_minimum_of_its_directions():
     assert torch.equal(model.score(x), both.amin(0))
 
 
-def test_backward_network_is_the_forward_one_on_the_turned_grid():
+def test_backward_network_turns_the_grid():
     model = untrained(combine="mean")
     model._networks[1].load_state_dict(model._networks[0].state_dict())
     x = torch.randn(1, CHANNELS, 9, 9)
@@ -439,7 +487,7 @@ def test_the_same_seed_gives_the_same_model(precision):
     assert fitted(seed=1, **changes).history_ != first.history_
 
 
-def test_training_and_scoring_in_bfloat16_come_near_those_in_float32():
+def test_bfloat16_comes_near_float32():
     exact, coarse = (fitted(precision=precision) for precision in ("float32", "bfloat16"))
     assert coarse.history_ == pytest.approx(exact.history_, rel=1e-2)
     x = torch.from_numpy(healthy(3, 5).chunks[0][0]).float()
@@ -482,7 +530,7 @@ def test_a_stopped_fit_goes_on_to_the_same_model(tmp_path, precision):
         fresh.training_state()
 
 
-def test_a_stopped_fit_refuses_other_slices_and_other_settings():
+def test_stopped_fit_refuses_other_settings():
     model = Autoregressive(settings())
     steps = model.fit(healthy(12, 0), healthy(4, 1))
     while model._state is None:
@@ -529,7 +577,7 @@ def test_gradient_is_clipped():
     assert norm == pytest.approx(1e-3, rel=1e-3)
 
 
-def test_scans_of_several_grid_sizes_train_and_score_together():
+def test_grid_sizes_may_differ():
     train = healthy(8, 0)
     train.add(*healthy(4, 2, (8, 14)).chunks[0])
     model = Autoregressive(settings())
@@ -557,6 +605,7 @@ def test_no_tissue_is_an_input_error():
         ({"hidden": 0}, "hidden"),
         ({"dropout": 1.0}, "Dropout"),
         ({"shrinkage": 2.0}, "Shrinkage"),
+        ({"whitening_power": -1.0}, "Whitening power must be in"),
         ({"hole": 1}, "hole"),
         ({"mode": "bidirectional", "combine": "mean"}, "direction"),
         ({"score": "nll"}, "variance"),
@@ -576,7 +625,7 @@ def test_a_damaged_file_is_an_input_error():
         Autoregressive.restore(model.config(), tensors)
 
 
-def test_a_file_whose_weights_are_laid_out_otherwise_is_an_input_error():
+def test_other_weight_layout_is_an_input_error():
     model = fitted()
     tensors = model.tensors()
     tensors["network.0.layers.0.whole"] = tensors.pop("network.0.layers.0.weight")
@@ -608,7 +657,7 @@ def test_another_device_gives_the_same_scores():
 
 
 @pytest.mark.parametrize("mode", ["causal", "bidirectional", "standard"])
-def test_only_the_causal_mode_reads_backwards_too_unless_told(mode):
+def test_only_causal_mode_reads_backwards(mode):
     model = Autoregressive(AutoregressiveConfig(mode=mode))
     assert model.settings.combination == ("mean" if mode == "causal" else "none")
     assert len(model._build(8)) == (2 if mode == "causal" else 1)

@@ -68,7 +68,7 @@ def test_tissue_alone_scores_as_it_does_in_its_slice(pair, combine):
 
 
 @pytest.mark.parametrize("combine", ["fisher", "stouffer"])
-def test_beyond_all_healthy_scores_higher_is_still_more_abnormal(pair, combine):
+def test_order_holds_beyond_healthy_scores(pair, combine):
     pair.settings = FusionConfig(members=PAIR, combine=combine)
     features = torch.tensor([[8.0, 10.0], [9.0, 10.0], [30.0, 10.0]]).reshape(3, 2, 1, 1)
     scores = pair.score(features)[:, 0, 0]
@@ -86,6 +86,7 @@ def test_agreement_counts_the_members(pair):
     assert pair.explain(features)["agreement"][:, 0, 0].tolist() == [1.0, 0.5, 0.0]
 
 
+@pytest.mark.backbone
 def test_a_fusion_is_fitted_saved_and_detects(healthy, ill, tmp_path):
     cases = [Case(head.volume) for head in healthy]
     settings = {"members": ("dpmm", "memory-bank"), "combine": "rank"}

@@ -34,7 +34,7 @@ def fitted(features, **settings):
     return model
 
 
-def test_scores_are_the_cosine_distances_of_an_obvious_search(features):
+def test_scores_equal_a_plain_cosine_search(features):
     model = fitted(features, patches=100)
     query = torch.randn(2, CHANNELS, 5, 7, generator=torch.Generator().manual_seed(1))
     flat = query.permute(0, 2, 3, 1).reshape(-1, CHANNELS).numpy()

@@ -37,7 +37,7 @@ def test_lesions_are_bright_and_apart(ill):
     assert 3 < millilitres < 40
 
 
-def test_a_head_differs_from_its_healthy_self_in_the_lesions_alone():
+def test_lesions_are_all_that_differs():
     well, sick = make_phantom(5), make_phantom(5, lesions=1)
     changed = np.abs(well.volume.array - sick.volume.array) > 20
     away = distance_transform_edt(~sick.lesion, sampling=sick.volume.spacing_mm)

@@ -9,7 +9,7 @@ import pytest
 import SimpleITK as sitk
 
 from napari_dino_uad.core.errors import InputError
-from napari_dino_uad.core.scans.geometry import volume_from_image
+from napari_dino_uad.core.scans.canonical import volume_from_stored
 from napari_dino_uad.core.scans.volume import (
     case_name,
     find_scans,
@@ -77,7 +77,8 @@ def test_two_axes_that_lean_to_the_same_side_come_back():
         angles = np.random.default_rng(seed).uniform(-np.pi, np.pi, 3)
         image = random_image()
         image.SetDirection(rotation(angles).ravel().tolist())
-        volume = volume_from_image(image, "scan")
+        place = image.GetSpacing(), image.GetOrigin(), image.GetDirection()
+        volume = volume_from_stored(sitk.GetArrayFromImage(image), *place, "scan")
         back = to_file_grid(volume.array, volume)
         assert np.array_equal(sitk.GetArrayFromImage(back), sitk.GetArrayFromImage(image))
         peak = np.unravel_index(volume.array.argmax(), volume.shape)
@@ -107,7 +108,7 @@ def test_written_on_the_grid_of_the_file(tmp_path, suffix, dtype):
     assert not [path for path in target.parent.iterdir() if path.name.startswith(".")]
 
 
-def test_bool_and_half_precision_are_written_as_types_that_files_have(tmp_path):
+def test_bool_and_half_are_written_as_file_types(tmp_path):
     volume = volume_from_array(np.arange(24.0).reshape(2, 3, 4))
     for dtype, expected in ((bool, np.uint8), (np.float16, np.float32), (">i2", np.int16)):
         write_volume(tmp_path / "a.nii.gz", volume.array.astype(dtype), volume)
@@ -116,7 +117,7 @@ def test_bool_and_half_precision_are_written_as_types_that_files_have(tmp_path):
         assert np.array_equal(stored, volume.array.astype(dtype))
 
 
-def test_writing_replaces_a_file_and_leaves_it_alone_on_failure(tmp_path):
+def test_failed_write_keeps_the_file(tmp_path):
     volume = volume_from_array(np.arange(24.0).reshape(2, 3, 4))
     target = tmp_path / "a.nii.gz"
     write_volume(target, volume.array, volume)
@@ -204,7 +205,7 @@ def test_a_2d_image_and_its_way_back(tmp_path):
     assert np.array_equal(read_volume(tmp_path / "mask.nii.gz").array, volume.array > 20)
 
 
-def test_pictures_tell_no_spacing_whatever_a_printer_would_make_of_them(tmp_path):
+def test_pictures_have_no_spacing(tmp_path):
     image = random_image((7, 6), np.uint8)
     image.SetSpacing((0.3, 0.6))
     sitk.WriteImage(image, str(tmp_path / "image.tif"))

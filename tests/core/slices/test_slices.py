@@ -47,7 +47,7 @@ def test_spacing_follows_the_plane(array):
     assert plane_spacing_mm(volume, "sagittal") == (1, 5, 2)
 
 
-def test_without_spacing_lengths_are_pixels_of_the_network_s_input():
+def test_lengths_without_spacing_are_in_pixels():
     small = np.random.default_rng(0).random((1, 100, 150))
     preprocessing = Preprocessing(input_size=200)
     unknown = volume_from_array(small, (1, 1, 1), spacing_known=False)
@@ -186,7 +186,7 @@ def _white_corners(rows=80, cols=120):
     return np.where(padding, np.float32(255), tissue), padding
 
 
-def test_bright_padding_is_neither_tissue_nor_the_measure_of_brightness():
+def test_bright_padding_is_no_tissue():
     image, padding = _white_corners()
     prepared = prepare(volume_from_array(image), Preprocessing())
     np.testing.assert_array_equal(prepared.foreground[0], ~padding)
@@ -227,7 +227,7 @@ def test_the_share_of_a_patch_is_that_of_the_resized_slice(shape, pixel_mm):
     np.testing.assert_allclose(grid.to_grid(masks), expected.numpy(), atol=1e-5)
 
 
-def test_only_masks_that_are_too_small_are_told_to_stay_below_a_share():
+def test_small_masks_are_asked_for_a_share():
     grid = PatchGrid.fit((100, 120), (1.0, 1.3), 128, 8, 32)
     chance = np.random.default_rng(1)
     masks = np.zeros((60, 100, 120), dtype=bool)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -68,7 +68,7 @@ class SizeUnit:
             return cls("pixels" if is_2d else "voxels", 1.0, 100.0, 0)
         if is_2d:
             return cls("mm²", float(np.prod(spacing_mm[1:])), 10.0, 0)
-        return cls("ml", float(np.prod(spacing_mm)) / 1000, 0.1, 2)
+        return cls("ml", float(np.prod(spacing_mm)) / 1000, 1.0, 2)
 
     def text(self, voxels: int) -> str:
         """Format a number of voxels as a size."""
@@ -300,7 +300,9 @@ def describe_labels(
     return findings
 
 
-def write_findings_csv(path: Path, findings: Sequence[Finding]) -> None:
+def write_findings_csv(
+    path: Path, findings: Sequence[Finding], more: Sequence[Mapping[str, str]] = ()
+) -> None:
     """Write findings as CSV straight to a file, inside a folder of `staged`.
 
     Parameters
@@ -309,6 +311,8 @@ def write_findings_csv(path: Path, findings: Sequence[Finding]) -> None:
         File to write.
     findings : sequence of Finding
         One row each; unknown values are left empty.
+    more : sequence of mapping, optional
+        Texts of further columns, for each finding.
     """
     names = [
         "label", "volume_ml", "area_mm2", "voxels", "peak_score", "mean_score", "p_value",
@@ -330,4 +334,8 @@ def write_findings_csv(path: Path, findings: Sequence[Finding]) -> None:
                 for name in names
             }
         )
+    for row, texts in zip(rows, more, strict=False):
+        row |= texts
+    if more:
+        names += list(more[0])
     path.write_text(csv_text(names, rows), encoding="utf-8")

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_dino_uad.core.maps.finding_rows import finding_rows, row_columns
+from napari_dino_uad.core.maps.review import Review
 from napari_dino_uad.widgets.results.found import fill_map
 from napari_dino_uad.widgets.results.result_layers import ResultLayers
 from napari_dino_uad.widgets.results.texts import slice_count
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from napari.viewer import Viewer
 
     from napari_dino_uad.core.detect import AnomalyMap
+    from napari_dino_uad.core.maps.finding_rows import FindingRow
     from napari_dino_uad.core.maps.findings import Finding
     from napari_dino_uad.core.model import FittedModel
     from napari_dino_uad.widgets.results.found import Detected, Found, Settings
@@ -62,6 +65,8 @@ class Detection:
     slices_done : int
         Number of slices shown so far.
     layers : ResultLayers
+    review : Review
+        The user's decisions and notes.
     """
 
     def __init__(
@@ -82,6 +87,7 @@ class Detection:
         self.message = ""
         self.slices_done = 0
         self.deleted: list[str] = []
+        self.review = Review()
         self._array: NDArray[np.float32] | None = None
         # The labels as drawn here; where the layer differs, the user has painted.
         self._drawn: NDArray[np.uint8] | None = None
@@ -104,6 +110,23 @@ class Detection:
         found = self.found
         return found is not None and self._drawn_found and found.settings.same(self.settings)
 
+    # Review -------------------------------------------------------------------------------
+
+    @property
+    def rows(self) -> list[FindingRow]:
+        """A row for each finding shown, with its place in words and the user's decision."""
+        found, anomaly = self.found, self.anomaly
+        if found is None or anomaly is None:
+            return []
+        judgements = self.review.of(found.labels, found.findings)
+        return finding_rows(found.findings, anomaly.tissue_frame, judgements)
+
+    def show_review(self) -> None:
+        """Give the findings layer the decisions and notes."""
+        rows = self.rows
+        rejected = frozenset(row.label for row in rows if row.decision == "rejected")
+        self.layers.describe(row_columns(rows), rejected)
+
     # A run --------------------------------------------------------------------------------
 
     def begin(self, array: NDArray[np.float32], earlier: Detection | None) -> None:
@@ -121,7 +144,10 @@ class Detection:
         if earlier is not None:
             earlier.absorb()
             self.settings = replace(self.settings, edits=earlier.settings.edits)
+            self.review = earlier.review
             self.layers = earlier.layers
+            for role in list(self.layers.explained):
+                self.layers.explain(role, None)
         if self.layers.findings is not None:
             self._draw(np.zeros(array.shape, dtype=np.uint8))
         self.layers.show_heat(array, self.limits, self.threshold)
@@ -188,6 +214,7 @@ class Detection:
         if moved and self.settings.edits is not None:
             # Undo would bring back voxels of another threshold.
             self.layers.forget_undo()
+        self.show_review()
         return True
 
     def absorb(self) -> bool:

@@ -99,6 +99,8 @@ def find(anomaly: AnomalyMap, settings: Settings) -> Found:
     """Find the regions above a threshold, with the user's corrections. Call it in a thread."""
     from napari_dino_uad.core.maps.findings import count_edits, edit_findings, find_findings
 
+    # Measured here, in the thread; the table needs it.
+    _ = anomaly.tissue_frame
     scores, volume, calibration = anomaly.scores, anomaly.volume, anomaly.model.calibration
     automatic, findings = find_findings(
         scores,

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_dino_uad.core.errors import InputError
+from napari_dino_uad.core.maps.review import Review
 from napari_dino_uad.core.progress import Progress
 from napari_dino_uad.widgets.results.found import find
 from napari_dino_uad.widgets.workers import writing
@@ -15,8 +16,9 @@ from napari_dino_uad.widgets.workers import writing
 if TYPE_CHECKING:
     from napari_dino_uad.core.detect import AnomalyMap
     from napari_dino_uad.widgets.results.detection import Detection
+    from napari_dino_uad.widgets.results.found import Found, Settings
 
-__all__ = ["saver"]
+__all__ = ["refuse_another_scan", "results_extra", "saver"]
 
 
 def saver(detection: Detection, folder: Path) -> Callable[[], Generator[Progress, None, str]]:
@@ -27,6 +29,7 @@ def saver(detection: Detection, folder: Path) -> Callable[[], Generator[Progress
     """
     anomaly, settings, model_name = detection.anomaly, detection.settings, detection.model_name
     known = detection.found if detection.current else None
+    review = Review(detection.review.judgements)
     if anomaly is None:
         raise RuntimeError("only a finished map can be saved")
 
@@ -35,24 +38,36 @@ def saver(detection: Detection, folder: Path) -> Callable[[], Generator[Progress
 
         yield Progress("Saving", 0, 1)
         found = known or find(anomaly, settings)
-        _refuse_another_scan(folder, anomaly)
-        extra: dict[str, Any] = {
-            "model_name": model_name,
-            "minimum_size": settings.minimum_size,
-            "tissue_only": settings.tissue_only,
-            "edited": settings.edits is not None,
-            "voxels_added": found.added,
-            "voxels_removed": found.removed,
-            "voxels_left_out": found.left_out,
-        }
+        refuse_another_scan(folder, anomaly)
         with writing(folder):
-            write_results(folder, anomaly, found.labels, found.findings, settings.rate, extra=extra)
+            write_results(
+                folder,
+                anomaly,
+                found.labels,
+                found.findings,
+                settings.rate,
+                extra=results_extra(model_name, settings, found),
+                judgements=review.of(found.labels, found.findings),
+            )
         return f"Saved map, findings, table and report of {anomaly.volume.name} in {folder.name}."
 
     return pipeline
 
 
-def _refuse_another_scan(folder: Path, anomaly: AnomalyMap) -> None:
+def results_extra(model_name: str, settings: Settings, found: Found) -> dict[str, Any]:
+    """Return what the record of a result says of how it was made in the window."""
+    return {
+        "model_name": model_name,
+        "minimum_size": settings.minimum_size,
+        "tissue_only": settings.tissue_only,
+        "edited": settings.edits is not None,
+        "voxels_added": found.added,
+        "voxels_removed": found.removed,
+        "voxels_left_out": found.left_out,
+    }
+
+
+def refuse_another_scan(folder: Path, anomaly: AnomalyMap) -> None:
     """Refuse to overwrite the results of another scan with the same name."""
     from napari_dino_uad.core.results import ResultPaths
 

@@ -1,0 +1,130 @@
+"""Pictures of findings: the slice, the heat and the outline."""
+
+from __future__ import annotations
+
+import base64
+import io
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_dino_uad.core.slices.planes import plane_axis, plane_spacing_mm, to_plane
+
+if TYPE_CHECKING:
+    from napari_dino_uad.core.detect import AnomalyMap
+
+__all__ = ["finding_picture", "peak_voxel", "png_uri"]
+
+# Longer edge of a picture in pixels.
+_EDGE = 420
+# Colours of the heat from the lowest to the highest score: dark red to pale yellow.
+_HEAT = np.array(
+    [(90, 0, 60), (170, 20, 70), (225, 70, 40), (250, 140, 10), (252, 225, 120)], dtype=np.float32
+)
+_LOWEST_ALPHA, _HIGHEST_ALPHA = 0.35, 0.75
+_OUTLINE, _OTHERS = (0, 230, 255), (200, 200, 200)
+
+
+def peak_voxel(
+    anomaly: AnomalyMap, labels: NDArray[np.uint8], label: int, first: int, last: int
+) -> tuple[int, int, int]:
+    """Return the voxel (S, P, L) of a finding's highest score.
+
+    Parameters
+    ----------
+    anomaly : AnomalyMap
+    labels : ndarray of uint8, (S, P, L)
+    label, first, last : int
+        The finding, and its first and last slice along S.
+    """
+    part = slice(first, last + 1)
+    inside = np.where(labels[part] == label, anomaly.scores[part], -np.inf)
+    s, p, q = np.unravel_index(int(inside.argmax()), inside.shape)
+    return int(s) + first, int(p), int(q)
+
+
+def finding_picture(
+    anomaly: AnomalyMap,
+    labels: NDArray[np.uint8],
+    label: int,
+    voxel: tuple[int, int, int],
+    threshold: float,
+) -> tuple[NDArray[np.uint8], int]:
+    """Draw the slice of a finding with heat and outlines, as radiologists see it.
+
+    Parameters
+    ----------
+    anomaly : AnomalyMap
+    labels : ndarray of uint8, (S, P, L)
+    label : int
+        The finding; the others get a fainter outline.
+    voxel : tuple of int
+        Voxel of the finding; the slice is that of the model's first plane.
+    threshold : float
+        Score at which the heat begins.
+
+    Returns
+    -------
+    picture : ndarray of uint8, (rows, cols, 3)
+    number : int
+        Of the slice.
+    """
+    from scipy.ndimage import binary_erosion
+
+    volume, plane = anomaly.volume, anomaly.planes[0].plane
+    number = voxel[plane_axis(plane)]
+    cut = [to_plane(array, plane)[number] for array in (volume.array, anomaly.scores, labels)]
+    _, row_mm, col_mm = plane_spacing_mm(volume, plane)
+    rows, cols = cut[0].shape
+    scale = _EDGE / max(rows * row_mm, cols * col_mm)
+    size = max(1, round(rows * row_mm * scale)), max(1, round(cols * col_mm * scale))
+    low, high = _window(anomaly)
+    grey = np.clip((_resized(cut[0], size) - low) / (high - low), 0, 1)
+    scores = _resized(cut[1], size)
+    top = anomaly.model.calibration.threshold(1e-4)
+    share = np.clip((scores - threshold) / max(top - threshold, 1e-6), 0, 1)
+    inside = scores > threshold
+    inside &= _resized((to_plane(anomaly.foreground, plane)[number]).astype(np.float32), size) > 0.5
+    alpha = inside * (_LOWEST_ALPHA + share * (_HIGHEST_ALPHA - _LOWEST_ALPHA))
+    picture = 255 * grey[..., None] * (1 - alpha[..., None]) + _heat(share) * alpha[..., None]
+    for colour, region in (
+        (_OTHERS, (cut[2] > 0) & (cut[2] != label)),
+        (_OUTLINE, cut[2] == label),
+    ):
+        mask = _resized(region.astype(np.float32), size) > 0.5
+        picture[mask & ~binary_erosion(mask, iterations=2)] = colour
+    return picture.astype(np.uint8), number
+
+
+def png_uri(picture: NDArray[np.uint8]) -> str:
+    """Return a picture (rows, cols, 3) as a PNG within a page."""
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.fromarray(picture).save(file, "PNG")
+    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode('ascii')}"
+
+
+def _window(anomaly: AnomalyMap) -> tuple[float, float]:
+    """Return the scan's own window, or the range of its tissue."""
+    volume = anomaly.volume
+    if volume.window is not None:
+        centre, width = volume.window
+        return centre - width / 2, centre + width / 2
+    sample = volume.array.ravel()[:: max(1, volume.array.size // 2_000_000)]
+    low, high = float(sample.min()), float(np.percentile(sample, 99.8))
+    return low, high if high > low else low + 1
+
+
+def _heat(share: NDArray[np.float32]) -> NDArray[np.float32]:
+    steps = np.linspace(0, 1, len(_HEAT))
+    return np.stack([np.interp(share, steps, _HEAT[:, band]) for band in range(3)], axis=-1)
+
+
+def _resized(array: NDArray[Any], size: tuple[int, int]) -> NDArray[np.float32]:
+    """Resize an image (rows, cols) bilinearly."""
+    from PIL import Image
+
+    image = Image.fromarray(np.ascontiguousarray(array, dtype=np.float32))
+    return np.asarray(image.resize((size[1], size[0]), Image.Resampling.BILINEAR))

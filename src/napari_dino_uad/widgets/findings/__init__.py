@@ -1,0 +1,7 @@
+"""The Findings widget."""
+
+from __future__ import annotations
+
+from napari_dino_uad.widgets.findings.widget import FindingsWidget
+
+__all__ = ["FindingsWidget"]

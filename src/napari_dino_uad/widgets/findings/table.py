@@ -1,0 +1,294 @@
+"""The ranked table of findings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from qtpy.QtCore import QAbstractTableModel, QModelIndex, QSortFilterProxyModel, Qt, Signal
+from qtpy.QtGui import QColor, QPixmap
+from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QSizePolicy, QTableView
+
+if TYPE_CHECKING:
+    from napari_dino_uad.core.maps.finding_rows import FindingRow
+
+__all__ = ["FindingsTable"]
+
+_MARKS = {"open": "", "accepted": "✓", "rejected": "✗"}
+_WORDS = {"open": "not reviewed", "accepted": "accepted", "rejected": "rejected"}
+_SWATCH = 10
+# Rows that are seen at once.
+_SHOWN = 7
+
+
+@dataclass(frozen=True)
+class _Column:
+    """A column: its title, tooltip, text and the value it is sorted by."""
+
+    title: str
+    tooltip: str
+    text: Callable[[FindingRow], str]
+    key: Callable[[FindingRow], Any]
+    number: bool = True
+
+
+def _mm(axis: int) -> Callable[[FindingRow], float]:
+    def value(row: FindingRow) -> float:
+        place = row.finding.centroid_ras_mm
+        return float("-inf") if place is None else place[axis]
+
+    return value
+
+
+def _mm_text(axis: int) -> Callable[[FindingRow], str]:
+    def text(row: FindingRow) -> str:
+        place = row.finding.centroid_ras_mm
+        return "" if place is None else f"{place[axis]:.0f}"
+
+    return text
+
+
+def _size(row: FindingRow) -> str:
+    return f"{row.size:.2f}" if row.unit == "ml" else f"{row.size:.0f}"
+
+
+_COLUMNS = (
+    _Column(
+        "No.", "Number and colour of the finding; ✓ accepted, ✗ rejected",
+        lambda row: f"{row.label} {_MARKS[row.decision]}".rstrip(), lambda row: row.label, False,
+    ),
+    _Column("ml", "Size", _size, lambda row: row.size),
+    _Column(
+        "Peak", "Highest anomaly score",
+        lambda row: f"{row.finding.peak_score:.2f}", lambda row: row.finding.peak_score,
+    ),
+    _Column(
+        "Mean", "Mean anomaly score",
+        lambda row: f"{row.finding.mean_score:.2f}", lambda row: row.finding.mean_score,
+    ),
+    _Column(
+        "p", "Share of healthy tissue that scores as high as the peak",
+        lambda row: f"{row.finding.p_value:.1g}", lambda row: row.finding.p_value,
+    ),
+    _Column(
+        "Slices", "First and last slice",
+        lambda row: row.slices, lambda row: (row.finding.first_slice, row.finding.last_slice),
+    ),
+    _Column("Side", "Place in the tissue", lambda row: row.side, lambda row: row.side, False),
+    _Column("R", "Centre, mm to the patient's right", _mm_text(0), _mm(0)),
+    _Column("A", "Centre, mm to the front", _mm_text(1), _mm(1)),
+    _Column("S", "Centre, mm to the head", _mm_text(2), _mm(2)),
+)  # fmt: skip
+
+
+class _Model(QAbstractTableModel):
+    """The rows of the detection shown."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows: list[FindingRow] = []
+        self._colours: dict[int, QColor] = {}
+        self._unit = "ml"
+
+    def show(self, rows: Sequence[FindingRow], colours: dict[int, QColor]) -> None:
+        """Show other rows; where only decisions changed, the view keeps its place."""
+        same = [row.finding for row in rows] == [row.finding for row in self.rows]
+        if not same:
+            self.beginResetModel()
+        self.rows, self._colours = list(rows), colours
+        if rows and rows[0].unit != self._unit:
+            self._unit = rows[0].unit
+            self.headerDataChanged.emit(Qt.Orientation.Horizontal, 1, 1)
+        if not same:
+            self.endResetModel()
+        elif rows:
+            last = self.index(len(rows) - 1, len(_COLUMNS) - 1)
+            self.dataChanged.emit(self.index(0, 0), last)
+
+    def rowCount(self, parent: QModelIndex = QModelIndex()) -> int:  # noqa: B008 - Qt's signature
+        """Return the number of findings."""
+        return 0 if parent.isValid() else len(self.rows)
+
+    def columnCount(self, parent: QModelIndex = QModelIndex()) -> int:  # noqa: B008
+        """Return the number of columns."""
+        return 0 if parent.isValid() else len(_COLUMNS)
+
+    def headerData(
+        self,
+        section: int,
+        orientation: Qt.Orientation,
+        role: int = Qt.ItemDataRole.DisplayRole,
+    ) -> Any:
+        """Return the title or tooltip of a column."""
+        if orientation != Qt.Orientation.Horizontal:
+            return None
+        if role == Qt.ItemDataRole.DisplayRole:
+            return self._unit if section == 1 else _COLUMNS[section].title
+        if role == Qt.ItemDataRole.ToolTipRole:
+            return _COLUMNS[section].tooltip
+        return None
+
+    def data(self, index: QModelIndex, role: int = Qt.ItemDataRole.DisplayRole) -> Any:
+        """Return a cell."""
+        if not index.isValid() or index.row() >= len(self.rows):
+            return None
+        row, column = self.rows[index.row()], _COLUMNS[index.column()]
+        if role == Qt.ItemDataRole.DisplayRole:
+            return column.text(row)
+        if role == Qt.ItemDataRole.UserRole:
+            return column.key(row)
+        if role == Qt.ItemDataRole.TextAlignmentRole and column.number:
+            return int(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
+        if role == Qt.ItemDataRole.ToolTipRole:
+            parts = [f"Finding {row.label}", _WORDS[row.decision], row.side, row.note]
+            return ", ".join(part for part in parts if part)
+        if role == Qt.ItemDataRole.DecorationRole and index.column() == 0:
+            return _swatch(self._colours.get(row.label))
+        if row.decision == "rejected":
+            return _rejected(role)
+        return None
+
+
+def _rejected(role: int) -> Any:
+    """Return how the cells of a rejected finding look."""
+    if role == Qt.ItemDataRole.ForegroundRole:
+        # Readable on napari's dark and on its light background.
+        return QColor(135, 135, 135)
+    if role == Qt.ItemDataRole.FontRole:
+        from qtpy.QtGui import QFont
+
+        font = QFont()
+        font.setPointSizeF(_small(font.pointSizeF()))
+        font.setStrikeOut(True)
+        return font
+    return None
+
+
+def _small(points: float) -> float:
+    return max(7.0, points * 0.9)
+
+
+def _swatch(colour: QColor | None) -> QPixmap | None:
+    if colour is None:
+        return None
+    square = QPixmap(_SWATCH, _SWATCH)
+    square.fill(colour)
+    return square
+
+
+class _Sorted(QSortFilterProxyModel):
+    """The rows in the order the user chose."""
+
+    def lessThan(self, left: QModelIndex, right: QModelIndex) -> bool:
+        """Compare two cells by their values."""
+        role = Qt.ItemDataRole.UserRole
+        return bool(self.sourceModel().data(left, role) < self.sourceModel().data(right, role))
+
+
+class FindingsTable(QTableView):
+    """Findings, largest first; a click on a title sorts them.
+
+    Signals
+    -------
+    chosen : int
+        The user clicked a finding, pressed Enter on it or moved to it; its label.
+    selected : int
+        Another finding is selected; its label, or 0 for none.
+    """
+
+    chosen = Signal(int)
+    selected = Signal(int)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._source = _Model()
+        self._sorted = _Sorted()
+        self._sorted.setSourceModel(self._source)
+        self.setModel(self._sorted)
+        self.setSortingEnabled(True)
+        self.sortByColumn(0, Qt.SortOrder.AscendingOrder)
+        self.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
+        self.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
+        self.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
+        self.setAlternatingRowColors(False)
+        self.setShowGrid(False)
+        self.setWordWrap(False)
+        self.setTabKeyNavigation(False)
+        self.verticalHeader().hide()
+        self.setToolTip("Click a finding to go there.")
+        font = self.font()
+        font.setPointSizeF(_small(font.pointSizeF()))
+        self.setFont(font)
+        header = self.horizontalHeader()
+        header.setFont(font)
+        header.setHighlightSections(False)
+        header.setMinimumSectionSize(24)
+        header.setStyleSheet("QHeaderView::section { padding: 1px 2px; }")
+        header.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
+        self.verticalHeader().setDefaultSectionSize(self.fontMetrics().height() + 6)
+        self.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
+        self.setHorizontalScrollMode(QAbstractItemView.ScrollMode.ScrollPerPixel)
+        self.setFixedHeight((_SHOWN + 2) * (self.fontMetrics().height() + 6))
+        self.clicked.connect(lambda _: self.chosen.emit(self.label))
+        self.selectionModel().currentRowChanged.connect(lambda *_: self.selected.emit(self.label))
+
+    def show_rows(self, rows: Sequence[FindingRow], colours: dict[int, QColor]) -> None:
+        """Show findings, each with the colour of its outline; the selected one stays selected."""
+        label = self.label
+        self._source.show(rows, colours)
+        if self.label != label and any(row.label == label for row in rows):
+            self.select(label)
+        self.selected.emit(self.label)
+
+    @property
+    def rows(self) -> list[FindingRow]:
+        """The findings shown."""
+        return self._source.rows
+
+    @property
+    def label(self) -> int:
+        """Label of the selected finding; 0 if none is."""
+        index = self.currentIndex()
+        if not index.isValid():
+            return 0
+        return self._source.rows[self._sorted.mapToSource(index).row()].label
+
+    @property
+    def row(self) -> FindingRow | None:
+        """The selected finding."""
+        label = self.label
+        return next((row for row in self._source.rows if row.label == label), None)
+
+    @property
+    def order(self) -> list[int]:
+        """Labels in the order shown."""
+        return [
+            self._source.rows[self._sorted.mapToSource(self._sorted.index(row, 0)).row()].label
+            for row in range(self._sorted.rowCount())
+        ]
+
+    def select(self, label: int) -> None:
+        """Select a finding."""
+        if label in self.order:
+            self.setCurrentIndex(self._sorted.index(self.order.index(label), 0))
+
+    def step(self, by: int) -> None:
+        """Go to the next finding in the order shown, or to the one before; round at the end."""
+        order = self.order
+        if not order:
+            return
+        if self.label:
+            target = order[(order.index(self.label) + by) % len(order)]
+        else:
+            target = order[0 if by > 0 else -1]
+        self.select(target)
+        self.chosen.emit(target)
+
+    def keyPressEvent(self, event: Any) -> None:
+        """Go to the selected finding on Enter."""
+        if event.key() in (Qt.Key.Key_Return, Qt.Key.Key_Enter):
+            if self.label:
+                self.chosen.emit(self.label)
+            return
+        super().keyPressEvent(event)

@@ -1,0 +1,103 @@
+"""Sides of findings in words."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from napari_dino_uad.core.maps.places import TissueFrame, describe_side
+from napari_dino_uad.core.scans.phantom import make_phantom
+from napari_dino_uad.core.scans.volume import volume_from_array
+
+
+def block(shape=(30, 60, 60), spacing=(5.0, 2.0, 2.0), margin=10):
+    """A volume with a block of tissue in the middle."""
+    array = np.zeros(shape, np.float32)
+    inside = (slice(None), slice(margin, -margin), slice(margin, -margin))
+    array[inside] = 1
+    return volume_from_array(array, spacing, (0.0, 0.0, 0.0), "block"), array > 0
+
+
+@pytest.mark.parametrize(
+    ("voxel", "words"),
+    [
+        ((15, 30, 12), "right side"),
+        ((15, 30, 48), "left side"),
+        ((15, 30, 30), "midline"),
+        ((15, 12, 12), "right side, front"),
+        ((27, 48, 48), "upper left side, back"),
+        ((2, 30, 30), "lower midline"),
+    ],
+)
+def test_sides_are_told_from_the_tissue(voxel, words):
+    volume, tissue = block()
+    assert describe_side(volume, voxel, tissue) == words
+
+
+@pytest.mark.parametrize(
+    ("voxel", "words"),
+    [
+        ((15, 12, 12), "right frontal side"),
+        ((27, 12, 48), "upper left frontal side"),
+        ((15, 48, 30), "occipital midline"),
+        ((27, 48, 12), "upper right side, back"),
+        ((2, 12, 12), "lower right side, front"),
+        ((15, 30, 12), "right side"),
+    ],
+)
+def test_heads_get_words_of_the_head(voxel, words):
+    volume, tissue = block()
+    assert describe_side(volume, voxel, tissue, head=True) == words
+
+
+def test_the_centre_is_that_of_the_tissue():
+    volume, tissue = block()
+    tissue[:, :, :30] = False
+    assert describe_side(volume, (15, 30, 32), tissue) == "right side"
+
+
+def test_rotated_scans_keep_their_sides():
+    volume, tissue = block()
+    turn = np.deg2rad(20)
+    rotation = np.array(
+        [[1, 0, 0], [0, np.cos(turn), -np.sin(turn)], [0, np.sin(turn), np.cos(turn)]]
+    )
+    turned = replace(volume, direction=rotation)
+    for voxel in ((15, 30, 12), (15, 12, 30), (15, 48, 48)):
+        right, front, _ = np.array(turned.to_ras_mm(voxel)) - turned.to_ras_mm((15, 30, 30))
+        words = describe_side(turned, voxel, tissue)
+        assert ("right" in words) == (right > 5)
+        assert ("front" in words) == (front > 15)
+
+
+def test_phantom_heads_are_heads_and_blocks_are_not():
+    head = make_phantom(0)
+    tissue = head.volume.array > 0.1 * head.volume.array.max()
+    assert TissueFrame.of(head.volume, tissue).head
+    assert not TissueFrame.of(*block()).head
+    whole = np.ones(head.volume.shape, bool)
+    assert not TissueFrame.of(head.volume, whole).head
+
+
+def test_pictures_have_no_sides():
+    volume = volume_from_array(
+        np.eye(20, dtype=np.float32),
+        (1.0, 1.0, 1.0),
+        (0.0, 0.0, 0.0),
+        "picture",
+        spacing_known=False,
+    )
+    assert describe_side(volume, (0, 3, 4), None) == ""
+
+
+def test_a_single_slice_has_no_height():
+    volume, tissue = block()
+    one = replace(volume, array=volume.array[15:16], is_2d=True)
+    assert describe_side(one, (0, 12, 12), tissue[15:16]) == "right side, front"
+
+
+def test_empty_tissue_counts_as_the_whole_volume():
+    volume, tissue = block()
+    assert describe_side(volume, (15, 30, 5), np.zeros_like(tissue)) == "right side"
