@@ -176,10 +176,13 @@ def test_a_closed_dock_leaves_nothing_behind(qtbot, viewer, detection):
         gone = weakref.ref(widget)
         widget.deleteLater()
         del widget
-        qtbot.wait(20)
-        gc.collect()
         results_of(viewer).updated.emit(detection)
-    assert gone() is None
+
+    def collected():
+        gc.collect()
+        return gone() is None
+
+    qtbot.waitUntil(collected, timeout=5000)
 
 
 def test_letters_in_a_note_stay_letters(qtbot, widget):
