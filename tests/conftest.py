@@ -15,7 +15,7 @@ _HEALTHY = 4
 
 # Test folders and files that need a display, and fixtures and files that run the real backbone.
 _WINDOW = ("widgets", "test_reader_writer.py")
-_BACKBONE_FIXTURES = {"model", "heads", "backbone"}
+_BACKBONE_FIXTURES = {"model", "heads", "backbone", "three_planes"}
 _BACKBONE_FILES = {
     "test_backbone_files.py",
     "test_backbone_hub.py",

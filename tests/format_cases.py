@@ -17,8 +17,18 @@ import nibabel
 import numpy as np
 import SimpleITK as sitk
 import tifffile
+from pydicom.dataset import Dataset
 
-from dicom_files import SEGMENTATION, enhanced, frame_groups, item, noise, write_slices
+from dicom_files import (
+    SEGMENTATION,
+    dataset,
+    enhanced,
+    frame_groups,
+    item,
+    noise,
+    save,
+    write_slices,
+)
 from napari_dino_uad.core.errors import InputError
 from napari_dino_uad.core.scans.dicom.reading import series_in
 from napari_dino_uad.core.scans.several import list_volumes
@@ -26,6 +36,8 @@ from napari_dino_uad.core.scans.volume import read_volume
 from scan_files import random_image
 
 __all__ = ["CASES", "FormatCase", "page"]
+
+CINE, XA = (f"1.2.840.10008.5.1.4.1.1.{end}" for end in ("3.1", "12.1"))
 
 _AFFINE = np.diag([1.0, 2.0, 3.0, 1.0])
 
@@ -221,6 +233,31 @@ def _enhanced(times: int) -> Callable[[Path], Path]:
     return make
 
 
+def _with_table(folder: Path) -> Path:
+    def each(out: Dataset, index: int) -> None:
+        out.ModalityLUTSequence = item(
+            LUTDescriptor=[4, 0, 16],
+            LUTData=bytes((0, 0, 9, 0, 20, 0, 90, 0)),
+            ModalityLUTType="US",
+        )
+
+    return write_slices(folder, noise(4, 4, 6), [0, 3, 6, 9], each=each)
+
+
+def _frames(sop_class: str, modality: str, **tags: object) -> Callable[[Path], Path]:
+    """Write frames that nothing places."""
+
+    def make(folder: Path) -> Path:
+        return save(dataset(noise(9, 4, 6), sop_class, modality, **tags), folder / "frames.dcm")
+
+    return make
+
+
+def _mosaic(folder: Path) -> Path:
+    kind = ["ORIGINAL", "PRIMARY", "M", "ND", "MOSAIC"]
+    return save(dataset(noise(1, 8, 12)[0], ImageType=kind), folder / "mosaic.dcm")
+
+
 def _segmentation(folder: Path) -> Path:
     groups = [frame_groups(3 * place, segment=1) for place in range(2)]
     return enhanced(
@@ -333,6 +370,10 @@ CASES = (
     FormatCase("DICOM", "enhanced, one volume", _enhanced(1)),
     FormatCase("DICOM", "enhanced, several volumes", _enhanced(2)),
     FormatCase("DICOM", "segmentation", _segmentation),
+    FormatCase("DICOM", "table of values (modality LUT)", _with_table),
+    FormatCase("DICOM", "cine", _frames(CINE, "US", FrameTime="33")),
+    FormatCase("DICOM", "X-ray run", _frames(XA, "XA", FrameTime="33")),
+    FormatCase("DICOM", "mosaic without the places of its slices", _mosaic),
 )
 
 

@@ -21,7 +21,7 @@ WINGS = {
     "normative": "what is normal: DPMM, AR, memory bank, fusion",
     "maps": "patch scores become a calibrated map and findings",
     "model": "a fitted model, and its file",
-    "pipelines": "detect fit evaluate results dicom_export report saved_review",
+    "pipelines": "detect explain fit evaluate results dicom_export report saved_review",
     "bench": "benchmarks over a data set",
 }
 ORDER = list(WINGS)
@@ -33,7 +33,13 @@ _MODEL = ("model", "model_file", "model_schema")
 def wing_of(module: str) -> str:
     """Return the wing of a module named from the core down, such as `scans.volume`."""
     first = module.split(".")[0]
-    for wing, members in (("ground", _GROUND), ("pipelines", _PIPELINES), ("model", _MODEL)):
+    named = (
+        ("ground", _GROUND),
+        ("scans", ("volume",)),  # an earlier name
+        ("pipelines", _PIPELINES),
+        ("model", _MODEL),
+    )
+    for wing, members in named:
         if first in members:
             return wing
     return first

@@ -7,11 +7,11 @@ from napari.components import ViewerModel
 from napari.layers import Image, Labels
 
 from dicom_files import SEGMENTATION, enhanced, frame_groups, item, noise
-from napari_dino_uad import reader
 from napari_dino_uad.core.errors import InputError
 from napari_dino_uad.layer_data import METADATA
 from napari_dino_uad.reader import get_reader
 from napari_dino_uad.sample_data import healthy_phantom, phantom_with_lesions
+from napari_dino_uad.widgets import series_picker
 from napari_dino_uad.writer import write_image, write_labels
 from scan_files import random_image, real_scan, rotation, write_series
 
@@ -134,15 +134,14 @@ def test_picker_returns_the_series_chosen(tmp_path, qtbot, monkeypatch):
     monkeypatch.setattr(SeriesPicker, "exec", choose_second)
     assert open_scan(tmp_path).data.shape == (3, 6, 8)
     monkeypatch.setattr(SeriesPicker, "exec", lambda picker: 0)
-    with pytest.raises(InputError, match="No series"):
-        get_reader(str(tmp_path))(str(tmp_path))
+    assert get_reader(str(tmp_path))(str(tmp_path)) == [(None,)]
 
 
-def test_volumes_of_one_dicom_file_are_offered(tmp_path, monkeypatch):
+def test_volumes_of_one_dicom_file_are_offered(tmp_path, qtbot, monkeypatch):
     pixels = noise(4, 4, 6)
     groups = [frame_groups(3 * place, time=time) for time in (1, 2) for place in (0, 1)]
     path = enhanced(tmp_path / "e.dcm", pixels, groups)
-    monkeypatch.setattr(reader, "_choose", lambda _, series: series[1])
+    monkeypatch.setattr(series_picker, "pick_series", lambda _, series: series[1])
     [(data, keywords, kind)] = get_reader(str(path))(str(path))
     assert np.array_equal(data, pixels[2:])
     assert (kind, keywords["name"]) == ("image", "e scan time point 2")
@@ -262,8 +261,7 @@ def test_the_picker_of_volumes_gives_the_chosen_one(tmp_path, qtbot, monkeypatch
     assert sorted(layer.data.ravel()) == sorted(sitk.GetArrayFromImage(images[1]).ravel())
     assert shown == []
     monkeypatch.setattr(VolumePicker, "exec", lambda picker: 0)
-    with pytest.raises(InputError, match=r"No volume of dwi.nii.gz was chosen"):
-        get_reader(str(tmp_path / "dwi.nii.gz"))(str(tmp_path / "dwi.nii.gz"))
+    assert get_reader(str(tmp_path / "dwi.nii.gz"))(str(tmp_path / "dwi.nii.gz")) == [(None,)]
 
 
 def test_what_is_no_scan_is_left_to_others(tmp_path):

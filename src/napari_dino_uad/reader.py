@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+import threading
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,15 +16,25 @@ from numpy.typing import NDArray
 from napari_dino_uad.core.errors import InputError
 
 if TYPE_CHECKING:
+    from qtpy.QtWidgets import QWidget
+
     from napari_dino_uad.core.scans.volume import Series, Volume
 
 __all__ = ["get_reader"]
 
 LayerData = tuple[NDArray[Any], dict[str, Any], str]
 
+# What napari takes for "read, and there is no layer".
+_NO_LAYER: list[Any] = [(None,)]
+
+# Files of a folder that are looked at to see whether it holds DICOM.
+_PROBES = 2000
+
 
 def get_reader(path: str | list[str]) -> Callable[[Any], list[LayerData]] | None:
     """Return a function that reads a path, or None if it is not a scan or a label map.
+
+    napari calls it in the thread of the window, so it looks at no more than names and a few bytes.
 
     Parameters
     ----------
@@ -30,10 +44,11 @@ def get_reader(path: str | list[str]) -> Callable[[Any], list[LayerData]] | None
     Returns
     -------
     callable or None
-        Takes the path and returns layer data, for a labels layer if the file holds labels.
-        Raises `InputError` if the file is damaged.
+        Takes the path and returns layer data, for a labels layer if the file holds labels. With a
+        window on screen it reads in a thread, shows errors there and then returns no layer;
+        without one it raises `InputError` if the file is damaged.
     """
-    from napari_dino_uad.core.scans.dicom.reading import is_dicom
+    from napari_dino_uad.core.scans.dicom.headers import is_dicom
     from napari_dino_uad.core.scans.formats import IMAGE_SUFFIXES, VOLUME_SUFFIXES
 
     paths = [Path(one) for one in ([path] if isinstance(path, str) else path)]
@@ -50,73 +65,140 @@ def get_reader(path: str | list[str]) -> Callable[[Any], list[LayerData]] | None
 
 
 def _is_scan_folder(folder: Path) -> bool:
-    from napari_dino_uad.core.scans.dicom.reading import list_series
+    from napari_dino_uad.core.scans.dicom.headers import is_dicom
     from napari_dino_uad.core.scans.formats import stack_files
 
-    return bool(stack_files(folder) or list_series(folder))
+    return bool(stack_files(folder)) or any(map(is_dicom, islice(_files(folder), _PROBES)))
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    for parent, folders, names in os.walk(folder):
+        folders.sort()
+        yield from (Path(parent, name) for name in sorted(names) if name[0] != ".")
 
 
 def _read(path: str | list[str]) -> list[LayerData]:
+    """Read on behalf of napari: in a thread if its window is on screen, else at once."""
+    from napari_dino_uad.notifications import show_notices
+    from napari_dino_uad.widgets.reading import Cancelled, read_beside
+
+    paths = [Path(one) for one in ([path] if isinstance(path, str) else path)]
+    name, window = paths[0].name, _window()
+    try:
+        offers = read_beside(window, f"Looking into {name}…", partial(_offers, paths))
+        read = _choose(paths, offers)
+        volume, layer = read_beside(window, f"Reading {name}…", partial(_load, read))
+    except Cancelled:
+        return _NO_LAYER
+    except InputError as error:
+        if window is None:
+            raise
+        from napari.utils.notifications import show_error
+
+        # napari would ask for another reader, and not show the sentence.
+        show_error(str(error))
+        return _NO_LAYER
+    show_notices(volume.named_notices)
+    if window is not None:
+        from napari_dino_uad.widgets.opening import after_opening
+
+        after_opening()
+    return [layer]
+
+
+def _window() -> QWidget | None:
+    """Return napari's window if it is on screen and this is its thread."""
+    from qtpy.QtWidgets import QApplication
+
+    if QApplication.instance() is None or threading.current_thread() is not threading.main_thread():
+        return None
+    from napari_dino_uad.widgets.window import main_window
+
+    return main_window()
+
+
+def _offers(paths: list[Path]) -> list[Any]:
+    """List the DICOM series of a path, or the volumes of a file; none of a stack of images."""
+    from napari_dino_uad.core.scans.dicom.reading import is_dicom, series_in
+    from napari_dino_uad.core.scans.several import list_volumes
+
+    path = paths[0]
+    if len(paths) > 1:
+        return []
+    if path.is_dir() or is_dicom(path):
+        return list(series_in(path))
+    return list(list_volumes(path))
+
+
+def _load(read: Callable[[], Volume]) -> tuple[Volume, LayerData]:
+    """Read a volume and prepare its layer, which takes as long for a large one."""
     from napari_dino_uad.core.scans.labels import is_label_volume
     from napari_dino_uad.layer_data import labels_layer, volume_layer
-    from napari_dino_uad.notifications import show_notices
 
-    volume = _volume([Path(one) for one in ([path] if isinstance(path, str) else path)])
-    show_notices(volume.named_notices)
+    _import_what_layers_need()
+    volume = read()
     if volume.label_names or is_label_volume(volume):
-        return [labels_layer(volume, volume.array, volume.name)]
-    return [volume_layer(volume)]
+        return volume, labels_layer(volume, volume.array, volume.name)
+    return volume, volume_layer(volume)
 
 
-def _volume(paths: list[Path]) -> Volume:
-    from napari_dino_uad.core.scans.dicom.reading import is_dicom, series_in
-    from napari_dino_uad.core.scans.formats import case_name
-    from napari_dino_uad.core.scans.volume import read_series, read_stack, read_volume
+def _import_what_layers_need() -> None:
+    """Import what napari imports with its first layer; the window would wait for it."""
+    import pint
+    import scipy.ndimage  # noqa: F401
 
-    if len(paths) > 1:
-        return read_stack(paths)
+    pint.Unit("mm")
+
+
+def _choose(paths: list[Path], offers: list[Any]) -> Callable[[], Volume]:
+    """Return what reads the one series or volume there is, or the one the user chooses."""
+    from napari_dino_uad.core.scans.volume import read_stack, read_volume
+
     path = paths[0]
-    if path.is_dir() or is_dicom(path):
-        series = series_in(path)
-        if len(series) > 1:
-            chosen = _choose(path, series)
-            return read_series(chosen, path, f"{case_name(path)} {chosen.label}")
-        return read_volume(path, allow_constant=True)
-    return _one_volume(path)
+    if len(paths) > 1:
+        return partial(read_stack, paths)
+    if offers and not isinstance(offers[0], str):
+        return _choose_series(path, offers)
+    if len(offers) > 1:
+        return _choose_volume(path, offers)
+    return partial(read_volume, path, allow_constant=True)
 
 
-def _one_volume(path: Path) -> Volume:
-    """Read a file; where it has several volumes and there is a window, the one the user chooses."""
-    from qtpy.QtWidgets import QApplication
+def _choose_series(path: Path, series: list[Series]) -> Callable[[], Volume]:
+    from napari_dino_uad.core.scans.formats import case_name
+    from napari_dino_uad.core.scans.volume import read_series
 
-    from napari_dino_uad.core.scans.several import list_volumes
-    from napari_dino_uad.core.scans.volume import read_volume
-
-    volumes = list_volumes(path)
-    if len(volumes) == 1 or QApplication.instance() is None:
-        return read_volume(path, allow_constant=True)
-    from napari_dino_uad.widgets.series_picker import pick_volume
-
-    number = pick_volume(path.name, volumes)
-    if number is None:
-        raise InputError(f"No volume of {path.name} was chosen; open the file again.")
-    volume = read_volume(path, volume=number, allow_constant=True)
-    return replace(volume, name=f"{volume.name} {volumes[number - 1]}")
-
-
-def _choose(folder: Path, series: list[Series]) -> Series:
-    """Ask which series to open."""
-    from qtpy.QtWidgets import QApplication
-
-    if QApplication.instance() is None:
+    if len(series) == 1:
+        return partial(read_series, series[0], path, allow_constant=True)
+    if not _can_ask():
         listed = "; ".join(f"{one.label} ({one.slices} slices)" for one in series)
         raise InputError(
-            f"{folder.name} holds {len(series)} DICOM series: {listed}; read one with "
+            f"{path.name} holds {len(series)} DICOM series: {listed}; read one with "
             "read_volume(path, series=UID)."
         )
     from napari_dino_uad.widgets.series_picker import pick_series
 
-    chosen = pick_series(folder.name, series)
-    if chosen is None:
-        raise InputError(f"No series of {folder.name} was chosen; open the folder again.")
-    return chosen
+    chosen = pick_series(path.name, series)
+    return partial(read_series, chosen, path, f"{case_name(path)} {chosen.label}")
+
+
+def _choose_volume(path: Path, volumes: list[str]) -> Callable[[], Volume]:
+    from napari_dino_uad.core.scans.volume import read_volume
+
+    if not _can_ask():
+        return partial(read_volume, path, allow_constant=True)
+    from napari_dino_uad.widgets.series_picker import pick_volume
+
+    number = pick_volume(path.name, volumes)
+
+    def read() -> Volume:
+        volume = read_volume(path, volume=number, allow_constant=True)
+        return replace(volume, name=f"{volume.name} {volumes[number - 1]}")
+
+    return read
+
+
+def _can_ask() -> bool:
+    from qtpy.QtWidgets import QApplication
+
+    return QApplication.instance() is not None

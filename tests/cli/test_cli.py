@@ -41,12 +41,17 @@ def model_file(tmp_path_factory, model):
 
 def test_fit_writes_a_model_and_info_tells_of_it(heads, tmp_path):
     out = tmp_path / "deep" / "model.safetensors"
-    result = run("fit", heads / "healthy", "--pattern", "*_flair.nii.gz", "--out", out, *SETTINGS)
+    result = run(
+        "fit", heads / "healthy", "--pattern", "*_flair.nii.gz", "--out", out,
+        "--lesions", "dark", *SETTINGS,
+    )  # fmt: skip
     assert result.exit_code == 0, result.output
+    assert "dark lesions" in result.output
     assert out.is_file()
     assert not list(out.parent.glob(".*"))
     told = run("info", out).output
     assert "efficientnet-lite0" in told
+    assert "dark lesions" in told
     assert "threshold at 5 % FPR" in told
 
 
@@ -290,3 +295,4 @@ def test_bad_options(heads, tmp_path):
     assert ".safetensors" in refused("fit", scans, "--out", tmp_path / "model.pt")
     assert "The plane" in refused("fit", scans, "--out", out, "--plane", "oblique")
     assert "no setting" in refused("fit", scans, "--out", out, "--set", "colour=red")
+    assert "Lesions must be one of" in refused("fit", scans, "--out", out, "--lesions", "red")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from napari_dino_uad.core.metrics import dice, max_dice, pixel_metrics
+from napari_dino_uad.core.metrics import dice, pixel_metrics
 
 
 @pytest.fixture
@@ -21,14 +21,6 @@ def test_dice():
     assert dice(a & ~a, b & ~b) == 1
 
 
-def test_max_dice_is_the_best_of_all_thresholds(sample):
-    truth, scores = sample
-    best = max(dice(truth, scores >= level) for level in scores)
-    value, level = max_dice(truth, scores)
-    assert value == pytest.approx(best)
-    assert dice(truth, scores >= level) == pytest.approx(best)
-
-
 def test_pixel_metrics(sample):
     truth, scores = sample
     ill, well = scores[truth], scores[~truth]
@@ -40,8 +32,18 @@ def test_pixel_metrics(sample):
     metrics = pixel_metrics(truth, scores, {0.05: level})
     assert metrics["auroc"] == pytest.approx(auroc)
     assert metrics["average_precision"] == pytest.approx(average)
+    best = max(dice(truth, scores >= level) for level in scores)
+    assert metrics["max_dice"] == pytest.approx(best)
     assert metrics["dice_at_fpr"]["0.05"] == pytest.approx(dice(truth, scores > level))
     assert metrics["realised_fpr"]["0.05"] == pytest.approx(0.05, abs=0.001)
+
+
+def test_tied_scores_count_together():
+    truth = np.array([True, False, False, True])
+    metrics = pixel_metrics(truth, np.array([2.0, 2.0, 1.0, 1.0], np.float32), {})
+    assert metrics["auroc"] == pytest.approx(0.5)
+    assert metrics["average_precision"] == pytest.approx(0.5)
+    assert metrics["max_dice"] == pytest.approx(2 / 3)
 
 
 def test_without_lesions_there_is_no_ranking():

@@ -14,7 +14,7 @@ import SimpleITK as sitk
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from mutations import FORMATS, damaged, read_all, sound
+from mutations import CHECKED, FORMATS, damaged, read_all, sound
 
 from napari_dino_uad.core import limits
 from napari_dino_uad.core.errors import InputError
@@ -23,9 +23,6 @@ from napari_dino_uad.core.scans.volume import find_scans, read_volume
 from scan_files import random_image, write_dicom, write_series
 
 _COPIES = 40
-
-# Formats in which a checksum covers the voxels: others may only be read as they are.
-_CHECKED = ("nii.gz", "mha zlib", "nrrd gzip", "nrrd bzip2", "png", "tif deflate")
 
 
 def refused(path, match=None, **options):
@@ -56,13 +53,13 @@ def test_damaged_copies(tmp_path, form):
         elif any("resampled" in notice for notice in result[3]):
             # A digit of a direction changed: the slices are tilted now, and the user is told.
             continue
-        elif form in _CHECKED:
+        elif form in CHECKED:
             assert np.array_equal(result[1], results[0][1]), number
         else:
             assert result[1].shape == results[0][1].shape, number
 
 
-@pytest.mark.parametrize("form", _CHECKED[:5])
+@pytest.mark.parametrize("form", CHECKED[:5])
 def test_every_bit_of_a_compressed_body(tmp_path, form):
     whole = sound(form, tmp_path)
     places = np.linspace(len(whole) // 2, len(whole) - 1, 30).astype(int)

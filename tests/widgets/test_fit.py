@@ -18,6 +18,7 @@ from napari_dino_uad.core.normative.methods import METHODS
 from napari_dino_uad.core.progress import Progress
 from napari_dino_uad.layer_data import volume_layer
 from napari_dino_uad.widgets.fit import FitWidget
+from napari_dino_uad.widgets.fit.course import Course, kept_fits
 from napari_dino_uad.widgets.session import Session, session
 
 LONG_MS = 180_000
@@ -58,12 +59,16 @@ def test_every_method_can_be_chosen(widget):
 
 def test_fit_on_a_folder_then_save_and_load(qtbot, widget, heads, tmp_path):
     assert not widget.run.start.isEnabled()
+    assert widget.advanced.maps.lesions == "either"
     choose(qtbot, widget, [heads / "healthy"], 4)
     make_small(widget)
+    widget.advanced.lesions.value = "bright"
     with qtbot.waitSignal(widget.job.succeeded, timeout=LONG_MS):
         widget.fit()
     assert widget.fitted is not None
     assert widget.fitted.normative.settings.components == 30
+    assert widget.fitted.maps.lesions == "bright"
+    assert "bright lesions" in widget.result._text.text()
     assert len(session().models) == 1
     with qtbot.waitSignal(widget.saving.succeeded, timeout=LONG_MS):
         widget.save(tmp_path / "mine.safetensors")
@@ -90,6 +95,82 @@ def test_cancel_frees_the_widget(qtbot, widget, heads):
     widget.cancel()
     assert not widget.job.running
     assert widget.fitted is None
+
+
+def test_cancel_says_what_is_kept_and_fit_what_was_reused(qtbot, widget, heads):
+    choose(qtbot, widget, [heads / "healthy"], 4)
+    make_small(widget)
+    widget.advanced.form.controls["epochs"].value = 6
+    with qtbot.waitSignal(
+        widget.job.progressed,
+        timeout=LONG_MS,
+        check_params_cb=lambda one: one.step == "Fitting the mixture" and one.done > 3,
+    ):
+        widget.fit()
+    widget.cancel()
+    assert widget.run.text.startswith("Cancelled at fitting the mixture, ")
+    assert "kept for 14 days" in widget.run.text
+    qtbot.waitUntil(lambda: bool(kept_fits()), timeout=LONG_MS)
+    assert "stopped fit" in kept_fits()
+    with qtbot.waitSignal(widget.job.succeeded, timeout=LONG_MS):
+        widget.fit()
+    text = widget.kept.text()
+    assert text.startswith("Kept from before: the features of all ")
+    assert "resumed at epoch" in text
+    assert not kept_fits()
+
+
+def test_a_dock_closed_during_a_fit_keeps_it_and_says_so(qtbot, widget, heads, monkeypatch):
+    told = []
+    monkeypatch.setattr("napari.utils.notifications.show_info", told.append)
+    choose(qtbot, widget, [heads / "healthy"], 4)
+    with qtbot.waitSignal(widget.job.progressed, timeout=LONG_MS):
+        widget.fit()
+    widget.release()
+    assert not widget.job.running
+    assert len(told) == 1 and "kept for 14 days" in told[0]
+    widget.release()
+    assert len(told) == 1
+
+
+def test_a_cache_that_is_off_keeps_nothing_and_says_so(monkeypatch):
+    monkeypatch.setenv("NAPARI_DINO_UAD_CACHE", "off")
+    course = Course()
+    assert course.describe_stop() == "Cancelled before it began."
+    course.take(Progress("Reading healthy scans", 3, 40))
+    assert course.describe_stop() == (
+        "Cancelled at reading healthy scans, 3 of 40. Nothing is kept, since the cache is off."
+    )
+    assert kept_fits() == "" == course.describe_reuse()
+
+
+def test_a_model_is_told_in_words_and_plotted(qtbot, widget, model):
+    widget._show_model(model, "Loaded mine.")
+    assert widget.result.text.text() == (
+        "<b>Loaded mine.</b> 3 healthy scans, axial slices; calibrated on 1 other."
+    )
+    [curve] = widget.result.scores.listDataItems()
+    assert curve.yData.max() > 3
+    assert widget.result.isVisibleTo(widget) and widget.result.history.isVisibleTo(widget) is False
+    widget.result.details.expand()
+    assert widget.result.history.isVisibleTo(widget)
+
+
+def test_fit_and_save_stay_in_sight(qtbot, widget, model):
+    widget._show_model(model, "Loaded mine.")
+    widget.resize(350, 500)
+    widget.show()
+    qtbot.waitExposed(widget)
+    for button in (widget.run.start, widget.result.save):
+        corner = button.mapTo(widget, button.rect().bottomRight())
+        assert widget.rect().contains(corner)
+
+
+def test_long_messages_do_not_widen_the_dock(widget):
+    before = widget.minimumSizeHint().width()
+    widget.run.complain("x" * 300)
+    widget._tell_kept("a/very/long/path/" * 30)
+    assert widget.minimumSizeHint().width() == before <= 380
 
 
 def test_a_bad_scan_gets_a_sentence(qtbot, widget, tmp_path):

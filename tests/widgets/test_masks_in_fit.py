@@ -74,7 +74,8 @@ def test_masks_in_a_folder_are_no_scans_and_can_be_paired(qtbot, window, cohort,
         "*_flair.nii.gz",
         "*_lesion.nii.gz",
     )
-    assert widget.scans.found.text() == "10 scans, 10 with a lesion mask."
+    text = "10 scans. Lesion masks found for 10: slices with lesions are left out."
+    assert widget.scans.found.text() == text
     assert not widget.scans.pair.isVisible()
     assert widget.run.start.isEnabled()
 
@@ -129,7 +130,8 @@ def test_a_mask_painted_on_a_new_layer_counts(qtbot, window, healthy):
     viewer.layers[-1].name = f"{scan.name} mask"
     press(qtbot, widget.scans.buttons["layers"])
     settle(qtbot, widget)
-    assert widget.scans.found.text() == "1 scan, 1 with a lesion mask."
+    text = "1 scan. Lesion masks found for 1: slices with lesions are left out."
+    assert widget.scans.found.text() == text
     assert not widget.cases[0].mask.any()
     viewer.layers[-1].data[10, 20, 30] = 1
     read = mask_reader(find_mask(viewer.layers, scan), scan)

@@ -18,12 +18,20 @@ from napari_dino_uad.cli.options import (
 )
 from napari_dino_uad.cli.terminal import output, progress_bars, writable_folder
 from napari_dino_uad.core.errors import InputError
-from napari_dino_uad.core.normative.methods import METHODS, find_method
+from napari_dino_uad.core.normative.methods import BASELINES, METHODS, find_method
 
 __all__ = ["register"]
 
 Data = Annotated[Path, typer.Argument(metavar="DATA", help="Folder of the data set.")]
 Methods = Annotated[str, typer.Option(metavar="METHOD,...", help="Methods to compare.")]
+Maps = Annotated[
+    str,
+    typer.Option(
+        metavar="MAP,...",
+        help="Maps to make of each method: raw for the scores as they are, none, either, bright or "
+        "dark for all steps with what the reader looks for.",
+    ),
+]
 Seeds = Annotated[str, typer.Option(metavar="N,N,...", help="Seeds; one run for each.")]
 Out = Annotated[
     Path, typer.Option("--out", "-o", metavar="DIR", help="Folder for the tables and the runs.")
@@ -55,7 +63,10 @@ _WRITES = (
     "code are reused, so a stopped benchmark resumes where it was."
 )
 _OUT = Path("benchmarks/results")
-_METHODS = ",".join(METHODS)
+# The baselines of `bench.variants` that need no model; importing that takes seconds.
+_NO_MODEL = ("brightness", "asymmetry")
+_METHODS = ",".join([*METHODS, *BASELINES, *_NO_MODEL])
+_MAPS = "raw,none,either,bright"
 _SEEDS = "0,1,2"
 
 
@@ -74,6 +85,7 @@ def _command(name: str) -> Callable[..., None]:
         data: Data,
         methods: Methods = _METHODS,
         seeds: Seeds = _SEEDS,
+        maps: Maps = _MAPS,
         out: Out = _OUT,
         settings: Settings = None,
         backbone: BackboneKey = "efficientnet-lite0",
@@ -86,6 +98,7 @@ def _command(name: str) -> Callable[..., None]:
     ) -> None:
         from napari_dino_uad.core.bench.splits import lgg_split, oct_split
         from napari_dino_uad.core.bench.table import bench_table, read_section, replace_section
+        from napari_dino_uad.core.bench.variants import check_maps
         from napari_dino_uad.core.scans.grids import check_mask_geometry
         from napari_dino_uad.core.storage.atomic import write_text
 
@@ -93,6 +106,8 @@ def _command(name: str) -> Callable[..., None]:
         make_split = {"lgg": lgg_split, "oct": oct_split}[name]
         split = make_split(data, check_mask_geometry(mask_geometry))
         numbers = _seeds(seeds)
+        named = [name.strip() for name in maps.split(",")]
+        check_maps(named)
         if readme is not None:
             # Fail now rather than after an hour.
             read_section(readme.read_text(encoding="utf-8"), split.name)
@@ -104,9 +119,10 @@ def _command(name: str) -> Callable[..., None]:
         from napari_dino_uad.core.progress import drain
 
         with progress_bars() as bars:
-            result = drain(
-                bench(split, asked, numbers, out, backbone=loaded, overwrite=overwrite), bars
+            running = bench(
+                split, asked, numbers, out, backbone=loaded, maps=named, overwrite=overwrite
             )
+            result = drain(running, bars)
         paths = write_bench(result, out)
         table = bench_table(result)
         if readme is not None:
@@ -123,7 +139,9 @@ def _command(name: str) -> Callable[..., None]:
 def _methods(names: str, assignments: list[str]) -> dict[str, dict[str, Any]]:
     """Parse methods and their settings."""
     methods = [name.strip() for name in names.split(",") if name.strip()]
-    own: dict[str, list[str]] = {find_method(name).key: [] for name in methods}
+    own: dict[str, list[str]] = {
+        name if name in _NO_MODEL else find_method(name).key: [] for name in methods
+    }
     for assignment in assignments:
         method, dot, rest = assignment.partition(".")
         if not dot or method not in own:
@@ -132,7 +150,7 @@ def _methods(names: str, assignments: list[str]) -> dict[str, dict[str, Any]]:
                 f"{assignment!r}; name one of them."
             )
         own[method].append(rest)
-    return {method: parse_settings(method, rest) for method, rest in own.items()}
+    return {method: parse_settings(method, rest) if rest else {} for method, rest in own.items()}
 
 
 def _seeds(text: str) -> list[int]:

@@ -64,7 +64,7 @@ MinimumSize = Annotated[
     float | None,
     typer.Option(
         help="Findings smaller than this are dropped: in ml; of a single slice in mm²; in pixels "
-        "if the file has no spacing. Without it 0.1 ml, 10 mm² or 100 pixels.",
+        "if the file has no spacing. Without it 1 ml, 10 mm² or 100 pixels.",
     ),
 ]
 SeriesUid = Annotated[

@@ -14,6 +14,7 @@ from napari_dino_uad.cli.fit_options import (
     DetailMm,
     InputSize,
     Layers,
+    LesionsOption,
     MethodKey,
     Neighbourhood,
     NoCentring,
@@ -23,6 +24,7 @@ from napari_dino_uad.cli.fit_options import (
     Settings,
     SingleSlice,
     SmoothingMm,
+    StorePictures,
     Symmetry,
     Valid,
     Window,
@@ -145,12 +147,14 @@ def _fit(
     smoothing_mm: SmoothingMm = MapSettings.smoothing_mm,
     detail_mm: DetailMm = MapSettings.detail_mm,
     symmetry: Symmetry = "auto",
+    lesions: LesionsOption = MapSettings.lesions,
     no_centring: NoCentring = False,
     settings: Settings = None,
     seed: Seed = 0,
     device: Device = "auto",
     engine: Engine = "auto",
     no_cache: NoCache = False,
+    store_pictures: StorePictures = False,
 ) -> None:
     """Fit a model of what is normal on healthy scans.
 
@@ -171,7 +175,13 @@ def _fit(
         neighbours=not single_slice,
     )
     context = Context(neighbourhood=neighbourhood)
-    maps = MapSettings(smoothing_mm, detail_mm, parse_symmetry(symmetry), not no_centring)
+    maps = MapSettings(
+        smoothing_mm,
+        detail_mm,
+        parse_symmetry(symmetry),
+        not no_centring,
+        lesions,  # type: ignore[arg-type]  # it checks the name
+    )
     writable_file(out, ".safetensors")
     cases, held_out = _find_cohort(scans, valid, pattern, mask_pattern, mask_geometry, volume)
     options = parse_settings(method, settings or [])
@@ -192,7 +202,9 @@ def _fit(
         seed=seed,
         cache=not no_cache,
     )
-    _fit_and_save(fitting, out, started)
+    model = _fit_and_save(fitting, out, started)
+    if store_pictures:
+        _store_pictures(model, cases, loaded, out, cache=not no_cache)
 
 
 def _find_cohort(
@@ -219,8 +231,8 @@ def _find_cohort(
 
 def _fit_and_save(
     fitting: Generator[Progress, None, FittedModel], out: Path, started: float
-) -> None:
-    """Run the fit with progress bars, save the model and print its summary."""
+) -> FittedModel:
+    """Run the fit with progress bars, save the model and print its summary; return the model."""
     from napari_dino_uad.core.model_file import save_model
     from napari_dino_uad.core.progress import drain
 
@@ -233,6 +245,20 @@ def _fit_and_save(
         f"{out}: {out.stat().st_size / 1e6:.2f} MB, {time.perf_counter() - started:.0f} s",
         soft_wrap=True,
     )
+    return model
+
+
+def _store_pictures(
+    model: FittedModel, cases: list[Case], backbone: Backbone, out: Path, cache: bool
+) -> None:
+    """Take pictures of healthy patches and save them beside the model."""
+    from napari_dino_uad.core.explain.pictures import collect_pictures, save_pictures
+    from napari_dino_uad.core.progress import drain
+
+    with progress_bars() as bars:
+        pictures = drain(collect_pictures(model, cases, backbone, cache), bars)
+    path = save_pictures(pictures, out)
+    output().print(f"{path}: {len(pictures.images)} pictures of healthy patches", soft_wrap=True)
 
 
 def _note_without_mask(cases: list[Case]) -> None:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from napari_dino_uad.core.maps.brightness import LESIONS
 from napari_dino_uad.core.normative.methods import METHODS
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "DetailMm",
     "InputSize",
     "Layers",
+    "LesionsOption",
     "MethodKey",
     "Neighbourhood",
     "NoCentring",
@@ -23,6 +25,7 @@ __all__ = [
     "Settings",
     "SingleSlice",
     "SmoothingMm",
+    "StorePictures",
     "Symmetry",
     "Valid",
     "Window",
@@ -102,12 +105,30 @@ Symmetry = Annotated[
         "compares where healthy slices are symmetric, 0 never.",
     ),
 ]
+LesionsOption = Annotated[
+    str,
+    typer.Option(
+        "--lesions",
+        metavar="|".join(LESIONS),
+        help="What you look for: tissue brighter or darker than the mirrored place gets a higher "
+        "score. none leaves the brightness out. Used where left and right are compared.",
+    ),
+]
 NoCentring = Annotated[
     bool,
-    typer.Option("--no-centring", help="Do not take each scan's own median score from its scores."),
+    typer.Option("--no-centring", help="Do not take each scan's own level from its scores."),
 ]
 Settings = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="A setting of the method, as components=250."),
 ]
 Seed = Annotated[int, typer.Option(min=0, help="The same seed gives the same model.")]
+StorePictures = Annotated[
+    bool,
+    typer.Option(
+        "--store-pictures",
+        help="Keep small pictures of typical healthy patches in MODEL.pictures.safetensors beside "
+        "the model, which Inspect shows. They are parts of the scans: only with their owner's "
+        "consent.",
+    ),
+]

@@ -112,7 +112,7 @@ def _info(
         "map",
         f"smoothing {fitted.maps.smoothing_mm:g} mm and edges within {fitted.maps.detail_mm:g} mm "
         f"(input pixels if a scan has no spacing), "
-        f"weight of left-right symmetry {weights}, "
+        f"weight of left-right symmetry {weights}, {fitted.lesions_text}, "
         f"{'' if fitted.maps.centring else 'not '}centred on each scan",
     )
     say("cohort", ", ".join(f"{key.replace('_', ' ')} {one}" for key, one in fitted.cohort.items()))

@@ -21,7 +21,7 @@ from napari_dino_uad.core.features.extract import (
     scored_slices,
 )
 from napari_dino_uad.core.maps.places import TissueFrame
-from napari_dino_uad.core.maps.score_map import refine_maps, scan_level
+from napari_dino_uad.core.maps.score_map import ScanLevel, refine_maps, scan_level
 from napari_dino_uad.core.maps.smoothing import GrowingMaps
 from napari_dino_uad.core.memory import give_back
 from napari_dino_uad.core.model import FittedModel, View
@@ -119,12 +119,15 @@ class PlaneMap:
     distances : ndarray of float32, (slices, h, w)
         Smoothed distance of each patch to the nearest typical healthy one. NaN outside the tissue
         and in slices skipped as redundant with a neighbour within the smoothing width.
+    own : ScanLevel
+        The level and spread of the scan's own scores, which centring has taken out of them.
     """
 
     plane: Plane
     scores: NDArray[np.float32]
     grid: PatchGrid
     distances: NDArray[np.float32]
+    own: ScanLevel = field(default_factory=ScanLevel)
 
     @property
     def level(self) -> float:
@@ -250,25 +253,28 @@ def score_slices(
         clock = time.perf_counter()
         with sharing_cores(waited):
             inside = grid.to_grid(scan.foreground[indices]) > PATCH_FOREGROUND
-        scores, far = _score_each(model, features, inside, view, told[indices], waited)
+            bright = scan.brightness(indices, grid) if view.scale.brightness else None
+        scores, far = _score_each(model, features, inside, view, told[indices], bright, waited)
         tissue[indices] = inside
         weights = inside.astype(np.float32)
         grown.add(indices, weights, scores)
         telling = told[indices]
         typical.add(np.asarray(indices)[telling].tolist(), weights[telling], far[telling])
         smoothed[indices] = grown.smoothed(indices)
-        maps = smoothed[indices] - _shift(model, scan_level(smoothed, tissue, _LEVEL_SO_FAR))
+        own = scan_level(smoothed, tissue, model.maps, _LEVEL_SO_FAR)
+        maps = own.apply(smoothed[indices])
         seconds["model"] = seconds.get("model", 0.0) + time.perf_counter() - clock
         part = SliceMaps(indices, maps, grid, scan, model.maps.detail_mm)
         yield part, int(grown.known.sum())
         clock = time.perf_counter()
     final = grown.smoothed(range(len(scan)))
-    final -= _shift(model, scan_level(final, tissue))
+    own = scan_level(final, tissue, model.maps)
+    final = own.apply(final)
     final[~grown.known] = 0
     distances = np.full(tissue.shape, np.nan, dtype=np.float32)
     distances[told] = typical.smoothed(np.flatnonzero(told).tolist())
     distances[~tissue] = np.nan
-    return PlaneMap(view.preprocessing.plane, final, grid, distances)
+    return PlaneMap(view.preprocessing.plane, final, grid, distances, own)
 
 
 def _score_each(
@@ -277,6 +283,7 @@ def _score_each(
     tissue: NDArray[np.bool_],
     view: View,
     told: NDArray[np.bool_],
+    brightness: NDArray[np.float32] | None,
     waited_s: float,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Score slices one by one, each in a single thread; see `FittedModel.score`.
@@ -289,7 +296,10 @@ def _score_each(
 
     def score(number: int) -> None:
         part = slice(number, number + 1)
-        scores[part], far[part] = model.score(features[part], tissue[part], view, told[part])
+        bright = None if brightness is None else brightness[part]
+        scores[part], far[part] = model.score(
+            features[part], tissue[part], view, told[part], bright
+        )
 
     side_by_side(score, range(len(tissue)), waited_s=waited_s)
     return scores, far
@@ -314,11 +324,6 @@ def _telling(scored: NDArray[np.int64], count: int, apart: float) -> NDArray[np.
     told = np.zeros(count, dtype=bool)
     told[scored[:: max(1, min(int(apart), len(scored) // _TELLING_SLICES))]] = True
     return told
-
-
-def _shift(model: FittedModel, level: float) -> np.float32:
-    """Return the value to subtract from the scores of a scan with the given level."""
-    return np.float32(level if model.maps.centring and np.isfinite(level) else 0)
 
 
 def detect(

@@ -16,6 +16,7 @@ from napari_dino_uad.core.backbones.engines.choice import choose_engine
 from napari_dino_uad.core.detect import detect
 from napari_dino_uad.core.errors import OF_ONE_SCAN, InputError, sentence
 from napari_dino_uad.core.features.cache import FeatureCache
+from napari_dino_uad.core.maps.findings import find_findings
 from napari_dino_uad.core.metrics import pixel_metrics
 from napari_dino_uad.core.progress import Inner, Progress
 from napari_dino_uad.core.scans.cohort import Case, read_case
@@ -29,10 +30,16 @@ if TYPE_CHECKING:
     from napari_dino_uad.core.model import FittedModel
     from napari_dino_uad.core.slices.planes import Plane
 
-__all__ = ["FALSE_POSITIVE_RATES", "Evaluation", "evaluate", "write_evaluation"]
+__all__ = ["FALSE_POSITIVE_RATES", "FINDING_RATE", "Evaluation", "evaluate", "write_evaluation"]
 
 #: Nominal false-positive rates at which Dice is reported, as in the DPMM paper.
 FALSE_POSITIVE_RATES = (0.1, 0.05, 0.01)
+
+#: False-positive rate at which findings are compared with lesions.
+FINDING_RATE = 0.01
+
+# Nominal rate, and the range of realised rates in which it counts as held by a scan.
+_HELD_RATE, _HELD = 0.05, (0.02, 0.08)
 
 
 @dataclass(frozen=True)
@@ -178,6 +185,7 @@ class _Pool:
         score = np.where(inside, to_plane(anomaly.scores, plane)[kept], anomaly.scores.min() - 1)
         counted = inside | lesion
         truth, value = lesion[counted], score[counted].astype(np.float32, copy=False)
+        threshold = anomaly.model.calibration.threshold(FINDING_RATE)
         self.rows.append(
             {
                 "case": name,
@@ -185,6 +193,7 @@ class _Pool:
                 "pixels": int(counted.sum()),
                 "lesion_pixels": int(truth.sum()),
                 **_flat(pixel_metrics(truth, value, self._thresholds)),
+                **compare_findings(anomaly, mask, threshold),
             }
         )
         self._truths.append(truth)
@@ -220,11 +229,31 @@ class _Pool:
                 f"{rate:g}": _median([row[f"realised_fpr_{rate:g}"] for row in self.rows])
                 for rate in self._thresholds
             },
+            "scans_held": self._held(),
+            "lesions": self._lesions(),
             "seconds": {
                 **self.seconds,
                 "rest": total - sum(self.seconds.values()),
                 "total": total,
             },
+        }
+
+    def _held(self) -> float | None:
+        """Return the share of scans whose realised rate is near the nominal 5 %."""
+        found = [row[f"realised_fpr_{_HELD_RATE:g}"] for row in self.rows]
+        known = [rate for rate in found if rate is not None]
+        low, high = _HELD
+        return sum(low <= rate <= high for rate in known) / len(known) if known else None
+
+    def _lesions(self) -> dict[str, Any]:
+        """Summarise how findings meet lesions."""
+        met = [row["largest_lesion_met"] for row in self.rows]
+        with_lesion = [one for one in met if one is not None]
+        return {
+            "rate": FINDING_RATE,
+            "scans_with_lesion": len(with_lesion),
+            "largest_met": sum(with_lesion),
+            "false_findings_a_scan": float(np.mean([row["false_findings"] for row in self.rows])),
         }
 
     def _nothing_left(self) -> InputError:
@@ -235,6 +264,48 @@ class _Pool:
         return InputError(
             f"None of the {len(self.failed)} scans can be evaluated; the first: {path}: {reason}"
         )
+
+
+def compare_findings(
+    anomaly: AnomalyMap, mask: NDArray[np.bool_], threshold: float
+) -> dict[str, Any]:
+    """Compare the findings of a scan with its lesions.
+
+    A finding is a connected region of tissue above the threshold, of at least the smallest size
+    that `find_findings` keeps. It meets a lesion if they share a voxel.
+
+    Parameters
+    ----------
+    anomaly : AnomalyMap
+        The map of the scan.
+    mask : ndarray of bool, (S, P, L)
+        Lesions.
+    threshold : float
+        Score above which a voxel is abnormal.
+
+    Returns
+    -------
+    dict
+        "largest_lesion_met", whether a finding meets the largest connected region of the mask
+        (None without a lesion), and "false_findings", the number of findings that meet no lesion.
+    """
+    from scipy.ndimage import label
+
+    findings, _ = find_findings(
+        anomaly.scores,
+        anomaly.volume,
+        threshold,
+        anomaly.model.calibration,
+        foreground=anomaly.foreground,
+    )
+    found = np.unique(findings[findings > 0])
+    false = np.setdiff1d(found, findings[mask])
+    met = None
+    if mask.any():
+        lesions, _ = label(mask, np.ones((3, 3, 3)))
+        largest = int(np.argmax(np.bincount(lesions.ravel())[1:])) + 1
+        met = bool(findings[lesions == largest].any())
+    return {"largest_lesion_met": met, "false_findings": len(false)}
 
 
 def _median(values: list[float | None]) -> float | None:

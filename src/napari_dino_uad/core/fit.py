@@ -37,7 +37,7 @@ from napari_dino_uad.core.slices.preprocessing import Preprocessing
 from napari_dino_uad.core.storage.folders import cache_home
 from napari_dino_uad.core.storage.training_states import TrainingFile, TrainingStates
 
-__all__ = ["fit"]
+__all__ = ["calibrate", "fit", "remap"]
 
 # Share of the scans held out for calibration if no validation scans are given.
 _HELD_OUT = 0.2
@@ -156,15 +156,72 @@ def fit(
         views.append(view)
         counts = counts or slices
     uncalibrated = _uncalibrated(job, views, counts)
-    scores, distances = yield from _healthy_scores(job, uncalibrated, cache)
+    model = yield from calibrate(
+        uncalibrated, job.held_out, backbone=backbone, batch=job.batch, cache=cache
+    )
     for file in files:
         file.remove()
-    return dataclasses.replace(
-        uncalibrated,
-        calibration=Calibration.from_scans(scores),
-        # A scan has a hundred times fewer patches than pixels.
-        levels=Calibration.from_scans(distances, least=1),
+    return model
+
+
+def remap(
+    model: FittedModel,
+    cases: Sequence[Case],
+    *,
+    valid: Sequence[Case],
+    maps: MapSettings,
+    backbone: Backbone,
+    batch: int | None = None,
+    cache: FeatureCache | bool = True,
+) -> Generator[Progress, None, FittedModel]:
+    """Give a fitted model other settings of the map, without training it again.
+
+    Parameters
+    ----------
+    model : FittedModel
+        The model.
+    cases, valid : sequence of Case
+        The scans that it was fitted on and calibrated with.
+    maps : MapSettings
+        How patch scores are turned into a map from now on.
+    backbone : Backbone
+        The model's backbone.
+    batch, cache
+        As in `fit`.
+
+    Yields
+    ------
+    Progress
+
+    Returns
+    -------
+    FittedModel
+        The same normative models; scales and calibrations are measured anew.
+    """
+    from napari_dino_uad.core.maps.healthy_scale import measure_scale
+
+    _refuse_sagittal_symmetry(maps, model.planes)
+    job = _Job(
+        train=list(cases),
+        held_out=list(valid),
+        method=model.normative.method,
+        settings={},
+        seed=0,
+        backbone=backbone,
+        context=model.context,
+        maps=maps,
+        batch=batch or backbone.engine.batch,
+        store=open_cache(cache),
+        states=None,
     )
+    views = []
+    for view in model.views:
+        train, held_out, _ = yield from _collect(job, view.preprocessing, "")
+        plane = view.preprocessing.plane
+        scale = yield from measure_scale(view.normative, train, held_out, maps, plane)
+        views.append(dataclasses.replace(view, scale=scale))
+    changed = dataclasses.replace(model, views=tuple(views), maps=maps)
+    return (yield from calibrate(changed, valid, backbone=backbone, batch=job.batch, cache=cache))
 
 
 @dataclass(frozen=True)
@@ -219,17 +276,10 @@ def _split(
     )
 
 
-def _fit_view(
-    job: _Job, preprocessing: Preprocessing, kind: str, files: list[TrainingFile]
-) -> Generator[Progress, None, tuple[View, dict[str, int]]]:
-    """Fit the model of one plane; return it with the numbers of slices.
-
-    The training is kept in a file, which is added to `files`, so that a stopped fit resumes.
-    """
-    from napari_dino_uad.core.maps.healthy_scale import measure_scale
-    from napari_dino_uad.core.maps.prototypes import fit_prototypes
-    from napari_dino_uad.core.normative.resumable import fit_resumably
-
+def _collect(
+    job: _Job, preprocessing: Preprocessing, kind: str
+) -> Generator[Progress, None, tuple[FeatureSet, FeatureSet, list[UsedSlices]]]:
+    """Collect the healthy slices to fit on and to validate on, and which those are."""
     sets: list[FeatureSet] = []
     used: list[UsedSlices] = []
     noted: list[str] = []
@@ -242,6 +292,21 @@ def _fit_view(
         used.append((yield from collecting))
         sets.append(features)
     train, valid = sets
+    return train, valid, used
+
+
+def _fit_view(
+    job: _Job, preprocessing: Preprocessing, kind: str, files: list[TrainingFile]
+) -> Generator[Progress, None, tuple[View, dict[str, int]]]:
+    """Fit the model of one plane; return it with the numbers of slices.
+
+    The training is kept in a file, which is added to `files`, so that a stopped fit resumes.
+    """
+    from napari_dino_uad.core.maps.healthy_scale import measure_scale
+    from napari_dino_uad.core.maps.prototypes import fit_prototypes
+    from napari_dino_uad.core.normative.resumable import fit_resumably
+
+    train, valid, used = yield from _collect(job, preprocessing, kind)
     file = None
     if job.states is not None:
         file = job.states.file(_training_digest(job, preprocessing, used))
@@ -300,8 +365,48 @@ def _uncalibrated(job: _Job, views: list[View], counts: dict[str, int]) -> Fitte
     )
 
 
+def calibrate(
+    model: FittedModel,
+    cases: Sequence[Case],
+    *,
+    backbone: Backbone,
+    batch: int,
+    cache: FeatureCache | bool = True,
+) -> Generator[Progress, None, FittedModel]:
+    """Measure the calibrations of a model on healthy scans, or scans with lesion masks.
+
+    Parameters
+    ----------
+    model : FittedModel
+        A model; its own calibrations are not used.
+    cases : sequence of Case
+        The scans.
+    backbone, batch, cache
+        As in `detect`.
+
+    Yields
+    ------
+    Progress
+
+    Returns
+    -------
+    FittedModel
+    """
+    scores, distances = yield from _healthy_scores(model, cases, backbone, batch, cache)
+    return dataclasses.replace(
+        model,
+        calibration=Calibration.from_scans(scores),
+        # A scan has a hundred times fewer patches than pixels.
+        levels=Calibration.from_scans(distances, least=1),
+    )
+
+
 def _healthy_scores(
-    job: _Job, model: FittedModel, cache: FeatureCache | bool
+    model: FittedModel,
+    cases: Sequence[Case],
+    backbone: Backbone,
+    batch: int,
+    cache: FeatureCache | bool,
 ) -> Generator[Progress, None, tuple[list[NDArray[np.float32]], list[NDArray[np.float32]]]]:
     """Detect on the validation scans; return scores and distances of healthy tissue by scan.
 
@@ -311,7 +416,6 @@ def _healthy_scores(
 
     The distances are those of patches to their nearest prototype.
     """
-    cases = job.held_out
     scores: list[NDArray[np.float32]] = []
     distances: list[NDArray[np.float32]] = []
     waiting = Progress("Calibrating", 0, len(cases))
@@ -321,9 +425,7 @@ def _healthy_scores(
             continue
         number, volume, mask, _ = item
         waiting = Progress("Calibrating", number, len(cases), cases[number].name)
-        detecting = Inner(
-            detect(volume, model, backbone=job.backbone, batch=job.batch, cache=cache)
-        )
+        detecting = Inner(detect(volume, model, backbone=backbone, batch=batch, cache=cache))
         for _ in detecting:
             yield waiting
         anomaly = detecting.value

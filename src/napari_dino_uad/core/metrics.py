@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["dice", "max_dice", "pixel_metrics"]
+__all__ = ["dice", "pixel_metrics"]
 
 
 def dice(truth: NDArray[np.bool_], predicted: NDArray[np.bool_]) -> float:
@@ -14,22 +14,19 @@ def dice(truth: NDArray[np.bool_], predicted: NDArray[np.bool_]) -> float:
     return 1.0 if total == 0 else 2.0 * int((truth & predicted).sum()) / total
 
 
-def max_dice(truth: NDArray[np.bool_], scores: NDArray[np.floating]) -> tuple[float, float]:
-    """Return the highest Dice coefficient over all thresholds, and that threshold.
+def _over_thresholds(truth: NDArray[np.bool_], scores: NDArray[np.floating]) -> dict[str, float]:
+    """Return the metrics over all thresholds; sorts millions of pixels once, not for each."""
+    from sklearn.metrics import auc, roc_curve
 
-    Parameters
-    ----------
-    truth : ndarray of bool, (N,)
-    scores : ndarray, (N,)
-        Higher is more abnormal.
-    """
-    from sklearn.metrics import precision_recall_curve
-
-    precision, recall, thresholds = precision_recall_curve(truth, scores)
-    total = precision + recall
-    values = np.divide(2 * precision * recall, total, out=np.zeros_like(total), where=total > 0)
-    best = int(values[:-1].argmax())
-    return float(values[best]), float(thresholds[best])
+    false_rate, recall, _ = roc_curve(truth, scores, drop_intermediate=False)
+    lesion = int(truth.sum())
+    hits = recall[1:] * lesion
+    found = hits + false_rate[1:] * (truth.size - lesion)
+    return {
+        "auroc": float(auc(false_rate, recall)),
+        "average_precision": float((np.diff(recall) * hits / found).sum()),
+        "max_dice": float((2 * hits / (found + lesion)).max()),
+    }
 
 
 def pixel_metrics(
@@ -54,13 +51,9 @@ def pixel_metrics(
         "auroc", "average_precision" and "max_dice" (None if all or no pixels are lesion), and
         "dice_at_fpr" and "realised_fpr" by nominal rate.
     """
-    from sklearn.metrics import average_precision_score, roc_auc_score
-
     out: dict[str, object] = {"auroc": None, "average_precision": None, "max_dice": None}
     if truth.any() and not truth.all():
-        out["auroc"] = float(roc_auc_score(truth, scores))
-        out["average_precision"] = float(average_precision_score(truth, scores))
-        out["max_dice"] = max_dice(truth, scores)[0]
+        out |= _over_thresholds(truth, scores)
     healthy = scores[~truth]
     out["dice_at_fpr"] = {
         f"{rate:g}": dice(truth, scores > level) for rate, level in thresholds.items()

@@ -108,6 +108,7 @@ class FittedModel:
         tissue: NDArray[np.bool_],
         view: View | None = None,
         told: NDArray[np.bool_] | None = None,
+        brightness: NDArray[np.float32] | None = None,
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Score slices.
 
@@ -121,6 +122,8 @@ class FittedModel:
             View of the slices; default the first.
         told : ndarray of bool, (B,), optional
             Slices to compute distances for; default all.
+        brightness : ndarray of float32, (B, h, w), optional
+            From `PreparedScan.brightness`; needed if the view's scale has a weight for it.
 
         Returns
         -------
@@ -165,7 +168,8 @@ class FittedModel:
             if view.scale.symmetry > 0:
                 unit = self.context.to_unit(seen)
                 mirror = mirror_distance(unit, mask).numpy()
-            out[box] = view.scale.combine(scores, mirror)
+            bright = brightness[box] if brightness is not None and view.scale.brightness else None
+            out[box] = view.scale.combine(scores, mirror, bright, inside, self.maps.lesions)
         if not (np.isfinite(out).all() and np.isfinite(distances).all()):
             raise InputError(
                 "The model gives scores that are not finite numbers for this scan, expected finite "
@@ -204,10 +208,18 @@ class FittedModel:
                 "loaded; give the file of weights of the fit."
             )
 
+    @property
+    def lesions_text(self) -> str:
+        """Say what lesions the model looks for."""
+        if not any(view.scale.brightness for view in self.views):
+            return "brightness not compared"
+        wanted = {"either": "bright or dark"}.get(self.maps.lesions, self.maps.lesions)
+        return f"{wanted} lesions"
+
     def summary(self) -> str:
         """Describe the model in one line."""
         planes = self.planes[0] if len(self.planes) == 1 else f"{len(self.planes)} planes"
         return (
-            f"{self.normative.summary()}; {self.backbone_key}, {planes}; "
+            f"{self.normative.summary()}; {self.backbone_key}, {planes}; {self.lesions_text}; "
             f"{self.cohort.get('scans', 0)} scans, {self.cohort.get('slices', 0)} slices"
         )

@@ -23,15 +23,15 @@ from napari_dino_uad.core.model_schema import (
     read_header,
 )
 from napari_dino_uad.core.normative.base import tensors_under
-from napari_dino_uad.core.normative.methods import METHODS
+from napari_dino_uad.core.normative.methods import KNOWN
 from napari_dino_uad.core.storage.atomic import staged, writing
 from napari_dino_uad.core.storage.strict_json import parse_json
 from napari_dino_uad.core.storage.tensor_file import read_tensors, write_tensors
 
 __all__ = ["FORMAT_VERSION", "load_model", "model_checksum", "save_model"]
 
-FORMAT_VERSION = 4
-# Format 3 is the same without the checksum.
+FORMAT_VERSION = 5
+# Format 3 has no checksum; `model_schema` adds the settings that formats 3 and 4 do not hold.
 _OLDEST_VERSION = 3
 _HEADER = "napari_dino_uad"
 _CALIBRATIONS = ("calibration", "levels")
@@ -167,7 +167,7 @@ def load_model(path: Path | str) -> FittedModel:
 
 def _build(header: ModelHeader, tensors: dict[str, Any]) -> FittedModel:
     """Build a model from a checked header and tensors."""
-    kind = METHODS[header.method].model_class()
+    kind = KNOWN[header.method].model_class()
     views = tuple(
         View(
             preprocessing=view.preprocessing.made[0],

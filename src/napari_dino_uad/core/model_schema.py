@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -17,7 +18,7 @@ from napari_dino_uad.core.calibration import Calibration
 from napari_dino_uad.core.features.context import Context
 from napari_dino_uad.core.maps.score_map import MapSettings, ScoreScale
 from napari_dino_uad.core.normative.config import read_config
-from napari_dino_uad.core.normative.methods import METHODS
+from napari_dino_uad.core.normative.methods import KNOWN
 from napari_dino_uad.core.slices.preprocessing import Preprocessing
 from napari_dino_uad.core.storage.schema import Strict, explain, whole
 from napari_dino_uad.core.storage.tensor_file import checksum
@@ -34,6 +35,12 @@ __all__ = [
     "checksum",
     "read_header",
 ]
+
+# What files of formats 3 and 4 do not hold, with the values that score as they did.
+_MAPS_BEFORE_5 = {"lesions": "none", "level": 50.0, "spread": 0.0}
+_SCALE_BEFORE_5 = {"brightness_deviation": 1.0, "brightness": 0.0}
+_NETWORK_BEFORE_5 = {"whitening_power": 1.0, "root": False}
+_MIXTURE_BEFORE_5 = {"held_out_share": 0.0}
 
 Text = Annotated[str, StringConstraints(max_length=200)]
 Count = Annotated[int, Field(ge=0, lt=2**53)]
@@ -94,8 +101,8 @@ class ModelHeader(Strict):
         From `checksum`; None in files of format 3, which have none.
     """
 
-    format_version: Literal[3, 4]
-    method: Literal[tuple(METHODS)]  # type: ignore[valid-type]
+    format_version: Literal[3, 4, 5]
+    method: Literal[tuple(KNOWN)]  # type: ignore[valid-type]
     views: Annotated[list[ViewHeader], Field(min_length=1, max_length=3)]
     backbone: BackboneHeader
     context: whole(Context)  # type: ignore[valid-type]
@@ -118,7 +125,38 @@ class ModelHeader(Strict):
                     f"the weight of symmetry in the {plane} plane is {view.scale.symmetry:g}, "
                     f"expected {wanted:g}"
                 )
+            compared = self.maps.lesions != "none" and view.scale.symmetry > 0
+            if view.scale.brightness > 0 and not compared:
+                raise ValueError(
+                    f"the weight of brightness in the {plane} plane is "
+                    f"{view.scale.brightness:g}, expected 0"
+                )
         return self
+
+
+def _upgraded(header: dict[str, Any]) -> dict[str, Any]:
+    """Return the header of an older file with the settings that it does not hold.
+
+    Their values are those that score as before.
+    """
+    views = []
+    for view in header["views"]:
+        config = dict(view["config"])
+        if "member_configs" in config:
+            config["member_configs"] = {
+                name: _of_method(one) for name, one in config["member_configs"].items()
+            }
+        views.append(
+            {**view, "config": _of_method(config), "scale": {**_SCALE_BEFORE_5, **view["scale"]}}
+        )
+    return {**header, "views": views, "maps": {**_MAPS_BEFORE_5, **header["maps"]}}
+
+
+def _of_method(config: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings of a method with what format 5 added to them."""
+    if "position_map" in config:
+        return {**_NETWORK_BEFORE_5, **config}
+    return {**_MIXTURE_BEFORE_5, **config} if "prior_patches" in config else config
 
 
 def read_header(header: dict[str, Any]) -> ModelHeader:
@@ -134,6 +172,10 @@ def read_header(header: dict[str, Any]) -> ModelHeader:
     ValueError
         If it does not describe a model. The message is a clause that names the field.
     """
+    if header.get("format_version") in (3, 4):
+        # A header that cannot be upgraded is wrong, and the schema says where.
+        with contextlib.suppress(AttributeError, KeyError, TypeError, ValueError):
+            header = _upgraded(header)
     try:
         return ModelHeader.model_validate_json(json.dumps(header))
     except ValidationError as error:
@@ -156,7 +198,7 @@ def check_model(header: ModelHeader, tensors: Mapping[str, torch.Tensor]) -> Non
         If they do not describe a model. The message is a clause that names the field or tensor.
     """
     channels = header.backbone.spec.dimension
-    kind = METHODS[header.method].model_class()
+    kind = KNOWN[header.method].model_class()
     specs: dict[str, TensorSpec] = {}
     for number, view in enumerate(header.views):
         saved = read_config(header.method, view.config, f"views.{number}.config.")

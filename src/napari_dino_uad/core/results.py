@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from napari_dino_uad.core.maps.domain_shift import measure_shift
 from napari_dino_uad.core.maps.finding_rows import FindingRow, accepted_rows, finding_rows
 from napari_dino_uad.core.maps.findings import Finding, size_unit, write_findings_csv
+from napari_dino_uad.core.scans.file_order import to_file_grid
 from napari_dino_uad.core.scans.files.image_files import save_image
-from napari_dino_uad.core.scans.geometry import to_file_grid
 from napari_dino_uad.core.storage.atomic import json_text, staged, writing
 from napari_dino_uad.core.storage.records import record_files, sealed
 

@@ -78,7 +78,8 @@ def rule() -> QFrame:
 class DockWidget(QWidget):
     """A narrow dock whose content scrolls when the window is too low for it.
 
-    Subclasses add their controls to `content`, a vertical layout.
+    Subclasses add their controls to `content`, a vertical layout, and what must always be in sight
+    to `footer`, below the part that scrolls.
     """
 
     def __init__(self) -> None:
@@ -94,6 +95,8 @@ class DockWidget(QWidget):
         outer = QVBoxLayout(self)
         outer.setContentsMargins(0, 0, 0, 0)
         outer.addWidget(area)
+        self.footer = QVBoxLayout()
+        outer.addLayout(self.footer)
         self.setMinimumWidth(300)
 
     def sizeHint(self) -> QSize:

@@ -55,7 +55,7 @@ _HALF = 0.5
 
 def is_ours(layer: Layer) -> bool:
     """Return whether a layer is a result of this plugin, and therefore not a scan."""
-    return layer.metadata.get(METADATA, {}).get("role") in ("anomaly", "findings")
+    return layer.metadata.get(METADATA, {}).get("role") in ("anomaly", "findings", "explanation")
 
 
 def is_scan_layer(layer: Layer) -> bool:

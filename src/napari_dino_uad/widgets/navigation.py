@@ -29,7 +29,7 @@ def show_voxel(
     voxel: Sequence[float],
     extent: tuple[Sequence[float], Sequence[float]] | None = None,
 ) -> None:
-    """Show the slice of a voxel, and zoom to a region around it if one is given.
+    """Show the slice of a voxel with the crosshair on it, and zoom to a region around it.
 
     Parameters
     ----------

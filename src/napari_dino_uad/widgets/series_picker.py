@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import (
     QAbstractItemView,
-    QApplication,
     QDialog,
     QDialogButtonBox,
+    QHeaderView,
     QLabel,
     QListWidget,
     QTableWidget,
@@ -19,12 +19,19 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from napari_dino_uad.widgets.reading import Cancelled
+from napari_dino_uad.widgets.window import in_theme, main_window
+
 if TYPE_CHECKING:
     from napari_dino_uad.core.scans.volume import Series
 
 __all__ = ["SeriesPicker", "VolumePicker", "pick_series", "pick_volume"]
 
-_COLUMNS = ("Description", "Modality", "Slices", "Spacing (mm)", "Date", "Warning")
+_COLUMNS = ("Description", "Modality", "Slices", "Spacing (mm)", "Date", "Geometry")
+_SLICES, _GEOMETRY = 2, 5
+# Widths in pixels: the longest description shown in one line, the dialog, and its height.
+_DESCRIPTION, _WIDTH, _HEIGHTS = 260, 920, (240, 640)
+_SOUND = "no fault found"
 
 
 class SeriesPicker(QDialog):
@@ -46,50 +53,75 @@ class SeriesPicker(QDialog):
         self._series = series
         self.setWindowTitle("Choose a DICOM series")
         layout = QVBoxLayout(self)
-        layout.addWidget(
-            QLabel(f"{folder} holds {len(series)} series. Which one should be opened?")
-        )
-        self.table = QTableWidget(len(series), len(_COLUMNS))
-        self.table.setHorizontalHeaderLabels(_COLUMNS)
-        self.table.verticalHeader().hide()
-        self.table.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
-        self.table.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
-        self.table.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
-        for row, one in enumerate(series):
-            texts = (
-                one.label,
-                one.modality,
-                str(one.slices),
-                " x ".join(f"{value:.2f}" for value in one.spacing_mm),
-                one.date,
-                one.warning or "",
-            )
-            for column, text in enumerate(texts):
-                item = QTableWidgetItem(text)
-                item.setToolTip(text)
-                if column == 2:
-                    item.setTextAlignment(
-                        Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter
-                    )
-                self.table.setItem(row, column, item)
-        self.table.resizeColumnsToContents()
-        self.table.horizontalHeader().setStretchLastSection(True)
-        self.table.selectRow(0)
-        self.table.doubleClicked.connect(self.accept)
+        question = QLabel(f"{folder} holds {len(series)} series. Which one should be opened?")
+        question.setWordWrap(True)
+        layout.addWidget(question)
+        self.table = self._table()
         layout.addWidget(self.table)
         layout.addWidget(_buttons(self))
-        self.resize(760, 320)
+        in_theme(self)
+        self.resize(_WIDTH, _HEIGHTS[0])
 
     @property
     def chosen(self) -> Series:
         """The series that is selected."""
         return self._series[max(0, self.table.currentRow())]
 
+    def _table(self) -> QTableWidget:
+        table = QTableWidget(len(self._series), len(_COLUMNS))
+        table.setHorizontalHeaderLabels(_COLUMNS)
+        table.verticalHeader().hide()
+        table.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
+        table.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
+        table.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
+        table.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        table.setWordWrap(True)
+        for row, one in enumerate(self._series):
+            for column, text in enumerate(_texts(one)):
+                item = QTableWidgetItem(text)
+                item.setToolTip(text)
+                if column == _SLICES:
+                    item.setTextAlignment(
+                        Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter
+                    )
+                table.setItem(row, column, item)
+        table.resizeColumnsToContents()
+        table.setColumnWidth(0, min(_DESCRIPTION, table.columnWidth(0)))
+        # Warnings wrap in what is left, and rows grow with them.
+        table.horizontalHeader().setSectionResizeMode(_GEOMETRY, QHeaderView.ResizeMode.Stretch)
+        table.verticalHeader().setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
+        table.selectRow(0)
+        table.doubleClicked.connect(self.accept)
+        return table
 
-def pick_series(folder: str, series: Sequence[Series]) -> Series | None:
-    """Ask which series to open; return None if the user cancelled."""
-    picker = SeriesPicker(folder, series, QApplication.activeWindow())
-    return picker.chosen if picker.exec() else None
+    def showEvent(self, event: object) -> None:
+        """Make the dialog high enough for its rows, within reason."""
+        super().showEvent(event)
+        rows = self.table.verticalHeader().length() + self.table.horizontalHeader().height()
+        spare = self.height() - self.table.viewport().height()
+        lowest, highest = _HEIGHTS
+        self.resize(self.width(), min(max(lowest, rows + spare), highest))
+        self.table.setFocus()
+
+
+def _texts(series: Series) -> tuple[str, ...]:
+    """Return the text of each column."""
+    return (
+        series.label,
+        series.modality,
+        str(series.slices),
+        " x ".join(f"{value:.2f}" for value in series.spacing_mm),
+        series.date,
+        ". ".join(filter(None, (series.warning, *series.notices))) or _SOUND,
+    )
+
+
+def pick_series(folder: str, series: Sequence[Series]) -> Series:
+    """Ask which series to open; raise `Cancelled` if none."""
+    picker = SeriesPicker(folder, series, main_window())
+    if not picker.exec():
+        raise Cancelled
+    return picker.chosen
 
 
 class VolumePicker(QDialog):
@@ -104,17 +136,20 @@ class VolumePicker(QDialog):
     parent : QWidget, optional
     """
 
-    def __init__(self, file: str, volumes: Sequence[str], parent: object = None) -> None:
+    def __init__(self, file: str, volumes: Sequence[str], parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self.setWindowTitle("Choose a volume")
         layout = QVBoxLayout(self)
-        layout.addWidget(QLabel(f"{file} has {len(volumes)} volumes. Open which one?"))
+        question = QLabel(f"{file} has {len(volumes)} volumes. Open which one?")
+        question.setWordWrap(True)
+        layout.addWidget(question)
         self.list = QListWidget()
         self.list.addItems(list(volumes))
         self.list.setCurrentRow(0)
         self.list.doubleClicked.connect(self.accept)
         layout.addWidget(self.list)
         layout.addWidget(_buttons(self))
+        in_theme(self)
         self.resize(420, 320)
 
     @property
@@ -124,13 +159,17 @@ class VolumePicker(QDialog):
 
 
 def _buttons(dialog: QDialog) -> QDialogButtonBox:
-    buttons = QDialogButtonBox(QDialogButtonBox.Open | QDialogButtonBox.Cancel)
+    kinds = QDialogButtonBox.StandardButton
+    buttons = QDialogButtonBox(kinds.Open | kinds.Cancel)
+    buttons.button(kinds.Open).setDefault(True)
     buttons.accepted.connect(dialog.accept)
     buttons.rejected.connect(dialog.reject)
     return buttons
 
 
-def pick_volume(file: str, volumes: Sequence[str]) -> int | None:
-    """Ask which volume to open, counted from 1; None where the user cancelled."""
-    picker = VolumePicker(file, volumes, QApplication.activeWindow())
-    return picker.chosen if picker.exec() else None
+def pick_volume(file: str, volumes: Sequence[str]) -> int:
+    """Ask which volume to open, counted from 1; raise `Cancelled` if none."""
+    picker = VolumePicker(file, volumes, main_window())
+    if not picker.exec():
+        raise Cancelled
+    return picker.chosen

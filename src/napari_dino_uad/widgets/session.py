@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING
 
 from qtpy.QtCore import QObject, Signal
 
+from napari_dino_uad.core.errors import InputError
 from napari_dino_uad.core.progress import Progress
 from napari_dino_uad.widgets.settings import recall
 
 if TYPE_CHECKING:
     from napari_dino_uad.core.backbones.backbone import Backbone
+    from napari_dino_uad.core.explain.pictures import HealthyPictures
     from napari_dino_uad.core.model import FittedModel
 
 __all__ = ["Session", "read_model", "session", "weights_setting"]
@@ -33,6 +35,7 @@ class Session(QObject):
     def __init__(self) -> None:
         super().__init__()
         self.models: dict[str, FittedModel] = {}
+        self._pictures: list[tuple[FittedModel, HealthyPictures]] = []
         self._backbones: dict[tuple[str, str | None], Backbone] = {}
         self._placed: dict[tuple[str, str, int], Backbone] = {}
         self._placing = threading.Lock()
@@ -45,6 +48,14 @@ class Session(QObject):
         self.models[unique] = model
         self.model_added.emit(unique)
         return unique
+
+    def keep_pictures(self, model: FittedModel, pictures: HealthyPictures) -> None:
+        """Keep the pictures of healthy patches that belong to a model."""
+        self._pictures.append((model, pictures))
+
+    def pictures_of(self, model: FittedModel) -> HealthyPictures | None:
+        """Return the pictures that belong to a model, or None if they are not stored."""
+        return next((pictures for one, pictures in self._pictures if one is model), None)
 
     def backbone(self, key: str, weights: Path | None = None) -> Backbone:
         """Return a backbone; it is loaded once. Call it in a worker thread: loading takes seconds.
@@ -135,10 +146,18 @@ class Session(QObject):
 
 def read_model(path: Path) -> Generator[Progress, None, tuple[str, FittedModel]]:
     """Load a model file; return what to call the model, and the model."""
+    from napari_dino_uad.core.explain.pictures import load_pictures
     from napari_dino_uad.core.model_file import load_model
 
     yield Progress("Loading", 0, 1)
-    return path.stem, load_model(path)
+    model = load_model(path)
+    try:
+        pictures = load_pictures(path)
+        if pictures is not None:
+            session().keep_pictures(model, pictures)
+    except InputError as error:
+        yield Progress("Loading", 1, 1, note=str(error))
+    return path.stem, model
 
 
 def weights_setting(name: str) -> str:

@@ -156,6 +156,7 @@ def test_input_size_must_be_a_multiple():
     assert backbone.embed(images).shape == (1, 384, *grid.shape)
 
 
+@pytest.mark.backbone
 def test_layers_are_part_of_a_fitted_model_and_of_the_cache(healthy, ill, tmp_path):
     backbone = load_backbone("efficientnet-lite0@4")
     assert features_key(backbone) != features_key(load_backbone("efficientnet-lite0@3"))

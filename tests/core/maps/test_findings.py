@@ -58,7 +58,9 @@ def test_nothing_is_found_outside_the_foreground(scene, calibration):
     scores, volume = scene
     foreground = np.ones(scores.shape, dtype=bool)
     foreground[:5] = False
-    labels, findings = find_findings(scores, volume, 0.9, calibration, foreground=foreground)
+    labels, findings = find_findings(
+        scores, volume, 0.9, calibration, foreground=foreground, minimum_size=0.1
+    )
     assert len(findings) == 1
     assert not labels[:5].any()
 
@@ -89,6 +91,12 @@ def test_a_map_without_findings(scene, calibration):
     assert not labels.any()
 
 
+def test_findings_below_1_ml_are_left_out(scene, calibration):
+    scores, volume = scene
+    _, findings = find_findings(scores, volume, 0.9, calibration)
+    assert [finding.volume_ml for finding in findings] == pytest.approx([1.0])
+
+
 def test_a_negative_size_is_refused(scene, calibration):
     scores, volume = scene
     with pytest.raises(InputError, match="0 ml or more"):
@@ -98,7 +106,7 @@ def test_a_negative_size_is_refused(scene, calibration):
 @pytest.mark.parametrize(
     ("known", "shape", "expected"),
     [
-        (True, (4, 40, 40), {"volume_ml": 400 * 4 * 0.5 * 0.5 / 1000, "area_mm2": None}),
+        (True, (12, 40, 40), {"volume_ml": 1200 * 4 * 0.5 * 0.5 / 1000, "area_mm2": None}),
         (True, (1, 40, 40), {"volume_ml": None, "area_mm2": 100 * 0.5 * 0.5}),
         (False, (1, 40, 40), {"volume_ml": None, "area_mm2": None}),
     ],
@@ -135,7 +143,7 @@ def test_a_smallest_size_is_in_the_unit_of_the_scan(calibration):
 
 def test_table(scene, calibration, tmp_path):
     scores, volume = scene
-    _, findings = find_findings(scores, volume, 0.9, calibration)
+    _, findings = find_findings(scores, volume, 0.9, calibration, minimum_size=0.1)
     write_findings_csv(tmp_path / "a.csv", findings)
     with (tmp_path / "a.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
@@ -147,7 +155,7 @@ def test_table(scene, calibration, tmp_path):
 
 def test_corrected_labels_are_described_as_they_are(scene, calibration):
     scores, volume = scene
-    automatic, found = find_findings(scores, volume, 0.9, calibration)
+    automatic, found = find_findings(scores, volume, 0.9, calibration, minimum_size=0.1)
     assert describe_labels(automatic, scores, volume, calibration) == found
     edits = np.zeros(scores.shape, dtype=np.int8)
     edits[2:4, 10:20, 10:20] = -1

@@ -7,7 +7,13 @@ import pytest
 
 from napari_dino_uad import Case, detect, drain, fit
 from napari_dino_uad.core.errors import InputError
-from napari_dino_uad.core.maps.score_map import MapSettings, ScoreScale, refine_maps, scan_level
+from napari_dino_uad.core.maps.score_map import (
+    MapSettings,
+    ScanLevel,
+    ScoreScale,
+    refine_maps,
+    scan_level,
+)
 from napari_dino_uad.core.maps.smoothing import GrowingMaps
 from napari_dino_uad.core.scans.volume import volume_from_array
 
@@ -48,12 +54,40 @@ def test_what_has_no_weight_takes_no_part():
     np.testing.assert_allclose(smooth[:, :, :7], 2.0, rtol=1e-5)
 
 
-def test_level_is_the_median_of_tissue():
-    maps = np.arange(4 * 5 * 5, dtype=np.float32).reshape(4, 5, 5)
+def test_level_of_a_short_scan_is_its_median():
+    maps = np.arange(15 * 5 * 5, dtype=np.float32).reshape(15, 5, 5)
     tissue = np.zeros(maps.shape, bool)
     tissue[1] = True
-    assert scan_level(maps, tissue) == np.median(maps[1])
-    assert scan_level(maps, np.zeros_like(tissue)) == np.inf
+    found = scan_level(maps, tissue, MapSettings())
+    assert found == ScanLevel(float(np.median(maps[1])))
+    assert scan_level(maps, tissue, MapSettings(centring=False)) == ScanLevel()
+    assert scan_level(maps, np.zeros_like(tissue), MapSettings()) == ScanLevel()
+
+
+def test_scans_of_other_levels_and_spreads_become_alike():
+    maps = RNG.normal(size=(16, 20, 20)).astype(np.float32)
+    tissue = np.ones(maps.shape, bool)
+    settings = MapSettings(level=85, spread=1.0)
+    expected = scan_level(maps, tissue, settings).apply(maps)
+    assert (expected > 0).mean() == pytest.approx(0.15, abs=0.001)
+    shifted = 3 * maps + 7
+    np.testing.assert_allclose(
+        scan_level(shifted, tissue, settings).apply(shifted), expected, atol=1e-4
+    )
+    # Part of the spread of a scan is its own: a noisy scanner is only partly the reason.
+    found = scan_level(maps, tissue, MapSettings(level=85, spread=0.25))
+    low, high = np.percentile(maps, [25, 75])
+    assert found.divisor == pytest.approx((high - low) ** 0.25, rel=1e-5)
+
+
+def test_a_lesion_of_a_tenth_moves_the_level_little():
+    maps = RNG.normal(size=(20, 20, 20)).astype(np.float32)
+    tissue = np.ones(maps.shape, bool)
+    healthy = scan_level(maps, tissue, MapSettings())
+    maps[:2] += 8
+    ill = scan_level(maps, tissue, MapSettings())
+    assert ill.level - healthy.level < 0.6
+    assert ill.divisor == pytest.approx(healthy.divisor, rel=0.1)
 
 
 def _guided_reference(p, i, w, radius):
@@ -106,18 +140,20 @@ def test_refined_edges_follow_the_anatomy():
     )
 
 
+@pytest.mark.backbone
 def test_centring_takes_a_scanners_shift_away(healthy):
     cases = [Case(head.volume) for head in healthy]
     settings = {"components": 40, "epochs": 2, "max_patches": 10_000}
     head = healthy[0].volume
     noisy = head.array + RNG.normal(0, 0.03 * head.array.max(), head.shape).astype(np.float32)
     noisy = volume_from_array(np.clip(noisy, 0, None), head.spacing_mm, head.origin_mm, "noisy")
-    medians = {}
+    levels = {}
     for centring in (True, False):
         maps = MapSettings(centring=centring, detail_mm=0)
         anomaly = drain(detect(noisy, drain(fit(cases, settings=settings, maps=maps))))
-        medians[centring] = abs(float(np.median(anomaly.scores[anomaly.foreground])))
-    assert medians[True] < 0.1 < medians[False]
+        tissue = anomaly.scores[anomaly.foreground]
+        levels[centring] = abs(float(np.percentile(tissue, maps.level)))
+    assert levels[True] < 0.1 < levels[False]
 
 
 @pytest.mark.parametrize(
@@ -126,6 +162,9 @@ def test_centring_takes_a_scanners_shift_away(healthy):
         ({"smoothing_mm": -1}, "smoothing must be 0 to 1000 mm, got -1"),
         ({"detail_mm": float("nan")}, "detail radius must be 0 to 1000 mm"),
         ({"symmetry": -0.5}, "weight of symmetry must be 0 to 1000"),
+        ({"lesions": "red"}, "one of either, bright, dark, none, got 'red'"),
+        ({"level": 100}, "percentile between 0 and 100, got 100"),
+        ({"spread": 2}, "power of the spread must be 0 to 1, got 2"),
     ],
 )
 def test_impossible_settings(values, match):

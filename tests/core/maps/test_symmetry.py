@@ -13,7 +13,7 @@ from napari_dino_uad import Case, detect, drain, fit
 from napari_dino_uad.core.errors import InputError
 from napari_dino_uad.core.features.context import Context
 from napari_dino_uad.core.features.feature_set import FeatureSet
-from napari_dino_uad.core.maps.score_map import SYMMETRY_WEIGHT, MapSettings
+from napari_dino_uad.core.maps.score_map import SYMMETRY_WEIGHT_BESIDE, MapSettings
 from napari_dino_uad.core.maps.symmetry import SYMMETRIC_RATIO, measure_symmetry, mirror_distance
 from napari_dino_uad.core.progress import Inner
 
@@ -102,7 +102,8 @@ def three_planes(healthy):
 
 def test_sagittal_slices_are_never_compared(three_planes):
     weights = [view.scale.symmetry for view in three_planes.views]
-    assert weights == [SYMMETRY_WEIGHT, SYMMETRY_WEIGHT, 0]
+    assert weights == [SYMMETRY_WEIGHT_BESIDE, SYMMETRY_WEIGHT_BESIDE, 0]
+    assert [view.scale.brightness > 0 for view in three_planes.views] == [True, True, False]
     assert 0 < SYMMETRIC_RATIO < 1
 
 

@@ -47,6 +47,8 @@ SMALL = {
     "score": "mse",
     "noise_probability": 0.2,
     "whitening": "channel",
+    "whitening_power": 1.0,
+    "root": False,
     "shrinkage": 0.0,
     "position_map": True,
     "precision": "float32",
@@ -296,6 +298,19 @@ def test_whitened_healthy_errors_have_unit_variance(kind):
         assert torch.allclose(scale.squared(grid).flatten().double(), expected, rtol=1e-4)
 
 
+@pytest.mark.parametrize("kind", ["channel", "full"])
+def test_partial_whitening_leaves_a_part_of_the_deviation(kind):
+    deviations = torch.tensor([0.5, 1.0, 4.0])
+    moment = torch.diag(deviations.square()).double()
+    whitening = ErrorScale.whiten_from(moment, kind, 0.0, 0.25)
+    scale = ErrorScale(whitening)
+    error = torch.randn(1, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    left = error / deviations.view(3, 1, 1) ** 0.25
+    assert torch.allclose(scale.squared(error), left.square().mean(1), rtol=1e-4)
+    unchanged = ErrorScale(ErrorScale.whiten_from(moment, kind, 0.0, 0.0))
+    assert torch.allclose(unchanged.squared(error), error.square().mean(1), rtol=1e-4)
+
+
 def test_full_shrinkage_leaves_plain_squared_errors():
     moment = torch.diag(torch.tensor([1.0, 3.0])).double()
     error = torch.randn(1, 2, 4, 4)
@@ -367,6 +382,8 @@ def test_whitened_components_are_uncorrelated():
         {"combine": "min", "standardise": "none", "position_map": False, "schedule": "constant"},
         {"kernel_size": 1, "first_kernel_size": 7, "mode": "bidirectional", "hole": 1},
         {"precision": "bfloat16", "position": 2, "dropout": 0.1},
+        {"root": True, "whitening_power": 0.25, "combine": "mean"},
+        {"root": True, "whitening": "full", "whitening_power": 0.5, "standardise": "unit"},
     ],
 )
 def test_fit_score_save_and_restore(changes):
@@ -396,6 +413,37 @@ def test_training_lowers_the_loss_and_a_lesion_stands_out():
     lesion = x.clone()
     lesion[:, :, 5, 5] += 4 * torch.randn(CHANNELS, generator=torch.Generator().manual_seed(1))
     assert (model.score(lesion)[:, 5, 5] > 3 * model.score(x)[:, 5, 5]).all()
+
+
+def test_the_root_of_the_error_is_the_score():
+    x = torch.from_numpy(healthy(3, 5).chunks[0][0]).float()
+    squared, root = (fitted(root=root, position_map=False).score(x) for root in (False, True))
+    assert torch.allclose(root, squared.sqrt(), rtol=1e-4)
+
+
+def test_unit_embeddings_have_a_mean_square_of_one():
+    x = F.normalize(torch.randn(50, CHANNELS, generator=torch.Generator().manual_seed(0)), dim=1)
+    out = Embedding.fit(x, "unit", 4, 0.5).apply(x.T.reshape(1, CHANNELS, 5, 10))
+    assert torch.allclose(out.square().mean(1), torch.ones(1, 5, 10))
+
+
+def test_the_preset_of_the_paper_is_its_published_network():
+    config = AutoregressiveConfig.paper()
+    assert config.layer_dilations == [4] * 5
+    assert (config.hidden, config.epochs, config.batch_slices) == (256, 40, 64)
+    assert (config.mode, config.combination, config.loss, config.score) == (
+        "causal", "none", "mse", "mse",
+    )  # fmt: skip
+    model = Autoregressive(AutoregressiveConfig.paper(epochs=1, hidden=8, seed=3))
+    list(model.fit(healthy(12, 0), healthy(4, 1)))
+    # All channels, and nothing is known of healthy errors.
+    assert {name for name in model.tensors() if not name.startswith("network")} == {
+        "embedding.mean", "embedding.scale", "history", "train_history",
+    }  # fmt: skip
+    x = torch.from_numpy(healthy(3, 5).chunks[0][0]).float()
+    inputs = x * CHANNELS**0.5
+    expected = (inputs - model._predict(0, inputs)[0]).square().mean(1)
+    assert torch.allclose(model.score(x), expected, rtol=1e-4)
 
 
 def test_healthy_scores_average_one_at_every_position():
@@ -557,6 +605,7 @@ def test_no_tissue_is_an_input_error():
         ({"hidden": 0}, "hidden"),
         ({"dropout": 1.0}, "Dropout"),
         ({"shrinkage": 2.0}, "Shrinkage"),
+        ({"whitening_power": -1.0}, "Whitening power must be in"),
         ({"hole": 1}, "hole"),
         ({"mode": "bidirectional", "combine": "mean"}, "direction"),
         ({"score": "nll"}, "variance"),

@@ -295,6 +295,7 @@ def test_decaying_step_and_settings_are_checked():
         {"covariance": "banded"},
         {"step_size": 0.0},
         {"concentration": -1.0},
+        {"held_out_share": 1.5},
         {"ridge": 0.0},
         {"patience": 0},
         {"epochs": math.nan},
@@ -396,6 +397,41 @@ def test_dead_components_are_dropped():
     training._drop_dead()
     assert len(training._components) == len(training._log_weights) == 4
     assert float(training._log_weights.exp().sum()) == pytest.approx(1, abs=1e-5)
+
+
+def scans_of(centres: list[list[int]], seed: int) -> FeatureSet:
+    """A scan for each list, whose patches lie about the centres of these numbers."""
+    places = 4 * torch.randn(8, CHANNELS, generator=torch.Generator().manual_seed(5))
+    rng = torch.Generator().manual_seed(seed)
+    features = FeatureSet(Context(normalise="none", neighbourhood=1), (CHANNELS,))
+    for numbers in centres:
+        labels = torch.tensor(numbers)[torch.randint(len(numbers), (4, EDGE, EDGE), generator=rng)]
+        noise = torch.randn(4, EDGE, EDGE, CHANNELS, generator=rng)
+        values = (places[labels] + 0.3 * noise).permute(0, 3, 1, 2)
+        features.add(values.half().numpy(), np.ones((4, EDGE, EDGE), dtype=bool))
+    return features
+
+
+@pytest.mark.parametrize("covariance", COVARIANCES)
+def test_what_nobody_else_shows_is_dropped(covariance):
+    # One scan to fit on has tissue of its own, the centres 6 and 7.
+    train = scans_of([[0, 1, 2, 3], [2, 3, 4, 5], [0, 5, 6, 7]], 0)
+    valid = scans_of([[0, 1, 2, 3, 4, 5]] * 3, 1)
+    kept = {}
+    for share in (0.0, 0.3):
+        changes = {"components": 8, "covariance": covariance, "held_out_share": share}
+        model = DPMM(DPMMConfig(**{**SMALL, **changes}))
+        list(model.fit(train, valid))
+        kept[share] = len(model.mixture.components)
+        assert float(model.mixture.log_weights.exp().sum()) == pytest.approx(1, abs=1e-4)
+    assert 6 <= kept[0.3] < kept[0.0] == 8
+
+
+def test_few_held_out_scans_drop_nothing():
+    train = scans_of([[0, 1, 2, 3], [2, 3, 4, 5], [0, 5, 6, 7]], 0)
+    model = DPMM(DPMMConfig(**{**SMALL, "components": 8}))
+    list(model.fit(train, scans_of([[0, 1, 2, 3, 4, 5]] * 2, 1)))
+    assert len(model.mixture.components) == 8
 
 
 @pytest.mark.parametrize("spherical", [False, True])

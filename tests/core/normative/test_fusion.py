@@ -86,6 +86,7 @@ def test_agreement_counts_the_members(pair):
     assert pair.explain(features)["agreement"][:, 0, 0].tolist() == [1.0, 0.5, 0.0]
 
 
+@pytest.mark.backbone
 def test_a_fusion_is_fitted_saved_and_detects(healthy, ill, tmp_path):
     cases = [Case(head.volume) for head in healthy]
     settings = {"members": ("dpmm", "memory-bank"), "combine": "rank"}

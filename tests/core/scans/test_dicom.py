@@ -1,4 +1,3 @@
-import logging
 from pathlib import Path
 
 import numpy as np
@@ -6,6 +5,7 @@ import pydicom
 import pytest
 import SimpleITK as sitk
 
+from dicom_files import dataset, save
 from napari_dino_uad.core.errors import InputError
 from napari_dino_uad.core.scans.dicom.reading import is_dicom
 from napari_dino_uad.core.scans.volume import (
@@ -53,13 +53,12 @@ def test_oblique_and_reversed_series(tmp_path):
     np.testing.assert_allclose(volume.to_ras_mm(peak), (-left, -posterior, superior), atol=1e-3)
 
 
-def test_missing_and_uneven_slices_are_warned_of(tmp_path, caplog):
+def test_missing_and_uneven_slices_are_warned_of(tmp_path):
     write_series(tmp_path / "missing", [0, 3, 6, 15, 18])
     [series] = list_series(tmp_path / "missing")
     assert series.warning == ("About 2 slices are missing: a gap of 9.0 mm where 3.0 mm are usual")
-    with caplog.at_level(logging.WARNING):
-        read_volume(tmp_path / "missing")
-    assert "About 2 slices are missing" in caplog.text
+    [notice] = read_volume(tmp_path / "missing").notices
+    assert notice.startswith("2 slices are missing")
     write_series(tmp_path / "uneven", [0, 3, 6.5, 9, 12])
     [series] = list_series(tmp_path / "uneven")
     assert series.warning == "Unevenly spaced slices: 2.50 to 3.50 mm"
@@ -149,13 +148,24 @@ def test_folders_of_folders(tmp_path):
     ]
 
 
-def test_damaged_files_are_named_in_the_log(tmp_path, caplog):
+def test_damaged_files_are_named(tmp_path):
     pixels = write_series(tmp_path)
     bad = tmp_path / "bad.dcm"
     bad.write_bytes(sorted(tmp_path.iterdir())[0].read_bytes()[:600])
-    with caplog.at_level(logging.WARNING):
-        assert np.array_equal(read_volume(tmp_path).array, pixels)
-    assert "1 DICOM files hold no image or are damaged and were left out: bad.dcm" in caplog.text
+    volume = read_volume(tmp_path)
+    assert np.array_equal(volume.array, pixels)
+    assert volume.notices == ("1 DICOM file is damaged and left out: bad.dcm",)
+
+
+def test_a_report_among_slices_is_no_matter(tmp_path):
+    pixels = write_series(tmp_path)
+    report = dataset(np.zeros((2, 2), np.uint16), "1.2.840.10008.5.1.4.1.1.88.11", "SR")
+    for tag in ("PixelData", "Rows", "Columns"):
+        delattr(report, tag)
+    save(report, tmp_path / "report.dcm")
+    volume = read_volume(tmp_path)
+    assert np.array_equal(volume.array, pixels)
+    assert not volume.notices
 
 
 def test_nothing_but_damaged_files(tmp_path):
@@ -207,3 +217,25 @@ def test_pydicoms_own_files_open_or_are_refused():
             opened += 1
             assert np.isfinite(volume.array).all()
     assert opened > len(files) / 3
+
+
+def test_an_element_of_gigabytes_is_refused(tmp_path, monkeypatch):
+    path = write_dicom(tmp_path / "a.dcm", np.arange(80).reshape(8, 10))
+
+    def read(*_args, **_options):
+        raise MemoryError
+
+    monkeypatch.setattr(pydicom, "dcmread", read)
+    with pytest.raises(InputError, match=r"a\.dcm is damaged"):
+        read_volume(path)
+
+
+def test_a_kind_of_object_that_is_damage_is_not_shown(tmp_path):
+    report = dataset(np.zeros((2, 2), np.uint16), "1.2.3" + "\n" * 30 + "x" * 900, "SR")
+    report.file_meta.MediaStorageSOPClassUID = "1.2.3"
+    for tag in ("PixelData", "Rows", "Columns"):
+        delattr(report, tag)
+    path = save(report, tmp_path / "report.dcm")
+    with pytest.raises(InputError, match=r"^report\.dcm holds no image, but") as caught:
+        read_volume(path)
+    assert len(str(caught.value)) < 200

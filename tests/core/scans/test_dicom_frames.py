@@ -4,6 +4,7 @@ import pytest
 from dicom_files import (
     AXIAL,
     CORONAL,
+    CT,
     DOSE,
     PARAMETRIC_MAP,
     SAGITTAL,
@@ -270,3 +271,72 @@ def test_a_request_for_another_series_is_another(tmp_path):
     plain, chosen = (Request.of(model, 0.05, None, uid) for uid in (None, "1.2.3#2"))
     assert "series" not in plain.entries(model)
     assert chosen.entries(model)["series"] == "1.2.3#2"
+
+
+def test_a_frame_that_nothing_places_is_missed(tmp_path):
+    pixels = noise(5, 4, 6)
+    path = enhanced(tmp_path / "e.dcm", pixels, [frame_groups(3 * place) for place in range(4)])
+    with pytest.raises(InputError, match=r"e.dcm is damaged: its header places 4 frames, but 5"):
+        read_volume(path)
+
+
+def test_a_mosaic_in_an_enhanced_object_is_refused(tmp_path):
+    kind = ["ORIGINAL", "PRIMARY", "M", "MOSAIC"]
+    groups = [frame_groups(0, time=1), frame_groups(0, time=2)]
+    path = enhanced(tmp_path / "m.dcm", noise(2, 8, 12), groups, ImageType=kind)
+    for series in series_in(path):
+        with pytest.raises(InputError, match=r"m.dcm is a Siemens mosaic .* position of each"):
+            read_volume(path, series.uid)
+    for group in groups:
+        group.MRImageFrameTypeSequence = item(FrameType=kind)
+    path = enhanced(tmp_path / "n.dcm", noise(2, 8, 12), groups)
+    with pytest.raises(InputError, match=r"n.dcm is a Siemens mosaic"):
+        read_series(series_in(path)[0], path)
+
+
+def lookup_table(first, table, kind="US"):
+    out = item(ModalityLUTType="US")
+    out[0].add_new("LUTDescriptor", "SS" if first < 0 else "US", [len(table), first, 16])
+    values = table if kind == "US" else np.array(table, "<u2").tobytes()
+    out[0].add_new("LUTData", kind, values)
+    return out
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_a_table_of_values_is_applied(tmp_path, compressed):
+    from pydicom.uid import RLELossless
+
+    pixels = np.arange(24, dtype=np.uint16).reshape(1, 4, 6)
+    table = (np.arange(20) ** 2 + 7).tolist()
+
+    def each(out, index):
+        out.ModalityLUTSequence = lookup_table(2, table, "OW" if compressed else "US")
+        if compressed:
+            out.compress(RLELossless, generate_instance_uid=False)
+
+    folder = write_slices(tmp_path / "s", pixels, [0], each=each, sop_class=CT)
+    expected = np.array(table)[np.clip(pixels.astype(int) - 2, 0, 19)]
+    assert np.array_equal(read_volume(folder).array, expected)
+
+
+def test_a_table_for_signed_values_and_dark_ones(tmp_path):
+    pixels = np.arange(-12, 12, dtype=np.int16).reshape(4, 6)
+    out = dataset(pixels, ImagePositionPatient=[0, 0, 0], ImageOrientationPatient=list(AXIAL))
+    out.PixelSpacing = [2, 1]
+    out.ModalityLUTSequence = lookup_table(-12, list(range(100, 148, 2)))
+    assert read_volume(save(out, tmp_path / "a.dcm")).array.ravel().tolist() == list(
+        range(100, 148, 2)
+    )
+    out.PhotometricInterpretation = "MONOCHROME1"
+    assert read_volume(save(out, tmp_path / "b.dcm")).array.ravel().tolist() == list(
+        range(46, -2, -2)
+    )
+
+
+def test_a_cut_table_of_values_is_refused(tmp_path):
+    out = dataset(noise(1, 4, 6)[0])
+    out.ModalityLUTSequence = lookup_table(0, [1, 2, 3])
+    out.ModalityLUTSequence[0].LUTDescriptor = [900, 0, 16]
+    path = save(out, tmp_path / "t.dcm")
+    with pytest.raises(InputError, match=r"t.dcm is damaged: a whole table from stored values"):
+        read_volume(path)

@@ -9,7 +9,7 @@ import pytest
 import SimpleITK as sitk
 
 from napari_dino_uad.core.errors import InputError
-from napari_dino_uad.core.scans.geometry import volume_from_image
+from napari_dino_uad.core.scans.canonical import volume_from_stored
 from napari_dino_uad.core.scans.volume import (
     case_name,
     find_scans,
@@ -77,7 +77,8 @@ def test_two_axes_that_lean_to_the_same_side_come_back():
         angles = np.random.default_rng(seed).uniform(-np.pi, np.pi, 3)
         image = random_image()
         image.SetDirection(rotation(angles).ravel().tolist())
-        volume = volume_from_image(image, "scan")
+        place = image.GetSpacing(), image.GetOrigin(), image.GetDirection()
+        volume = volume_from_stored(sitk.GetArrayFromImage(image), *place, "scan")
         back = to_file_grid(volume.array, volume)
         assert np.array_equal(sitk.GetArrayFromImage(back), sitk.GetArrayFromImage(image))
         peak = np.unravel_index(volume.array.argmax(), volume.shape)

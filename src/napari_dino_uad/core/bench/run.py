@@ -1,7 +1,8 @@
 """Benchmarks: every method on one split, with several seeds, through `fit` and `evaluate`.
 
-A run is one method with one seed. Each run is saved when it finishes, and reused as long as the
-data, the settings and the core's code are unchanged, so that a stopped benchmark can resume.
+A run is one method with one seed and one way to make its map; a method is fitted once for all its
+maps. Each run is saved when it finishes, and reused as long as the data, the settings and the
+core's code are unchanged, so that a stopped benchmark can resume.
 """
 
 from __future__ import annotations
@@ -19,11 +20,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_dino_uad import __version__
+from napari_dino_uad.core.bench.memory import Scores, remembering
+from napari_dino_uad.core.bench.variants import (
+    DEFAULT_MAPS,
+    MAPS,
+    NO_MODEL,
+    brightness_model,
+    check_maps,
+    maps_of,
+)
 from napari_dino_uad.core.errors import InputError
 from napari_dino_uad.core.evaluate import evaluate
 from napari_dino_uad.core.features.cache import FeatureCache, content_digest, open_cache
 from napari_dino_uad.core.features.extract import cache_entry, extract_features, scored_slices
-from napari_dino_uad.core.fit import fit
+from napari_dino_uad.core.fit import calibrate, fit, remap
 from napari_dino_uad.core.model_file import load_model, save_model
 from napari_dino_uad.core.normative.methods import find_method
 from napari_dino_uad.core.progress import Inner, Progress
@@ -70,6 +80,7 @@ def bench(
     out: Path,
     *,
     backbone: Backbone,
+    maps: Sequence[str] = DEFAULT_MAPS,
     batch: int | None = None,
     cache: FeatureCache | bool = True,
     overwrite: bool = False,
@@ -88,6 +99,8 @@ def bench(
         Folder of the results; finished runs are kept in its subfolder `runs`.
     backbone : Backbone
         Embeds the slices, once for all runs.
+    maps : sequence of str
+        Keys of `variants.MAPS`; one row of the table for each.
     batch : int, optional
         Slices per batch of the backbone; default the engine's own.
     cache : FeatureCache or bool
@@ -114,7 +127,9 @@ def bench(
     if not methods or not seeds:
         raise InputError("Expected at least one method and one seed, got none; name some.")
     for method in methods:
-        find_method(method)
+        if method not in NO_MODEL:
+            find_method(method)
+    check_maps(list(maps))
     preprocessing = Preprocessing(input_size=backbone.spec.input_size)
     setting = _Setting(
         split,
@@ -126,15 +141,18 @@ def bench(
     )
     common = _common_request(setting)
     wanted = {
-        setting.runs / f"{split.name}-{method}-{seed}.json": _plain(
-            {**common, "method": method, "settings": settings, "seed": seed}
+        setting.runs / f"{split.name}-{method}-{seed}-{name}.json": _plain(
+            {**common, "method": method, "settings": settings, "seed": seed, "maps": name}
         )
         for method, settings in methods.items()
-        for seed in seeds
+        # Without a model, all seeds are alike.
+        for seed in (seeds[:1] if method in NO_MODEL else seeds)
+        for name in maps_of(method, list(maps))
     }
     features_path = setting.runs / f"{split.name}-features.json"
     runs = []
     embedded = False
+    remembered: dict[Path, Scores] = {}
     for path, request in wanted.items():
         run = None if overwrite else _read(path, request)
         if run is None:
@@ -142,16 +160,21 @@ def bench(
                 # Before the first run, so that no method's fit includes work shared by all.
                 yield from _embed(setting, features_path, common)
                 embedded = True
-            running = Inner(_run(setting, path, request))
+            fit_path = _leftovers(path)[0]
+            if fit_path not in remembered:
+                # Of one fit at a time, so that memory stays small.
+                remembered = {fit_path: {}}
+            running = Inner(_run(setting, path, request, remembered[fit_path]))
             for progress in running:
-                step = f"{request['method']}, seed {request['seed']}: {progress.step}"
+                named = f"{request['method']}, seed {request['seed']}, {request['maps']}"
+                step = f"{named}: {progress.step}"
                 yield dataclasses.replace(progress, step=step)
             run = running.value
-        else:
-            # Those of a run that was killed between its last two steps.
-            for leftover in _leftovers(path):
-                leftover.unlink(missing_ok=True)
         runs.append(run)
+    # Models are removed last: what was stopped before is evaluated again, but not fitted again.
+    for path in wanted:
+        for leftover in _leftovers(path):
+            leftover.unlink(missing_ok=True)
     return {
         "split": split.name,
         "about": split.about,
@@ -236,13 +259,40 @@ def _embed(
 
 
 def _run(
-    setting: _Setting, path: Path, request: dict[str, Any]
+    setting: _Setting, path: Path, request: dict[str, Any], scores: Scores
 ) -> Generator[Progress, None, dict[str, Any]]:
-    """Fit, save, evaluate the saved model, and write the run."""
-    fit_seconds = yield from _fit_once(setting, path, request)
-    model_path = _leftovers(path)[0]
-    # Evaluate what a user gets: a model that has been saved and loaded.
-    model = load_model(model_path)
+    """Fit, make the map as requested, evaluate, and write the run.
+
+    The time that scoring takes is measured where no other map of the fit left its `scores`.
+    """
+    alone = not scores
+    maps = MAPS[request["maps"]]
+    if request["method"] in NO_MODEL:
+        built = brightness_model(request["method"], maps, setting.backbone, setting.preprocessing)
+        seconds, size = 0.0, 0
+        model = yield from calibrate(
+            built,
+            setting.split.valid,
+            backbone=setting.backbone,
+            batch=setting.batch,
+            cache=setting.cache,
+        )
+    else:
+        seconds = yield from _fit_once(setting, path, request)
+        model_path = _leftovers(path)[0]
+        size = model_path.stat().st_size
+        # Evaluate what a user gets: a model that has been saved and loaded.
+        model = remembering(load_model(model_path), scores)
+        if model.maps != maps:
+            model = yield from remap(
+                model,
+                setting.split.train,
+                valid=setting.split.valid,
+                maps=maps,
+                backbone=setting.backbone,
+                batch=setting.batch,
+                cache=setting.cache,
+            )
     evaluation = yield from evaluate(
         setting.split.test,
         model,
@@ -254,28 +304,28 @@ def _run(
         "request": request,
         "label": _label(request["method"], model.normative.config()),
         "summary": model.summary(),
-        "fit_seconds": fit_seconds,
+        "fit_seconds": seconds,
         "features_cached": setting.store is not None,
         "score_ms_a_slice": (
             1000 * evaluation.metrics["seconds"]["model"] / evaluation.metrics["slices_scored"]
+            if alone
+            else None
         ),
-        "model_bytes": model_path.stat().st_size,
+        "model_bytes": size,
         "metrics": evaluation.metrics,
         "cases": evaluation.cases,
         **_circumstances(setting),
     }
-    # Remove the model last: a run stopped before this is evaluated again, but not fitted again.
     write_sealed(path, run)
-    for leftover in _leftovers(path):
-        leftover.unlink(missing_ok=True)
     return run
 
 
 def _fit_once(
     setting: _Setting, path: Path, request: dict[str, Any]
 ) -> Generator[Progress, None, float]:
-    """Fit and save the model of a run, unless a stopped run did; return the seconds of the fit."""
+    """Fit and save the model of a run, unless another run did; return the seconds of the fit."""
     model_path, fit_path = _leftovers(path)
+    request = {name: value for name, value in request.items() if name != "maps"}
     fitted = _read(fit_path, request)
     if fitted is None or not are_as_recorded(path.parent, fitted["files"], [model_path.name]):
         started = time.perf_counter()
@@ -315,8 +365,9 @@ def _circumstances(setting: _Setting) -> dict[str, Any]:
 
 
 def _leftovers(path: Path) -> tuple[Path, Path]:
-    """Return where a run keeps its model, and what it was fitted from, until it is evaluated."""
-    return path.with_suffix(".safetensors"), path.with_suffix(".fit.json")
+    """Return where the runs of one fit keep its model and its record until all are evaluated."""
+    fit_name = path.stem.rpartition("-")[0]
+    return path.with_name(f"{fit_name}.safetensors"), path.with_name(f"{fit_name}.fit.json")
 
 
 def _label(method: str, config: dict[str, Any]) -> str:

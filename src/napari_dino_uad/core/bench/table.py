@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,13 @@ _COLUMNS: tuple[tuple[str, Callable[[Run], float | None], str, int], ...] = (
     ("AP", lambda run: _pixel(run, "average_precision"), "", 3),
     ("max Dice", lambda run: _pixel(run, "max_dice"), "", 3),
     ("Dice at 5 % FPR", lambda run: _pixel(run, "dice_at_fpr", "0.05"), "", 3),
+    ("largest lesion met", lambda run: _of_lesions(run, "largest_met"), "", 1),
+    (
+        "false findings a scan",
+        lambda run: _of_lesions(run, "false_findings_a_scan"),
+        "",
+        2,
+    ),
     ("FPR at nominal 5 %", lambda run: _percent(_pixel(run, "realised_fpr", "0.05")), " %", 1),
     (
         "the same, median scan",
@@ -28,15 +35,31 @@ _COLUMNS: tuple[tuple[str, Callable[[Run], float | None], str, int], ...] = (
         " %",
         1,
     ),
+    ("scans with 2 to 8 %", lambda run: _percent(run["metrics"].get("scans_held")), " %", 0),
     ("fit", lambda run: run["fit_seconds"], " s", 0),
     ("scoring a slice", lambda run: run["score_ms_a_slice"], " ms", 1),
     ("model", lambda run: run["model_bytes"] / 1e6, " MB", 2),
 )
 
 
+_ABOUT_MAPS = {
+    "raw": "Raw maps are the scores of patches, without any step after the model. ",
+    "none": "The map none has all steps but leaves the brightness out. ",
+    "either": "The map either, the default, counts brighter and darker than the mirrored place. ",
+    "bright": "The map bright knows that lesions are bright, which the others do not. ",
+    "dark": "The map dark knows that lesions are dark, which the others do not. ",
+}
+
+
 def _pixel(run: Run, name: str, rate: str | None = None) -> float | None:
     value = run["metrics"]["pixel"][name]
     return value if rate is None else value[rate]
+
+
+def _of_lesions(run: Run, name: str) -> float | None:
+    """Return a figure of findings and lesions; None in results of before they were compared."""
+    value: float | None = run["metrics"].get("lesions", {}).get(name)
+    return value
 
 
 def _percent(value: float | None) -> float | None:
@@ -71,11 +94,12 @@ def _rows(runs: list[Run]) -> list[dict[str, Any]]:
     rows = []
     for run in runs:
         pixel, medians = run["metrics"]["pixel"], run["metrics"]["median_realised_fpr"]
-        row = {"method": run["request"]["method"], "seed": run["request"]["seed"]}
+        row = {name: run["request"][name] for name in ("method", "seed", "maps")}
         row |= {name: pixel[name] for name in ("auroc", "average_precision", "max_dice")}
         for name in ("dice_at_fpr", "realised_fpr"):
             row |= {f"{name}_{rate}": value for rate, value in pixel[name].items()}
         row |= {f"median_realised_fpr_{rate}": value for rate, value in medians.items()}
+        row |= {"scans_held": run["metrics"]["scans_held"], **run["metrics"]["lesions"]}
         row |= {
             name: run[name]
             for name in ("fit_seconds", "features_cached", "score_ms_a_slice", "model_bytes")
@@ -95,22 +119,26 @@ def bench_table(result: dict[str, Any]) -> str:
     Returns
     -------
     str
-        One row per method: means over seeds, with standard deviations if there are several.
+        One row per method and map: means over seeds, with standard deviations if there are
+        several.
     """
-    groups: dict[str, list[Run]] = {}
+    groups: dict[tuple[str, str], list[Run]] = {}
     for run in result["runs"]:
-        groups.setdefault(run["label"] + _settings(run["request"]["settings"]), []).append(run)
-    lines = [
-        "| method | " + " | ".join(heading for heading, *_ in _COLUMNS) + " |",
-        "| --- |" + " --- |" * len(_COLUMNS),
-    ]
-    for label, runs in groups.items():
-        cells = [
-            _cell([find(run) for run in runs], unit, decimals)
-            for _, find, unit, decimals in _COLUMNS
+        label = run["label"] + _settings(run["request"]["settings"])
+        groups.setdefault((label, run["request"].get("maps", "")), []).append(run)
+    columns = {"method": [label for label, _ in groups], "map": [maps for _, maps in groups]}
+    for heading, find, unit, decimals in _COLUMNS:
+        columns[heading] = [
+            _cell([find(run) for run in runs], unit, decimals) for runs in groups.values()
         ]
-        lines.append(f"| {label} | " + " | ".join(cells) + " |")
+    shown = {heading: cells for heading, cells in columns.items() if any(cells)}
+    lines = [_line(shown), _line(["---"] * len(shown))]
+    lines += [_line(cells) for cells in zip(*shown.values(), strict=True)]
     return "\n".join([*lines, "", _caption(result)])
+
+
+def _line(cells: Iterable[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
 
 
 def _settings(settings: dict[str, Any]) -> str:
@@ -153,9 +181,29 @@ def _caption(result: dict[str, Any]) -> str:
         )
     return (
         f"{result['about']}; {share:.1f} % of their {metrics['pixels'] / 1e6:.1f} million "
-        f"foreground pixels are lesion. {several} {embedding} Backbone "
+        f"foreground pixels are lesion. {_about_maps(runs)}{_about_findings(metrics)}{several} "
+        f"{embedding} Backbone "
         f"{first['request']['backbone']} on {first['machine']['engine']}, "
         f"{first['machine']['threads']} threads."
+    )
+
+
+def _about_maps(runs: list[Run]) -> str:
+    """Explain the names of the maps."""
+    shown = {run["request"].get("maps") for run in runs}
+    return "".join(text for name, text in _ABOUT_MAPS.items() if name in shown)
+
+
+def _about_findings(metrics: dict[str, Any]) -> str:
+    """Define findings, and when they meet a lesion."""
+    if "lesions" not in metrics:
+        return ""
+    lesions = metrics["lesions"]
+    return (
+        f"A finding is a connected region of tissue above the threshold of "
+        f"{100 * lesions['rate']:g} % FPR, of 1 ml or more (10 mm² in a single slice, 100 pixels "
+        f"without a spacing); it meets a lesion if they share a voxel, and is false if it meets "
+        f"none. {lesions['scans_with_lesion']} of {metrics['cases']} scans have a lesion. "
     )
 
 

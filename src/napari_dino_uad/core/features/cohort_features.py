@@ -23,10 +23,18 @@ from napari_dino_uad.core.slices.preprocessing import Preprocessing
 if TYPE_CHECKING:
     from napari_dino_uad.core.backbones.backbone import Backbone
 
-__all__ = ["UsedSlices", "collect_cohort"]
+__all__ = ["ReusedSlices", "UsedSlices", "collect_cohort"]
 
 #: Digest of each scan's content and the numbers of the slices taken from it.
 UsedSlices = list[tuple[str, list[int]]]
+
+
+@dataclass(frozen=True)
+class ReusedSlices:
+    """How many slices of a cohort were embedded before, out of all."""
+
+    reused: int
+    total: int
 
 
 @dataclass(frozen=True)
@@ -68,7 +76,7 @@ def collect_cohort(
     Yields
     ------
     Progress
-        After every batch and every tenth of a second.
+        After every batch and every tenth of a second; the last has `ReusedSlices` as its result.
 
     Returns
     -------
@@ -76,6 +84,7 @@ def collect_cohort(
         Digest and slice numbers of each scan that has healthy slices.
     """
     used: UsedSlices = []
+    reused = 0
     waiting = Progress(step, 0, len(cases), cases[0].name if cases else "")
     yield waiting
     for item in prefetch(_healthy_scans(cases, preprocessing, noted), patience_s=PATIENCE_S):
@@ -91,13 +100,17 @@ def collect_cohort(
             continue
         grid = item.scan.grid(backbone.spec.stride, backbone.spec.multiple)
         entry = cache_entry(cache, item.digest, item.scan, grid, backbone)
+        if entry is not None:
+            reused += int(entry.known()[item.indices].sum())
         collecting = Inner(collect_features(item.scan, grid, backbone, item.indices, batch, entry))
         for _ in collecting:
             yield dataclasses.replace(waiting, note=backbone.engine.take_note())
         mask = grid.to_grid(item.scan.foreground[item.indices]) > PATCH_FOREGROUND
-        features.add(collecting.value, mask)
+        brightness = item.scan.brightness(item.indices.tolist(), grid)
+        features.add(collecting.value, mask, brightness)
         used.append((item.digest, item.indices.tolist()))
-    yield Progress(step, len(cases), len(cases))
+    total = sum(len(numbers) for _, numbers in used)
+    yield Progress(step, len(cases), len(cases), result=ReusedSlices(reused, total))
     return used
 
 

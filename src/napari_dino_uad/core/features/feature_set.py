@@ -128,6 +128,8 @@ class FeatureSet:
         Channels of each layer read from the backbone.
     chunks : list of (features (n, C, h, w) float16, mask (n, h, w) bool)
         One per scan, in memory or on disk; the mask is True for tissue patches.
+    brightness : list of (ndarray of float32 (n, h, w) or None)
+        Mean intensity of each patch, one array per scan; None if it is not known.
     """
 
     context: Context
@@ -135,10 +137,17 @@ class FeatureSet:
     chunks: list[tuple[NDArray[np.float16] | JoinedSlices, NDArray[np.bool_]]] = field(
         default_factory=list
     )
+    brightness: list[NDArray[np.float32] | None] = field(default_factory=list)
 
-    def add(self, features: NDArray[np.float16] | JoinedSlices, mask: NDArray[np.bool_]) -> None:
-        """Add the slices of one scan, (n, C, h, w) and (n, h, w)."""
+    def add(
+        self,
+        features: NDArray[np.float16] | JoinedSlices,
+        mask: NDArray[np.bool_],
+        brightness: NDArray[np.float32] | None = None,
+    ) -> None:
+        """Add the slices of one scan, (n, C, h, w), (n, h, w) and (n, h, w)."""
         self.chunks.append((features, mask))
+        self.brightness.append(brightness)
 
     def __len__(self) -> int:
         return sum(len(features) for features, _ in self.chunks)

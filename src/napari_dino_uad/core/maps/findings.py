@@ -68,7 +68,7 @@ class SizeUnit:
             return cls("pixels" if is_2d else "voxels", 1.0, 100.0, 0)
         if is_2d:
             return cls("mm²", float(np.prod(spacing_mm[1:])), 10.0, 0)
-        return cls("ml", float(np.prod(spacing_mm)) / 1000, 0.1, 2)
+        return cls("ml", float(np.prod(spacing_mm)) / 1000, 1.0, 2)
 
     def text(self, voxels: int) -> str:
         """Format a number of voxels as a size."""

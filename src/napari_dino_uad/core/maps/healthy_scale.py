@@ -1,4 +1,4 @@
-"""The scale of scores on healthy tissue, which makes planes and symmetry comparable."""
+"""The scale of scores on healthy tissue, which makes planes and asymmetries comparable."""
 
 from __future__ import annotations
 
@@ -9,7 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_dino_uad.core.errors import InputError
-from napari_dino_uad.core.maps.score_map import SYMMETRY_WEIGHT, MapSettings, ScoreScale
+from napari_dino_uad.core.maps.brightness import BRIGHTNESS_WEIGHTS, mirror_difference
+from napari_dino_uad.core.maps.score_map import (
+    SYMMETRY_WEIGHT,
+    SYMMETRY_WEIGHT_BESIDE,
+    MapSettings,
+    ScoreScale,
+)
 from napari_dino_uad.core.progress import Inner, Progress
 
 if TYPE_CHECKING:
@@ -27,16 +33,18 @@ def measure_scale(
     maps: MapSettings,
     plane: Plane,
 ) -> Generator[Progress, None, ScoreScale]:
-    """Measure the scores of healthy patches, and their asymmetry if the cohort is symmetric.
+    """Measure the scores of healthy patches, and their asymmetries if the cohort is symmetric.
 
     Parameters
     ----------
     normative : NormativeModel
         A fitted model.
     train, valid : FeatureSet
-        Healthy slices: `train` shows whether the anatomy is symmetric, `valid` is scored.
+        Healthy slices: `train` shows whether the anatomy is symmetric, `valid` is scored. The
+        brightness of both is compared.
     maps : MapSettings
-        Its `symmetry` is the weight of the comparison of left and right; None chooses it.
+        Its `symmetry` is the weight of the comparison of left and right; None chooses it. Its
+        `lesions` decides the weight of the brightness.
     plane : {"axial", "coronal", "sagittal"}
 
     Yields
@@ -68,7 +76,10 @@ def measure_scale(
     elif weight is None:
         measuring = Inner(measure_symmetry(train))
         yield from measuring
-        weight = SYMMETRY_WEIGHT if measuring.value < SYMMETRIC_RATIO else 0.0
+        alone = BRIGHTNESS_WEIGHTS[maps.lesions] == 0
+        weight = SYMMETRY_WEIGHT if alone else SYMMETRY_WEIGHT_BESIDE
+        if measuring.value >= SYMMETRIC_RATIO:
+            weight = 0.0
     scores, mirrors = [], []
     done = 0
     for features, mask, _ in valid.transformed():
@@ -83,7 +94,20 @@ def measure_scale(
     mean, deviation = _moments(scores)
     if weight == 0:
         return ScoreScale(mean, deviation)
-    return ScoreScale(mean, deviation, *_moments(mirrors), weight)
+    brightness = BRIGHTNESS_WEIGHTS[maps.lesions]
+    spread = _brightness_deviation(train, valid) if brightness > 0 else 1.0
+    return ScoreScale(mean, deviation, *_moments(mirrors), weight, spread, brightness)
+
+
+def _brightness_deviation(*sets: FeatureSet) -> float:
+    """Return the standard deviation of healthy differences from the mirrored place."""
+    differences = [
+        mirror_difference(brightness, mask)[mask]
+        for healthy in sets
+        for brightness, (_, mask) in zip(healthy.brightness, healthy.chunks, strict=True)
+        if brightness is not None
+    ]
+    return _moments(differences)[1]
 
 
 def _moments(parts: list[NDArray[np.float32]]) -> tuple[float, float]:

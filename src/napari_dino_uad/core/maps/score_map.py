@@ -10,17 +10,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_dino_uad.core.errors import InputError
+from napari_dino_uad.core.maps.brightness import (
+    LESIONS,
+    Lesions,
+    brightness_term,
+    mirror_difference,
+)
 
 __all__ = [
     "SYMMETRY_WEIGHT",
+    "SYMMETRY_WEIGHT_BESIDE",
     "MapSettings",
+    "ScanLevel",
     "ScoreScale",
     "refine_maps",
     "scan_level",
 ]
 
-#: Weight of the left-right comparison if the cohort is symmetric.
+#: Weight of the left-right comparison of embeddings if the cohort is symmetric: alone, and beside
+#: the comparison of brightness.
 SYMMETRY_WEIGHT = 0.5
+SYMMETRY_WEIGHT_BESIDE = 0.25
 
 # Variance of scaled intensities below which a window counts as flat, so noise makes no edges.
 _FLAT = 1e-3
@@ -38,6 +48,12 @@ _RADIUS_SAMPLES = 5
 # Maximum number of patches for the level of a scan; its error is then far below the noise of a
 # pixel.
 _LEVEL_PATCHES = 50_000
+
+# Scans with fewer slices have the median as their level: a lesion may fill a large part of them.
+_LEAST_SLICES = 16
+
+# Least spread of a scan, in healthy standard deviations.
+_LEAST_SPREAD = 1e-3
 
 
 @dataclass(frozen=True)
@@ -58,14 +74,28 @@ class MapSettings:
         both in healthy standard deviations. 0 turns it off. None uses it if the healthy cohort is
         symmetric. Not used in sagittal slices, where left and right are in different slices.
     centring : bool
-        Whether to subtract a scan's own median score. Scanners and patients shift the scores of
-        the whole scan, a lesion only those of a part.
+        Whether to subtract a scan's own level from its scores. Scanners and patients shift the
+        scores of the whole scan, a lesion only those of a part.
+    lesions : {"either", "bright", "dark", "none"}
+        What the reader looks for: tissue that is brighter or darker than the mirrored place gets a
+        higher score. "either" counts both; "none" leaves the brightness out. Only where `symmetry`
+        is used, and only if healthy slices are symmetric.
+    level : float
+        Percentile of a scan's tissue scores that is its level. Thresholds lie in the upper tail, so
+        an upper percentile makes them hold better for the single scan than the median. A lesion of
+        a tenth of the tissue moves it by about half a standard deviation of the tissue's scores.
+    spread : float
+        Power of the interquartile range of a scan's tissue scores by which they are divided; 0
+        leaves them.
     """
 
     smoothing_mm: float = 5.0
     detail_mm: float = 15.0
     symmetry: float | None = None
     centring: bool = True
+    lesions: Lesions = "either"
+    level: float = 85.0
+    spread: float = 0.25
 
     def __post_init__(self) -> None:
         for name, value in (("smoothing", self.smoothing_mm), ("detail radius", self.detail_mm)):
@@ -74,7 +104,18 @@ class MapSettings:
                     f"The {name} must be 0 to {_LARGEST_MM:g} mm, got {value}; change it."
                 )
         if self.symmetry is not None:
-            _check_symmetry(self.symmetry)
+            _check_weight("symmetry", self.symmetry)
+        if self.lesions not in LESIONS:
+            raise InputError(
+                f"Lesions must be one of {', '.join(LESIONS)}, got {self.lesions!r}; choose one."
+            )
+        if not 0 < self.level < 100:
+            raise InputError(
+                f"The level of a scan must be a percentile between 0 and 100, got {self.level}; "
+                "change it."
+            )
+        if not 0 <= self.spread <= 1:
+            raise InputError(f"The power of the spread must be 0 to 1, got {self.spread}.")
 
 
 @dataclass(frozen=True)
@@ -89,6 +130,10 @@ class ScoreScale:
         The same for the distances of healthy patches to their mirror image.
     symmetry : float
         Weight of those distances.
+    brightness_deviation : float
+        Standard deviation of the brightness of healthy patches less that of the mirrored place.
+    brightness : float
+        Weight of that difference.
     """
 
     mean: float
@@ -96,6 +141,8 @@ class ScoreScale:
     mirror_mean: float = 0.0
     mirror_deviation: float = 1.0
     symmetry: float = 0.0
+    brightness_deviation: float = 1.0
+    brightness: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("mean", "mirror_mean"):
@@ -104,18 +151,24 @@ class ScoreScale:
                     f"The {name} of healthy scores lies within {_LARGEST_SCORE:g} of 0, got "
                     f"{getattr(self, name)}."
                 )
-        for name in ("deviation", "mirror_deviation"):
+        for name in ("deviation", "mirror_deviation", "brightness_deviation"):
             if not 1 / _LARGEST_SCORE <= getattr(self, name) <= _LARGEST_SCORE:
                 raise InputError(
                     f"The {name} of healthy scores lies between {1 / _LARGEST_SCORE:g} and "
                     f"{_LARGEST_SCORE:g}, got {getattr(self, name)}."
                 )
-        _check_symmetry(self.symmetry)
+        _check_weight("symmetry", self.symmetry)
+        _check_weight("brightness", self.brightness)
 
     def combine(
-        self, scores: NDArray[np.float32], mirror: NDArray[np.float32] | None
+        self,
+        scores: NDArray[np.float32],
+        mirror: NDArray[np.float32] | None,
+        brightness: NDArray[np.float32] | None = None,
+        tissue: NDArray[np.bool_] | None = None,
+        lesions: Lesions = "none",
     ) -> NDArray[np.float32]:
-        """Convert scores to healthy standard deviations and add the weighted asymmetry.
+        """Convert scores to healthy standard deviations and add the weighted asymmetries.
 
         Parameters
         ----------
@@ -123,28 +176,61 @@ class ScoreScale:
             Scores of the model.
         mirror : ndarray of float32, (B, h, w), or None
             From `mirror_distance`; None if its weight is 0.
+        brightness : ndarray of float32, (B, h, w), optional
+            From `PreparedScan.brightness`; None if its weight is 0.
+        tissue : ndarray of bool, (B, h, w), optional
+            Tissue patches; needed with a brightness.
+        lesions : {"either", "bright", "dark", "none"}
+            What the reader looks for.
 
         Returns
         -------
         ndarray of float32, (B, h, w)
         """
-        out = (scores - self.mean) / self.deviation
+        out = own = np.asarray((scores - self.mean) / self.deviation, dtype=np.float32)
         if mirror is not None:
-            out += self.symmetry * ((mirror - self.mirror_mean) / self.mirror_deviation)
+            out = out + self.symmetry * ((mirror - self.mirror_mean) / self.mirror_deviation)
+        if brightness is not None and tissue is not None:
+            brighter = mirror_difference(brightness, tissue) / self.brightness_deviation
+            stranger = mirror_difference(own, tissue)
+            out = out + self.brightness * brightness_term(brighter, stranger, lesions)
         return np.asarray(out, dtype=np.float32)
 
 
-def _check_symmetry(weight: float) -> None:
+def _check_weight(name: str, weight: float) -> None:
     if not 0 <= weight <= _LARGEST_WEIGHT:
         raise InputError(
-            f"The weight of symmetry must be 0 to {_LARGEST_WEIGHT:g}, got {weight}; change it."
+            f"The weight of {name} must be 0 to {_LARGEST_WEIGHT:g}, got {weight}; change it."
         )
 
 
+@dataclass(frozen=True)
+class ScanLevel:
+    """The level and the spread of a scan's own scores, which make scans comparable.
+
+    Attributes
+    ----------
+    level : float
+        Subtracted from the scores.
+    divisor : float
+        Divides what remains.
+    """
+
+    level: float = 0.0
+    divisor: float = 1.0
+
+    def apply(self, maps: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return scores on the common scale."""
+        return np.asarray((maps - np.float32(self.level)) / np.float32(self.divisor))
+
+
 def scan_level(
-    maps: NDArray[np.float32], tissue: NDArray[np.bool_], most: int = _LEVEL_PATCHES
-) -> float:
-    """Return the median score of a scan's tissue; infinity if there is none.
+    maps: NDArray[np.float32],
+    tissue: NDArray[np.bool_],
+    settings: MapSettings,
+    most: int = _LEVEL_PATCHES,
+) -> ScanLevel:
+    """Measure the level and the spread of a scan's tissue scores.
 
     Parameters
     ----------
@@ -152,12 +238,26 @@ def scan_level(
         Smoothed scores.
     tissue : ndarray of bool, (slices, h, w)
         True for tissue patches of the slices scored.
+    settings : MapSettings
+        Without `centring` the scores stay as they are.
     most : int
         Approximate number of patches to use.
+
+    Returns
+    -------
+    ScanLevel
+        Of a scan with fewer than 16 slices, the median and no division: a lesion may fill a large
+        part of it.
     """
     values = maps[tissue]
+    if not settings.centring or not len(values):
+        return ScanLevel()
     values = values[:: max(1, len(values) // most)]
-    return float(np.median(values)) if len(values) else np.inf
+    if len(maps) < _LEAST_SLICES:
+        return ScanLevel(float(np.median(values)))
+    level, low, high = np.percentile(values, [settings.level, 25, 75])
+    spread = max(float(high - low), _LEAST_SPREAD)
+    return ScanLevel(float(level), spread**settings.spread)
 
 
 def refine_maps(

@@ -11,7 +11,16 @@ from napari_dino_uad.core.errors import InputError
 if TYPE_CHECKING:
     from napari_dino_uad.core.normative.base import NormativeModel
 
-__all__ = ["METHODS", "Method", "find_method", "new_config", "new_normative"]
+__all__ = [
+    "BASELINES",
+    "KNOWN",
+    "METHODS",
+    "Method",
+    "find_method",
+    "members_of",
+    "new_config",
+    "new_normative",
+]
 
 
 @dataclass(frozen=True)
@@ -64,8 +73,16 @@ _TABLE = (
     Method("fusion", "Fusion of models", "fusion", "Fusion", "FusionConfig"),
 )
 
-#: Every method by key.
+#: Every method that users choose from, by key.
 METHODS: dict[str, Method] = {method.key: method for method in _TABLE}
+
+#: Methods that the benchmarks compare the others with.
+BASELINES: dict[str, Method] = {
+    "mean": Method("mean", "Mean embedding", "mean", "MeanEmbedding", "MeanConfig")
+}
+
+#: Every method that a model file may hold, by key.
+KNOWN: dict[str, Method] = METHODS | BASELINES
 
 
 def find_method(key: str) -> Method:
@@ -77,7 +94,7 @@ def find_method(key: str) -> Method:
         If there is no such method; the message lists the choices.
     """
     try:
-        return METHODS[key]
+        return KNOWN[key]
     except KeyError as error:
         raise InputError(
             f"There is no method {key!r}; choose one of {', '.join(METHODS)}."
@@ -122,3 +139,9 @@ def new_config(key: str, seed: int, settings: dict[str, Any]) -> Any:
             f"{', '.join(config.__dataclass_fields__)}."
         )
     return config(seed=seed, **settings)
+
+
+def members_of(normative: NormativeModel) -> dict[str, NormativeModel]:
+    """Return the models that a score is made of, by method: a fusion's members, or the model."""
+    found: dict[str, NormativeModel] = getattr(normative, "members_", {})
+    return dict(found) or {normative.method: normative}

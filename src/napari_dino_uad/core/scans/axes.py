@@ -1,23 +1,34 @@
-"""Axes of a file that are at right angles but for rounding in its header."""
+"""The axes of a file: at right angles but for rounding, and the order of the canonical ones."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import permutations
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from napari_dino_uad.core.errors import InputError
 
-__all__ = ["right_axes"]
+__all__ = ["RIGHT_ANGLE", "canonical_axes", "right_axes", "turn"]
 
-# Cosines of axes that should be at right angles, rounded in headers to two digits.
-_LEAST_RIGHT = 0.02
+#: Largest cosine of axes at right angles that are rounded in headers to two digits.
+RIGHT_ANGLE = 0.02
 
 # Cosines that are rounding in double precision, and voxels that such axes may shift a corner by
 # before the user should know.
 _EXACT = 1e-6
 _SHIFTED = 0.5
+
+# Directions of array axes 0, 1, 2 of a single slice, as (world axis S, P or L; sign), by the world
+# axis across the slice. Rows run front to back or head to feet, columns right to left or front to
+# back, as radiologists display such images.
+_SLICE_AXES = {
+    0: ((0, 1), (1, 1), (2, 1)),
+    1: ((1, 1), (0, -1), (2, 1)),
+    2: ((2, 1), (0, -1), (1, 1)),
+}
 
 
 def right_axes(
@@ -44,7 +55,7 @@ def right_axes(
             f"{name} has axes that do not span space, so its header is damaged; export it again."
         )
     off = np.abs(directions.T @ directions - np.eye(3)).max()
-    if off > _LEAST_RIGHT:
+    if off > RIGHT_ANGLE:
         raise InputError(
             f"{name} has axes that are not at right angles, as its header says; resample it to a "
             "regular grid first."
@@ -62,3 +73,34 @@ def right_axes(
         f"{name} has axes that are {angle:.1f} degrees off a right angle, and is shown at right "
         f"angles; places are up to {moved:.1f} mm off.",
     )
+
+
+def canonical_axes(
+    directions: NDArray[np.float64], thin: int | None
+) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
+    """Return which axis of the file's array becomes each canonical axis, and with which sign.
+
+    Parameters
+    ----------
+    directions : ndarray, (3, 3)
+        Column j is the direction (S, P, L) of axis j of the file's array.
+    thin : int or None
+        The axis across a single slice.
+    """
+    # The assignment that rotates the axes least, even if two of them are nearest to one axis.
+    nearest = max(
+        permutations(range(3)),
+        key=lambda order: sum(abs(directions[world, axis]) for world, axis in enumerate(order)),
+    )
+    targets = _SLICE_AXES[0 if thin is None else nearest.index(thin)]
+    axes = [nearest[world] for world, _ in targets]
+    signs = [sign if directions[world, nearest[world]] >= 0 else -sign for world, sign in targets]
+    return (axes[0], axes[1], axes[2]), (signs[0], signs[1], signs[2])
+
+
+def turn(
+    array: NDArray[Any], axes: tuple[int, int, int], flips: tuple[bool, bool, bool]
+) -> NDArray[Any]:
+    """View an array with its axes reordered, then some of them reversed."""
+    turned = array.transpose(axes)
+    return turned[tuple(slice(None, None, -1 if flip else 1) for flip in flips)]

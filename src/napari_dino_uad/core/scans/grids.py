@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_dino_uad.core.errors import InputError
-from napari_dino_uad.core.scans.geometry import Volume, from_file_order, to_file_order
+from napari_dino_uad.core.scans.file_order import from_file_order, to_file_order
+from napari_dino_uad.core.scans.geometry import Volume
 
 __all__ = ["MASK_GEOMETRIES", "RESAMPLED", "MaskGeometry", "check_mask_geometry", "match_mask"]
 

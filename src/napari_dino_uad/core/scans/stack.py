@@ -233,7 +233,7 @@ def volume_of_stack(stack: Stack, name: str, path: Path | None = None, **keyword
     InputError
         As `volume_from_stored` does.
     """
-    from napari_dino_uad.core.scans.geometry import volume_from_stored
+    from napari_dino_uad.core.scans.canonical import volume_from_stored
 
     notices = (*keywords.pop("notices", ()), *stack.notices)
     volume = volume_from_stored(stack.slices, *stack.geometry, name, path, owned=True, **keywords)

@@ -1,7 +1,7 @@
 """Read and write scans: NIfTI, NRRD, MHA, DICOM, PNG and TIFF.
 
-`geometry.py` defines `Volume`, `dicom/` reads DICOM files and folders, `search.py` finds scans.
-Their public names can also be imported from here.
+`geometry.py` defines `Volume`, `canonical.py` makes one, `dicom/` reads DICOM files and folders,
+`search.py` finds scans. Their public names can also be imported from here.
 """
 
 from __future__ import annotations
@@ -15,6 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_dino_uad.core.errors import InputError
+from napari_dino_uad.core.limits import check_reading
+from napari_dino_uad.core.scans.canonical import (
+    volume_from_array,
+    volume_from_stored,
+    volume_of_tilted,
+)
 from napari_dino_uad.core.scans.dicom.reading import (
     Series,
     is_dicom,
@@ -23,6 +29,7 @@ from napari_dino_uad.core.scans.dicom.reading import (
     series_of_files,
     series_volume,
 )
+from napari_dino_uad.core.scans.file_order import to_file_grid
 from napari_dino_uad.core.scans.files.image_files import read_image, write_image
 from napari_dino_uad.core.scans.files.image_format import is_folder, regular_file
 from napari_dino_uad.core.scans.files.stored_image import StoredImage, choose_volume
@@ -35,14 +42,7 @@ from napari_dino_uad.core.scans.formats import (
     natural_key,
     stack_files,
 )
-from napari_dino_uad.core.scans.geometry import (
-    FileGrid,
-    Volume,
-    to_file_grid,
-    volume_from_array,
-    volume_from_stored,
-    volume_of_tilted,
-)
+from napari_dino_uad.core.scans.geometry import FileGrid, Volume
 from napari_dino_uad.core.scans.search import find_scans
 from napari_dino_uad.core.scans.straight import is_sheared
 
@@ -272,20 +272,23 @@ def _read_images(files: list[Path], folder: Path, allow_constant: bool) -> Volum
     if len(files) == 1:
         volume = read_volume(files[0], allow_constant=allow_constant)
         return replace(volume, name=folder.name, path=folder)
-    slices: list[NDArray[np.float32]] = []
     spacing: tuple[float, ...] = ()
-    for file in files:
+    slices = np.empty((0, 0, 0), dtype=np.float32)
+    for place, file in enumerate(files):
         image = read_image(file)
-        first = slices[0] if slices else image.values[0]
-        if image.dimension != 2 or image.values.shape[1:] != first.shape:
+        pixels = image.values[0]
+        if place == 0 and image.dimension == 2:
+            spacing = image.spacing
+            check_reading(folder.name, (*pixels.shape[::-1], len(files)), slices.itemsize)
+            slices = np.empty((len(files), *pixels.shape), dtype=np.float32)
+        if image.dimension != 2 or pixels.shape != slices.shape[1:]:
             raise InputError(
                 f"The slices of a stack must be 2D images of one size, but {files[0].name} is "
-                f"{_size(first)} and {file.name} is {_size(image.values)}; move other images out "
-                "of the folder."
+                f"{_size(slices[0] if place else image.values)} and {file.name} is "
+                f"{_size(image.values)}; move other images out of the folder."
             )
-        spacing = spacing or image.spacing
-        slices.append(image.values[0].astype(np.float32))
-    stack = StoredImage(np.stack(slices), spacing=spacing, spacing_known=False)
+        slices[place] = pixels
+    stack = StoredImage(slices, spacing=spacing, spacing_known=False)
     return _volume_of(stack, folder.name, folder, allow_constant)
 
 

@@ -84,6 +84,20 @@ class PatchGrid:
             self.stride * self.slice_shape[1] / self.content_shape[1],
         )
 
+    @property
+    def content(self) -> tuple[int, int]:
+        """Number of patches along rows and columns that lie on the slice, not in the padding."""
+        rows, columns = (-(-edge // self.stride) for edge in self.content_shape)
+        return min(rows, self.shape[0]), min(columns, self.shape[1])
+
+    def patch_at(self, row: int, column: int) -> tuple[int, int]:
+        """Return the patch, (i, j), that holds a pixel of the slice."""
+        i, j = (
+            int((place + 0.5) / size)
+            for place, size in zip((row, column), self.patch_pixels, strict=True)
+        )
+        return min(i, self.content[0] - 1), min(j, self.content[1] - 1)
+
     def to_input(self, images: torch.Tensor) -> torch.Tensor:
         """Resize and pad slices to the input. (B, C, rows, cols) -> (B, C, H, W)."""
         import torch.nn.functional as F

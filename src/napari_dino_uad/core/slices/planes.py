@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -10,7 +11,15 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from napari_dino_uad.core.scans.volume import Volume
 
-__all__ = ["PLANES", "Plane", "from_plane", "plane_axis", "plane_spacing_mm", "to_plane"]
+__all__ = [
+    "PLANES",
+    "Plane",
+    "from_plane",
+    "plane_axis",
+    "plane_index",
+    "plane_spacing_mm",
+    "to_plane",
+]
 
 Plane = Literal["axial", "coronal", "sagittal"]
 PLANES: tuple[Plane, ...] = ("axial", "coronal", "sagittal")
@@ -53,6 +62,21 @@ def from_plane(array: NDArray[Any], plane: Plane) -> NDArray[Any]:
 def plane_axis(plane: Plane) -> int:
     """Return the axis of the volume (S, P, L) along which a plane's slices are stacked."""
     return _AXES[plane][0][0]
+
+
+def plane_index(voxel: Sequence[int], shape: Sequence[int], plane: Plane) -> tuple[int, int, int]:
+    """Return where `to_plane` puts a voxel: its slice, row and column.
+
+    Parameters
+    ----------
+    voxel, shape : sequence of int
+        Index of the voxel and shape of the volume, (S, P, L).
+    plane : {"axial", "coronal", "sagittal"}
+        The plane that is cut.
+    """
+    axes, flip = _AXES[plane]
+    number, row, column = (int(voxel[axis]) for axis in axes)
+    return number, int(shape[axes[1]]) - 1 - row if flip else row, column
 
 
 def plane_spacing_mm(volume: Volume, plane: Plane) -> tuple[float, float, float]:

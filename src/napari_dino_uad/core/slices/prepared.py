@@ -90,6 +90,26 @@ class PreparedScan:
             multiple,
         )
 
+    def brightness(self, indices: Sequence[int], grid: PatchGrid) -> NDArray[np.float32]:
+        """Return the mean intensity of the tissue in each patch of the given slices.
+
+        Parameters
+        ----------
+        indices : sequence of int
+            Slice numbers, B of them.
+        grid : PatchGrid
+            From `grid`.
+
+        Returns
+        -------
+        ndarray of float32, (B, h, w)
+            In [0, 1]; 0 where a patch has no tissue.
+        """
+        foreground = self.foreground[indices]
+        share = grid.to_grid(foreground)
+        total = grid.to_grid(self.values(indices) * foreground)
+        return np.asarray(np.divide(total, share, out=np.zeros_like(total), where=share > 0))
+
     def images(
         self,
         indices: Sequence[int],

@@ -31,6 +31,11 @@ class Advanced(QCollapsible):
         self.form: SettingsForm | None = None
         self._build_slices()
         self._build_map()
+        self.pictures = QCheckBox("Store pictures of healthy patches")
+        self.pictures.setToolTip(
+            "Inspect then shows the healthy patches most like a place. They are in a second file "
+            "beside the model and show parts of the scans: only with their owner's consent."
+        )
         self.seed = number_box(0, 2**31 - 1, "The same seed gives the same model.")
         inner = QWidget()
         self._inner = QVBoxLayout(inner)
@@ -44,9 +49,11 @@ class Advanced(QCollapsible):
                     ("Smoothing", self.smoothing),
                     ("Detail", self.detail),
                     ("Left and right", self.symmetry.native),
+                    ("Lesions", self.lesions.native),
                     ("", self.neighbours),
                     ("", self.centring),
                     ("Seed", self.seed),
+                    ("", self.pictures),
                 ]
             )
         )
@@ -90,11 +97,21 @@ class Advanced(QCollapsible):
             "Compare each place with its mirror image on the other side. Automatic does so where "
             "healthy scans are symmetric.",
         )
+        self.lesions = combo_box(
+            [
+                ("bright or dark", "either"),
+                ("bright", "bright"),
+                ("dark", "dark"),
+                ("ignore brightness", "none"),
+            ],
+            "What you look for: tissue that is brighter or darker than the mirrored place gets a "
+            "higher score. Used where left and right are compared.",
+        )
         self.centring = QCheckBox("Centre each scan")
         self.centring.setChecked(True)
         self.centring.setToolTip(
-            "Subtract the scan's own median score, so that a scan from another scanner does not "
-            "light up as a whole."
+            "Subtract the scan's own level from its scores, so that a scan from another scanner "
+            "does not light up as a whole."
         )
 
     @property
@@ -105,6 +122,7 @@ class Advanced(QCollapsible):
             self.detail.value(),
             self.symmetry.value,
             self.centring.isChecked(),
+            self.lesions.value,
         )
 
     def show_backbone(self, input_size: int, layers: str) -> None:

@@ -94,6 +94,8 @@ class Request:
         Whether the backbone sees the neighbouring slices as colours.
     maps : MapSettings
     seed : int
+    pictures : bool
+        Whether pictures of healthy patches are kept with the model.
     """
 
     cohort: Cohort
@@ -107,6 +109,7 @@ class Request:
     neighbours: bool
     maps: MapSettings
     seed: int
+    pictures: bool = False
 
 
 def load_settings() -> Generator[Progress, None, dict[str, Any]]:
@@ -156,6 +159,7 @@ def fitter(request: Request) -> Callable[[], Generator[Progress, None, FittedMod
     cohort, planes = request.cohort, request.planes
 
     def pipeline() -> Generator[Progress, None, FittedModel]:
+        from napari_dino_uad.core.explain.pictures import collect_pictures
         from napari_dino_uad.core.fit import fit
         from napari_dino_uad.core.slices.preprocessing import CT_WINDOWS, Preprocessing
 
@@ -173,19 +177,21 @@ def fitter(request: Request) -> Callable[[], Generator[Progress, None, FittedMod
             window=CT_WINDOWS.get(request.window),
             neighbours=request.neighbours,
         )
-        return (
-            yield from fit(
-                cases,
-                valid=_held_out(cohort),
-                method=request.method,
-                settings=request.settings,
-                backbone=backbone,
-                preprocessing=preprocessing,
-                planes=planes if len(planes) > 1 else None,
-                maps=request.maps,
-                seed=request.seed,
-            )
+        model = yield from fit(
+            cases,
+            valid=_held_out(cohort),
+            method=request.method,
+            settings=request.settings,
+            backbone=backbone,
+            preprocessing=preprocessing,
+            planes=planes if len(planes) > 1 else None,
+            maps=request.maps,
+            seed=request.seed,
         )
+        if request.pictures:
+            pictures = yield from collect_pictures(model, cases, backbone)
+            session().keep_pictures(model, pictures)
+        return model
 
     return pipeline
 
@@ -207,11 +213,15 @@ def saver(model: FittedModel, path: Path) -> Callable[[], Generator[Progress, No
     """Return a pipeline that writes a model to a file."""
 
     def pipeline() -> Generator[Progress, None, str]:
+        from napari_dino_uad.core.explain.pictures import save_pictures
         from napari_dino_uad.core.model_file import save_model
 
+        pictures, beside = session().pictures_of(model), ""
         yield Progress("Saving", 0, 1)
         with writing(path.parent, path):
             save_model(model, path)
-        return f"Saved {path.name}, {path.stat().st_size / 1e6:.1f} MB."
+            if pictures is not None:
+                beside = f" Pictures: {save_pictures(pictures, path).name}."
+        return f"Saved {path.name}, {path.stat().st_size / 1e6:.1f} MB.{beside}"
 
     return pipeline

@@ -227,8 +227,10 @@ class HealthyScans(QWidget):
         if found.cases:
             masked = sum(case.mask is not None for case in found.cases)
             noun = "scan" if len(found.cases) == 1 else "scans"
-            text = f"{len(found.cases)} {noun}" + (f", {masked} with a lesion mask" * bool(masked))
-            self.found.setText(f"{text}. {found.note}".strip())
+            text = f"{len(found.cases)} {noun}."
+            if masked:
+                text += f" Lesion masks found for {masked}: slices with lesions are left out."
+            self.found.setText(f"{text} {found.note}".strip())
         else:
             self.found.setText(found.note or "No scans yet.")
         self.changed.emit()

@@ -10,6 +10,7 @@ from napari_dino_uad.core.results import RESEARCH_USE
 from napari_dino_uad.widgets.controls import DockWidget, RunControl, rule, small_label
 from napari_dino_uad.widgets.files import choose_model, choose_new_model
 from napari_dino_uad.widgets.fit.advanced import Advanced
+from napari_dino_uad.widgets.fit.course import Course, kept_fits
 from napari_dino_uad.widgets.fit.model_choice import ModelChoice
 from napari_dino_uad.widgets.fit.pipelines import Request, fitter, load_settings, saver
 from napari_dino_uad.widgets.fit.result import Result
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from napari.viewer import Viewer
 
     from napari_dino_uad.core.model import FittedModel
+    from napari_dino_uad.core.progress import Progress
     from napari_dino_uad.core.scans.cohort import Case
 
 __all__ = ["FitWidget"]
@@ -50,6 +52,7 @@ class FitWidget(DockWidget):
         self._settings_job = Job(self)
         self.fitted: FittedModel | None = None
         self._settings: dict[str, Any] = {}
+        self._course = Course()
         self._build(napari_viewer)
         self._connect()
         # The settings of the methods need torch, which takes seconds to import.
@@ -71,20 +74,19 @@ class FitWidget(DockWidget):
             self.job,
             "Fit",
             "Learn what is normal from these scans.",
-            "Stop; features computed so far are kept where the cache is on.",
+            "Stop; features and finished epochs are kept on disk where the cache is on.",
         )
+        self.kept = small_label()
         self.result = Result()
-        for widget in (
-            self.scans,
-            rule(),
-            self.chosen,
-            self.advanced,
-            self.run,
-            self.result,
-        ):
+        for widget in (self.scans, rule(), self.chosen, self.advanced, self.result):
             self.content.addWidget(widget)
         self.content.addStretch()
-        self.content.addWidget(small_label(RESEARCH_USE))
+        margins = self.content.contentsMargins()
+        self.footer.setContentsMargins(margins.left(), 0, margins.right(), margins.bottom())
+        for widget in (rule(), self.run, self.kept):
+            self.footer.addWidget(widget)
+        self.footer.addLayout(self.result.buttons)
+        self.footer.addWidget(small_label(RESEARCH_USE))
 
     def _connect(self) -> None:
         self.scans.changed.connect(self._update_state)
@@ -95,6 +97,7 @@ class FitWidget(DockWidget):
         self.result.save.clicked.connect(self._choose_save)
         self.result.load.clicked.connect(self._choose_load)
         self._settings_job.succeeded.connect(self._on_settings)
+        self.job.progressed.connect(self._on_progress)
         self.job.succeeded.connect(self._on_fitted)
         self.loading.succeeded.connect(self._on_loaded)
         self.saving.succeeded.connect(self.run.say)
@@ -122,7 +125,12 @@ class FitWidget(DockWidget):
     def _on_settings(self, settings: dict[str, Any]) -> None:
         self._settings = settings
         self._on_method()
+        self._tell_kept(kept_fits())
         self._update_state()
+
+    def _tell_kept(self, text: str) -> None:
+        self.kept.setText(text)
+        self.kept.setVisible(bool(text))
 
     def _on_method(self, *_: Any) -> None:
         if self.method.value in self._settings:
@@ -141,6 +149,8 @@ class FitWidget(DockWidget):
             self.run.complain(str(error))
             return
         self.result.clear()
+        self._tell_kept("")
+        self._course = Course()
         self.job.start(fitter(request))
         self._update_state()
 
@@ -160,12 +170,26 @@ class FitWidget(DockWidget):
             neighbours=self.advanced.neighbours.isChecked(),
             maps=self.advanced.maps,
             seed=self.advanced.seed.value(),
+            pictures=self.advanced.pictures.isChecked(),
         )
 
     def cancel(self, *_: Any) -> None:
         """Stop fitting."""
         if self.job.cancel():
-            self.run.say("Cancelled.")
+            self.run.say(self._course.describe_stop())
+
+    def release(self) -> None:
+        """Stop all jobs; a fit that is running keeps what it has computed, and the user is told."""
+        if self.job.running:
+            from napari.utils.notifications import show_info
+
+            show_info(self._course.describe_stop())
+        super().release()
+
+    def _on_progress(self, progress: Progress) -> None:
+        self._course.take(progress)
+        if self._course.describe_reuse():
+            self._tell_kept(self._course.describe_reuse())
 
     def _on_fitted(self, model: FittedModel) -> None:
         self.run.say("Fitted. Detect can use it now; save it to keep it.")

@@ -146,6 +146,8 @@ class Detection:
             self.settings = replace(self.settings, edits=earlier.settings.edits)
             self.review = earlier.review
             self.layers = earlier.layers
+            for role in list(self.layers.explained):
+                self.layers.explain(role, None)
         if self.layers.findings is not None:
             self._draw(np.zeros(array.shape, dtype=np.uint8))
         self.layers.show_heat(array, self.limits, self.threshold)

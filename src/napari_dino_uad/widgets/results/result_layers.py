@@ -46,6 +46,8 @@ class ResultLayers:
     heat : Image or None
     findings : Labels or None
         None before they are shown, and after the user has deleted them.
+    explained : dict of Layer
+        What Inspect shows of the result: "overlay", within the pair, and "place", above it.
     attached : bool
         Whether the pair follows its scan; not after the user has moved the pair.
     """
@@ -55,6 +57,8 @@ class ResultLayers:
         self.scan = scan
         self.heat: Image | None = None
         self.findings: Labels | None = None
+        self.explained: dict[str, Layer] = {}
+        self._heat_hidden = False
         self.attached = True
         self._limits = (0.0, 1.0)
         self._hidden_with_scan: list[Layer] = []
@@ -74,6 +78,13 @@ class ResultLayers:
     def pair(self) -> list[Layer]:
         """The layers that exist, the lower one first."""
         return [layer for layer in (self.heat, self.findings) if layer is not None]
+
+    @property
+    def stack(self) -> list[Layer]:
+        """The pair with what Inspect shows of it, the lowest layer first."""
+        overlay, place = self.explained.get("overlay"), self.explained.get("place")
+        wanted = (self.heat, overlay, self.findings, place)
+        return [layer for layer in wanted if layer is not None]
 
     # Showing ------------------------------------------------------------------------------
 
@@ -147,7 +158,7 @@ class ResultLayers:
         selected = layers.selection.active
         below: Layer = self.scan
         self._placing = True
-        for layer in self.pair:
+        for layer in self.stack:
             target = layers.index(below) + 1
             if layer not in layers:
                 layers.insert(target, layer)
@@ -197,10 +208,10 @@ class ResultLayers:
         """Note that a layer was moved by the user; return whether the pair has to follow."""
         if self._placing:
             return False
-        if layer in self.pair:
+        if layer in self.stack:
             # The pair stays where the user has put it, until the next detection.
             self.attached = False
-        return layer is self.scan and self.attached and bool(self.pair)
+        return layer is self.scan and self.attached and bool(self.stack)
 
     def on_renamed(self) -> None:
         """Rename the pair after its scan was renamed."""
@@ -210,11 +221,13 @@ class ResultLayers:
         for layer, role in zip((self.heat, self.findings), _ROLES, strict=True):
             if layer is not None:
                 layer.name = self._name(role)
+        for layer in self.explained.values():
+            layer.name = layer.name.rpartition(": ")[0] + f": {self.scan.name}"
 
     def on_visible(self) -> None:
         """Hide the pair with its scan, so that it is not seen on another scan."""
         if not self.scan.visible:
-            self._hidden_with_scan = [layer for layer in self.pair if layer.visible]
+            self._hidden_with_scan = [layer for layer in self.stack if layer.visible]
         for layer in self._hidden_with_scan:
             layer.visible = self.scan.visible
         if self.scan.visible:
@@ -227,6 +240,10 @@ class ResultLayers:
             self.heat = None
         if "findings" in gone:
             self.findings = None
+        if not self._placing:
+            layers = self.viewer.layers
+            self.explained = {role: one for role, one in self.explained.items() if one in layers}
+            self._hide_heat()
         return gone
 
     def deleted(self) -> list[str]:
@@ -241,10 +258,46 @@ class ResultLayers:
         ]
 
     def remove(self) -> None:
-        """Remove both layers from the viewer."""
-        viewer, pair = self._viewer(), self.pair
+        """Remove all layers from the viewer."""
+        stack = self.stack
         self.heat = self.findings = None
-        for layer in pair:
+        self.explained = {}
+        self._delete(stack)
+
+    def explain(self, role: str, layer: Layer | None) -> None:
+        """Show what Inspect has found in place of what it showed before; None shows nothing.
+
+        The heat is hidden below an overlay: their colours would mix.
+
+        Parameters
+        ----------
+        role : {"overlay", "place"}
+        layer : Layer, optional
+        """
+        before = self.explained.pop(role, None)
+        if layer is not None:
+            layer.name = f"{layer.name}: {self.scan.name}"
+            layer.metadata = self._metadata("explanation")
+            self.explained[role] = layer
+        if before is not None:
+            self._delete([before])
+        if layer is not None:
+            self.place()
+        self._hide_heat()
+
+    def _hide_heat(self) -> None:
+        """Hide the heat while there is an overlay, and show it again afterwards."""
+        overlay = "overlay" in self.explained
+        if self.heat is None or overlay == self._heat_hidden:
+            return
+        if overlay and not self.heat.visible:
+            return
+        self._heat_hidden = overlay
+        self.heat.visible = not overlay
+
+    def _delete(self, layers: list[Layer]) -> None:
+        viewer = self._viewer()
+        for layer in layers:
             if viewer is not None and layer in viewer.layers:
                 viewer.layers.remove(layer)
 

@@ -9,7 +9,9 @@ from napari.layers import Image, Layer
 from qtpy.QtCore import QObject, QTimer, Signal
 
 from napari_dino_uad.widgets.layers import is_ours, is_scan_layer
+from napari_dino_uad.widgets.orientation import orientation_of
 from napari_dino_uad.widgets.results.detection import Detection
+from napari_dino_uad.widgets.results.readout import Readout
 from napari_dino_uad.widgets.results.search import Search
 
 if TYPE_CHECKING:
@@ -26,7 +28,7 @@ class Results(QObject):
     """The detections of a viewer, and the scan that all docks show.
 
     It lives as long as the viewer, so that results stay when a dock is closed and opened again. It
-    also binds the key and follows the cursor, once for each viewer.
+    also binds the key, follows the cursor and writes into the status bar, once for each viewer.
 
     Signals
     -------
@@ -75,6 +77,8 @@ class Results(QObject):
         self._painting.setInterval(_PAINTED_MS)
         self._painting.timeout.connect(self._on_painted)
         self.search = Search(self)
+        self.readout = Readout(viewer, self)
+        orientation_of(viewer)
         events = viewer.layers.events
         for event in (events.inserted, events.removed, events.reordered, events.renamed):
             event.connect(self._on_layers)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Embedding", "Standardise", "embedded_slices"]
 
-Standardise = Literal["none", "channel", "pca"]
+Standardise = Literal["none", "unit", "channel", "pca"]
 
 
 class Embedding:
@@ -50,9 +50,10 @@ class Embedding:
         Parameters
         ----------
         patches : torch.Tensor, (N, C)
-        kind : {"none", "channel", "pca"}
-            Keep channels unchanged; standardise each to zero mean and unit variance; or project on
-            principal components.
+        kind : {"none", "unit", "channel", "pca"}
+            Keep channels unchanged; multiply them by the root of their number, so that embeddings
+            of unit length have a mean square of 1; standardise each to zero mean and unit
+            variance; or project on principal components.
         components : int
             Maximum number of principal components, P.
         power : float
@@ -60,8 +61,9 @@ class Embedding:
             variances, 1 makes all equal.
         """
         count, channels = patches.shape
-        if kind == "none":
-            return cls(torch.zeros(channels), torch.ones(channels))
+        if kind in ("none", "unit"):
+            factor = channels**0.5 if kind == "unit" else 1.0
+            return cls(torch.zeros(channels), torch.full((channels,), factor))
         mean = patches.mean(0)
         if kind == "channel":
             # A floor keeps constant channels from exploding.

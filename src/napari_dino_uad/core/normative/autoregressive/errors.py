@@ -125,7 +125,7 @@ class ErrorScale:
 
     @staticmethod
     def whiten_from(
-        second_moment: torch.Tensor, kind: Whitening, shrinkage: float
+        second_moment: torch.Tensor, kind: Whitening, shrinkage: float, power: float = 1.0
     ) -> torch.Tensor | None:
         """Compute the whitening from the second moment of the errors.
 
@@ -138,16 +138,19 @@ class ErrorScale:
         shrinkage : float
             In [0, 1]: how far the eigenvalues (for "full") or the variances (for "channel") are
             shrunk to their mean.
+        power : float
+            Errors are divided by their standard deviation to this power; 1 makes all channels
+            count alike.
         """
         if kind == "none":
             return None
         if kind == "channel":
             variance = second_moment.diagonal()
             variance = (1 - shrinkage) * variance + shrinkage * variance.mean()
-            return variance.clamp_min(1e-12).rsqrt().float()
+            return (variance.clamp_min(1e-12) ** (-power / 2)).float()
         values, vectors = torch.linalg.eigh(second_moment)
         values = (1 - shrinkage) * values + shrinkage * values.mean()
-        return (vectors * values.clamp_min(1e-12).rsqrt()).T.contiguous().float()
+        return (vectors * values.clamp_min(1e-12) ** (-power / 2)).T.contiguous().float()
 
     def squared(self, error: torch.Tensor) -> torch.Tensor:
         """Return the mean squared whitened error, (B, P, h, w) -> (B, h, w)."""
@@ -189,6 +192,7 @@ def measure_errors(
     *,
     whitening: Whitening,
     shrinkage: float,
+    power: float,
     position_smoothing: float | None,
     device: torch.device,
 ) -> Generator[Progress, None, ErrorScale]:
@@ -204,7 +208,7 @@ def measure_errors(
         Maps embeddings and scale to scores, before the comparison by position, (B, h, w).
     scale : ErrorScale
         An empty scale, with `relative` set.
-    whitening, shrinkage
+    whitening, shrinkage, power
         See `ErrorScale.whiten_from`.
     position_smoothing : float or None
         See `position_mean`; None skips the position map.
@@ -232,7 +236,7 @@ def measure_errors(
             patches += len(rows)
             yield Progress(step, number + 1, len(parts), "variances")
         assert moment is not None
-        scale.whitening = ErrorScale.whiten_from(moment / patches, whitening, shrinkage)
+        scale.whitening = ErrorScale.whiten_from(moment / patches, whitening, shrinkage, power)
         scale = scale.to(device)
     if position_smoothing is not None:
         # The map has the most common grid size; slices of other sizes are resized to it.

@@ -218,6 +218,7 @@ class Autoregressive(Resumable, NormativeModel):
                     ErrorScale(relative=settings.score != "nll"),
                     whitening=settings.error_whitening,
                     shrinkage=settings.shrinkage,
+                    power=settings.whitening_power,
                     position_smoothing=(
                         settings.position_smoothing if settings.position_map else None
                     ),
@@ -242,7 +243,8 @@ class Autoregressive(Resumable, NormativeModel):
         if self.settings.score == "nll":
             assert log_variance is not None
             return gaussian_nll(x, mean, log_variance)
-        return scale.squared(x - mean)
+        squared = scale.squared(x - mean)
+        return squared.sqrt() if self.settings.root else squared
 
     def _fitted(self) -> Embedding:
         if self._embedding is None or not self._scales:
@@ -268,6 +270,28 @@ class Autoregressive(Resumable, NormativeModel):
         both = torch.stack(maps)
         combined = both.mean(0) if self.settings.combination == "mean" else both.amin(0)
         return combined.to(features.device)
+
+    @torch.inference_mode()
+    def embed(self, features: torch.Tensor) -> torch.Tensor:
+        """Map embeddings to the space the network predicts in, (B, C, h, w) -> (B, P, h, w)."""
+        return self._fitted().apply(features.to(self.device)).to(features.device)
+
+    @torch.inference_mode()
+    def expect(self, features: torch.Tensor) -> torch.Tensor:
+        """Return the embeddings the network expects, as the mean over its reading directions.
+
+        Parameters
+        ----------
+        features : torch.Tensor of float32, (B, C, h, w)
+
+        Returns
+        -------
+        torch.Tensor of float32, (B, P, h, w)
+            In the space of `embed`.
+        """
+        x = self._fitted().apply(features.to(self.device))
+        predicted = [self._predict(direction, x)[0] for direction in range(len(self._scales))]
+        return torch.stack(predicted).mean(0).to(features.device)
 
     @torch.inference_mode()
     def explain(self, features: torch.Tensor) -> dict[str, torch.Tensor]:

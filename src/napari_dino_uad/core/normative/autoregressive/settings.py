@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from napari_dino_uad.core.errors import InputError
 from napari_dino_uad.core.normative.autoregressive.embedding import Standardise
@@ -71,9 +71,9 @@ class AutoregressiveConfig:
         itself.
     hidden, depth : int
         Number of channels between layers, and number of layers.
-    standardise : {"none", "channel", "pca"}
-        What is predicted: raw embeddings ("none"), embeddings standardised per channel, or
-        principal components.
+    standardise : {"none", "unit", "channel", "pca"}
+        What is predicted: raw embeddings ("none"), embeddings of unit length times the root of
+        their channels ("unit"), embeddings standardised per channel, or principal components.
     components : int
         Number of principal components to keep.
     power : float
@@ -85,8 +85,14 @@ class AutoregressiveConfig:
     score : {"mse", "cosine", "nll"}
         Anomaly score; "nll" needs the loss "nll".
     whitening : {"none", "channel", "full"}
-        For the score "mse": divide errors by their healthy variance per channel, or by their full
-        covariance.
+        For the score "mse": divide errors by their healthy deviation per channel, or by the root
+        of their full covariance.
+    whitening_power : float
+        Power of that deviation: 1 makes all channels count alike, less lets those with large
+        errors, which vary most, count more.
+    root : bool
+        For the score "mse": whether the score is the root of the mean squared error. Squares of
+        rare large errors outweigh the many moderate ones of a faint lesion.
     shrinkage : float
         Shrinkage of that covariance, in [0, 1].
     position_map : bool
@@ -101,7 +107,7 @@ class AutoregressiveConfig:
         How often Gaussian noise is added to a batch's input (never to its target), and the noise
         size relative to each channel's spatial standard deviation.
     epochs, batch_slices : int
-        Passes over the slices, and slices per step. 0 epochs means 10, or more if needed for 500
+        Passes over the slices, and slices per step. 0 epochs means 6, or more if needed for 500
         steps.
     learning_rate, weight_decay : float
         Learning rate and weight decay of AdamW.
@@ -129,6 +135,8 @@ class AutoregressiveConfig:
     loss: Loss = "mse"
     score: Loss = "mse"
     whitening: Whitening = "channel"
+    whitening_power: float = 0.25
+    root: bool = True
     shrinkage: float = 0.0
     position_map: bool = True
     position_smoothing: float = 1.0
@@ -138,7 +146,7 @@ class AutoregressiveConfig:
     noise_scale: float = 0.03
     epochs: int = 0
     batch_slices: int = 8
-    learning_rate: float = 1e-3
+    learning_rate: float = 2e-3
     weight_decay: float = 0.01
     schedule: Literal["constant", "cosine"] = "cosine"
     precision: Precision = "auto"
@@ -156,10 +164,10 @@ class AutoregressiveConfig:
         for name, value, choices in (
             ("mode", self.mode, MODES),
             ("combination", self.combine, ("auto", "none", "mean", "min")),
-            ("standardisation", self.standardise, ("none", "channel", "pca")),
             ("loss", self.loss, LOSSES),
             ("score", self.score, LOSSES),
             ("whitening", self.whitening, ("none", "channel", "full")),
+            ("standardisation", self.standardise, ("none", "unit", "channel", "pca")),
             ("schedule", self.schedule, ("constant", "cosine")),
             ("precision", self.precision, PRECISIONS),
         ):
@@ -203,8 +211,12 @@ class AutoregressiveConfig:
             )
         if not 0 <= self.dropout < 1:
             raise InputError(f"Dropout must be in [0, 1), got {self.dropout}; change it.")
-        if not 0 <= self.shrinkage <= 1:
-            raise InputError(f"Shrinkage must be in [0, 1], got {self.shrinkage}; change it.")
+        for name in ("shrinkage", "whitening_power"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InputError(
+                    f"{name.replace('_', ' ').capitalize()} must be in [0, 1], got "
+                    f"{getattr(self, name)}; change it."
+                )
 
     def _check_together(self) -> None:
         """Refuse settings that exclude one another."""
@@ -228,6 +240,38 @@ class AutoregressiveConfig:
                 f"The score 'nll' needs the loss 'nll', which predicts a variance, got "
                 f"{self.loss!r}; give the loss 'nll' too."
             )
+
+    @classmethod
+    def paper(cls, **others: Any) -> AutoregressiveConfig:
+        """Return the settings of the network that the paper published (arXiv 2603.02974).
+
+        Parameters
+        ----------
+        **others
+            Settings to change.
+
+        Notes
+        -----
+        A causal network of 5 layers with dilation 4 and 256 channels, which reads all channels of
+        the embeddings in one direction; 40 epochs in batches of 64 slices; the mean squared error
+        as loss and score, without statistics of healthy errors.
+        """
+        values: dict[str, Any] = {
+            "combine": "none",
+            "dilations": (4,),
+            "hidden": 256,
+            "depth": 5,
+            "standardise": "unit",
+            "whitening": "none",
+            "root": False,
+            "position_map": False,
+            "clip": 0.0,
+            "epochs": 40,
+            "batch_slices": 64,
+            "learning_rate": 1e-3,
+            "schedule": "constant",
+        }
+        return cls(**(values | others))
 
     @property
     def combination(self) -> Literal["none", "mean", "min"]:

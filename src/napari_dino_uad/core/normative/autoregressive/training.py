@@ -22,7 +22,7 @@ __all__ = ["Training"]
 Parts = list[tuple[torch.Tensor, torch.Tensor]]
 
 # Default number of epochs, and minimum number of steps, if the settings leave the epochs open.
-_EPOCHS = 10
+_EPOCHS = 6
 _LEAST_STEPS = 500
 
 # Share of steps in which the learning rate rises, in the "cosine" schedule.

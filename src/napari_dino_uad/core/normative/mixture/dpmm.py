@@ -116,7 +116,13 @@ class DPMM(Resumable, NormativeModel):
             drawn[0], settings.pca, settings.position, settings.covariance == "vmf"
         )
         yield Progress("Starting the mixture", 0, 0)
-        training = Training(settings, space.project(drawn[0]), space.project(drawn[1]), self.device)
+        training = Training(
+            settings,
+            space.project(drawn[0]),
+            space.project(drawn[1]),
+            self.device,
+            held_out_scans=len(valid.chunks),
+        )
         del drawn, patches
         if self._state is None:
             yield from training.start()

@@ -70,6 +70,10 @@ class DPMMConfig:
         Number of patches drawn from the healthy slices to fit on.
     concentration : float or None
         alpha of the Dirichlet process; None learns it, starting from 2.
+    held_out_share : float
+        Components that healthy validation patches use less than this share of their weight are
+        dropped at the end: what hardly anybody else shows is not known to be normal, and a cohort
+        of few people has more of it. 0 keeps all. Validation scans fewer than 3 drop none.
     foreground : bool
         Whether to fit on tissue patches only; the paper's comparisons fit on all.
     pca : int
@@ -103,6 +107,7 @@ class DPMMConfig:
     batch_patches: int = 4096
     max_patches: int = 200_000
     concentration: float | None = None
+    held_out_share: float = 0.3
     foreground: bool = True
     pca: int = 0
     position: float = 0.0
@@ -129,6 +134,10 @@ class DPMMConfig:
         _at_least("least_gain", self.least_gain, 0)
         if self.patience is not None:
             _at_least("patience", self.patience, 1)
+        if not 0 <= self.held_out_share <= 1:
+            raise InputError(
+                f"The held-out share must be in [0, 1], got {self.held_out_share}; change it."
+            )
         if not 0 < self.step_size <= 1:
             raise InputError(f"The step size must be in (0, 1], got {self.step_size}; change it.")
         if self.concentration is not None and not 0 < self.concentration < math.inf:
@@ -163,6 +172,7 @@ class DPMMConfig:
             "step_size": 0.2,
             "epochs": 40,
             "patience": None,
+            "held_out_share": 0.0,
             "batch_patches": 12 * 1024,
             "foreground": False,
         }

@@ -16,7 +16,7 @@ from typing import TypeVar
 import torch
 
 from napari_dino_uad.core.errors import InputError
-from napari_dino_uad.core.normative.mixture.components import Prior, Statistics
+from napari_dino_uad.core.normative.mixture.components import Components, Prior, Statistics
 from napari_dino_uad.core.normative.mixture.mixture import Mixture, new_components
 from napari_dino_uad.core.normative.mixture.settings import DPMMConfig
 from napari_dino_uad.core.normative.mixture.start import Clustering, kmeans
@@ -37,6 +37,13 @@ _CONCENTRATION = 2.0
 
 # Patches per component in the sample for k-means.
 _SAMPLE = 100
+
+# With fewer held-out scans, a component may be missing in them by chance: their healthy slices need
+# not show the whole organ.
+_LEAST_HELD_OUT_SCANS = 3
+
+# Held-out patches of a component below which their number says nothing.
+_LEAST_PROMISED = 5
 
 # Patches whose densities are in memory together when the validation likelihood is computed.
 _CHUNK = 4096
@@ -82,6 +89,8 @@ class Training:
         Patches to fit on, and healthy ones to choose the epoch; both are centred in place.
     device : torch.device
         Device of the products; patches stay where they are and are moved batch by batch.
+    held_out_scans : int
+        Number of scans that the held-out patches are from.
 
     Attributes
     ----------
@@ -97,7 +106,9 @@ class Training:
         patches: torch.Tensor,
         held_out: torch.Tensor,
         device: torch.device,
+        held_out_scans: int = 1,
     ) -> None:
+        self._held_out_scans = held_out_scans
         self._settings = settings
         self._device = device
         self._components = new_components(settings.covariance)
@@ -306,9 +317,26 @@ class Training:
         order = torch.argsort(self._best.log_weights, descending=True, stable=True)
         components = new_components(self._settings.covariance)
         components.maximise(self._best.statistics.keep(order), self._prior)
-        return Mixture(
-            components, self._best.log_weights[order], self._origin, self._best.concentration
-        )
+        log_weights = self._best.log_weights[order]
+        shared = self._shared(components, log_weights)
+        if not bool(shared.all()):
+            components = new_components(self._settings.covariance)
+            components.maximise(self._best.statistics.keep(order[shared]), self._prior)
+            log_weights = torch.log_softmax(log_weights[shared], 0)
+        return Mixture(components, log_weights, self._origin, self._best.concentration)
+
+    def _shared(self, components: Components, log_weights: torch.Tensor) -> torch.Tensor:
+        """Return which components held-out patches use as much as their weights promise, (K,)."""
+        share, count = self._settings.held_out_share, len(self._held_out)
+        if share == 0 or self._held_out_scans < _LEAST_HELD_OUT_SCANS:
+            return torch.ones_like(log_weights, dtype=torch.bool)
+        used = torch.zeros_like(log_weights)
+        for part in self._held_out.split(_CHUNK):
+            joint = components.log_density(part.to(self._device), log_weights)
+            used += torch.softmax(joint, dim=1).sum(0)
+        promised = log_weights.exp() * count
+        shared = (used >= share * promised) | (promised < _LEAST_PROMISED)
+        return shared if bool(shared.any()) else torch.ones_like(shared)
 
     def state(self) -> dict[str, torch.Tensor]:
         """Return what `restore` needs to resume; call it after a finished epoch."""

@@ -24,6 +24,8 @@ _BROKEN = (
     NotImplementedError,
     RecursionError,
     LookupError,
+    # A damaged length asks for gigabytes.
+    MemoryError,
     struct.error,
 )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,17 +10,25 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_dino_uad.core.scans.dicom.elements import first_item, number, numbers, text, value
+from napari_dino_uad.core.scans.dicom.enhanced import enhanced_frames
+from napari_dino_uad.core.scans.dicom.frame import (
+    Frame,
+    axes_in,
+    between_of,
+    place_of,
+    rescale_of,
+    spacing_of,
+    thickness_of,
+)
 from napari_dino_uad.core.scans.dicom.headers import Header, read_header
+from napari_dino_uad.core.scans.dicom.lookup import lookup_of
 from napari_dino_uad.core.scans.dicom.tiles import tiles_of
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
-__all__ = ["LABEL_MAP", "Frame", "frames_of"]
+__all__ = ["frames_of"]
 
-_SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66.4"
-LABEL_MAP = "1.2.840.10008.5.1.4.1.1.66.7"
-_PARAMETRIC_MAP = "1.2.840.10008.5.1.4.1.1.30"
 _DOSE = "1.2.840.10008.5.1.4.1.1.481.2"
 
 # What tells apart the classic images of one place, as (its name, where it stands). Private tags
@@ -35,86 +43,6 @@ _CLASSIC_KEYS: tuple[tuple[str, tuple[int, ...]], ...] = (
     ("image type", (0x00080008,)),
     ("trigger time", (0x00181060,)),
 )
-
-# The same of enhanced objects, as (its name, sequence, element).
-_ENHANCED_KEYS = (
-    ("time point", "FrameContentSequence", "TemporalPositionIndex"),
-    ("echo time", "MREchoSequence", "EffectiveEchoTime"),
-    ("b value", "MRDiffusionSequence", "DiffusionBValue"),
-    ("trigger time", "CardiacSynchronizationSequence", "NominalCardiacTriggerDelayTime"),
-    ("image type", "MRImageFrameTypeSequence", "FrameType"),
-    ("image type", "CTImageFrameTypeSequence", "FrameType"),
-    ("image type", "PETFrameTypeSequence", "FrameType"),
-    ("image type", "ParametricMapFrameTypeSequence", "FrameType"),
-)
-
-# Functional groups that are looked at, in a frame's own and in those shared by all.
-_GROUPS = (
-    *("FrameContentSequence", "PixelMeasuresSequence", "PixelValueTransformationSequence"),
-    *("RealWorldValueMappingSequence", "PlaneOrientationSequence", "PlanePositionSequence"),
-    *("SegmentIdentificationSequence", *{sequence for _, sequence, _ in _ENHANCED_KEYS}),
-)
-
-# Dimensions that say where a frame lies, not which volume it is of.
-_PLACES = {0x00209056, 0x00209057, 0x00200032, 0x00209113, 0x00200037, 0x0062000B, 0x0048021A}
-
-
-@dataclass(frozen=True, slots=True)
-class Frame:
-    """One frame of a file.
-
-    Attributes
-    ----------
-    header : Header
-        Of its file.
-    index : int
-        Its number in the file, from 0.
-    place : tuple of float or None
-        Position x, y, z of its first pixel, in mm.
-    axes : tuple of float or None
-        Directions in which columns and rows count up, six numbers.
-    spacing : tuple of float or None
-        Distance of rows and of columns in mm.
-    thickness : float or None
-        Distance of slices as the header says, or their thickness, in mm.
-    between : float or None
-        Distance of slices as the header says, in mm.
-    slope, intercept : float
-        From stored values to the scan's.
-    stack : str
-        Stack ID of an enhanced object.
-    keys : tuple of (str, str)
-        What tells it apart from others of the same place, as (name, value).
-    number : float
-        By which frames without positions are sorted.
-    segment : int
-        Number of the segment it belongs to, 0 where it is no segmentation.
-    tile : tuple of int or None
-        First row, first column, rows and columns of its part of a mosaic.
-    refusal : str
-        Why it cannot be read; empty where it can.
-    """
-
-    header: Header
-    index: int
-    place: tuple[float, ...] | None
-    axes: tuple[float, ...] | None
-    spacing: tuple[float, float] | None
-    thickness: float | None
-    between: float | None = None
-    slope: float = 1.0
-    intercept: float = 0.0
-    stack: str = ""
-    keys: tuple[tuple[str, str], ...] = ()
-    number: float = 0.0
-    segment: int = 0
-    tile: tuple[int, int, int, int] | None = None
-    refusal: str = ""
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Rows and columns."""
-        return self.tile[2:] if self.tile else (self.header.rows, self.header.cols)
 
 
 def frames_of(path: Path) -> tuple[Frame, ...]:
@@ -139,8 +67,10 @@ def _frames(path: Path, changed: int, size: int) -> tuple[Frame, ...]:
     header, dataset = read_header(path)
     groups = value(dataset, "PerFrameFunctionalGroupsSequence")
     if groups:
-        return _enhanced(header, dataset, list(groups))
+        return enhanced_frames(header, dataset, list(groups))
     frame = _classic(header, dataset)
+    if frame.refusal:
+        return (frame,)
     if tiles := tiles_of(header, dataset):
         return _tiled(frame, tiles)
     if header.frames == 1:
@@ -150,22 +80,25 @@ def _frames(path: Path, changed: int, size: int) -> tuple[Frame, ...]:
 
 def _classic(header: Header, dataset: Dataset) -> Frame:
     """Return the one frame of a file, or the first of several."""
-    slope, intercept = _rescale(dataset, (1.0, 0.0))
+    slope, intercept = rescale_of(dataset, (1.0, 0.0))
     if header.sop_class == _DOSE:
         slope, intercept = number(dataset, "DoseGridScaling") or 1.0, 0.0
     where = first_item(dataset, "DetectorInformationSequence")
+    lookup = lookup_of(header, dataset)
     return Frame(
         header=header,
         index=0,
-        place=_place(dataset) or (_place(where) if where is not None else None),
-        axes=_axes(dataset) or (_axes(where) if where is not None else None),
-        spacing=_spacing(dataset),
-        thickness=_thickness(dataset),
-        between=_between(dataset),
+        place=place_of(dataset) or (place_of(where) if where is not None else None),
+        axes=axes_in(dataset) or (axes_in(where) if where is not None else None),
+        spacing=spacing_of(dataset),
+        thickness=thickness_of(dataset),
+        between=between_of(dataset),
         slope=slope,
         intercept=intercept,
         keys=tuple((name, _first(dataset, tags)) for name, tags in _CLASSIC_KEYS),
         number=header.number,
+        refusal=lookup if isinstance(lookup, str) else "",
+        lookup=None if isinstance(lookup, str) else lookup,
     )
 
 
@@ -220,117 +153,3 @@ def _multi_frame(frame: Frame, dataset: Dataset) -> tuple[Frame, ...]:
         replace(frame, index=index, place=tuple(np.add(frame.place, across * height).tolist()))  # type: ignore[arg-type]  # placed above
         for index, height in enumerate(heights)
     )
-
-
-def _enhanced(header: Header, dataset: Dataset, groups: list[Any]) -> tuple[Frame, ...]:
-    shared = first_item(dataset, "SharedFunctionalGroupsSequence")
-    found = {name: first_item(shared or {}, name) for name in _GROUPS}
-    top = _rescale(dataset, (1.0, 0.0))
-    dimensions = [
-        (index, int(pointer), _name(pointer))
-        for index, item in enumerate(value(dataset, "DimensionIndexSequence") or ())
-        if (pointer := value(item, "DimensionIndexPointer")) is not None
-    ]
-    dimensions = [one for one in dimensions if one[1] not in _PLACES]
-    return tuple(
-        _functional(header, index, group, found, top, dimensions)
-        for index, group in enumerate(groups[: header.frames])
-    )
-
-
-def _functional(
-    header: Header,
-    index: int,
-    group: Any,
-    shared: dict[str, Any],
-    top: tuple[float, float],
-    dimensions: list[tuple[int, int, str]],
-) -> Frame:
-    """Read one frame's functional groups: its own before the shared ones."""
-
-    def find(sequence: str) -> Any:
-        own = first_item(group, sequence)
-        return (own if own is not None else shared[sequence]) or {}
-
-    content, measures = find("FrameContentSequence"), find("PixelMeasuresSequence")
-    rescale = _rescale(find("PixelValueTransformationSequence"), top)
-    if header.sop_class == _PARAMETRIC_MAP and not header.pixel_type and rescale == (1.0, 0.0):
-        mapping = find("RealWorldValueMappingSequence")
-        slope = number(mapping, "RealWorldValueSlope")
-        rescale = (slope or 1.0, number(mapping, "RealWorldValueIntercept") or 0.0)
-    keys: dict[str, str] = {}
-    for name, sequence, key in _ENHANCED_KEYS:
-        if found := text(find(sequence), key):
-            keys.setdefault(name, found)
-    gradient = first_item(find("MRDiffusionSequence"), "DiffusionGradientDirectionSequence")
-    keys["gradient direction"] = text(gradient or {}, "DiffusionGradientOrientation")
-    indices = numbers(content, "DimensionIndexValues")
-    for place, _, name in dimensions:
-        if place < len(indices):
-            keys[name] = f"{indices[place]:g}"
-    axes = _axes(find("PlaneOrientationSequence"))
-    segment = 0
-    if header.sop_class == _SEGMENTATION:
-        segment = int(number(find("SegmentIdentificationSequence"), "ReferencedSegmentNumber") or 1)
-        keys = {}
-    return Frame(
-        header=header,
-        index=index,
-        place=_place(find("PlanePositionSequence")),
-        axes=axes,
-        spacing=_spacing(measures),
-        thickness=_thickness(measures),
-        between=_between(measures),
-        slope=rescale[0],
-        intercept=rescale[1],
-        stack=text(content, "StackID"),
-        keys=tuple((name, found) for name, found in keys.items() if found),
-        number=header.number * 1e6 + index,
-        segment=segment,
-    )
-
-
-def _name(pointer: Any) -> str:
-    from pydicom.datadict import dictionary_description
-
-    try:
-        return dictionary_description(pointer).lower()
-    except KeyError:
-        return f"dimension {int(pointer):08x}"
-
-
-def _rescale(item: Any, otherwise: tuple[float, float]) -> tuple[float, float]:
-    slope, intercept = number(item, "RescaleSlope"), number(item, "RescaleIntercept")
-    if slope is None and intercept is None:
-        return otherwise
-    return (1.0 if slope is None else slope) or 1.0, intercept or 0.0
-
-
-def _place(item: Any) -> tuple[float, ...] | None:
-    place = numbers(item, "ImagePositionPatient")
-    return place if len(place) == 3 else None
-
-
-def _axes(item: Any) -> tuple[float, ...] | None:
-    """Return two directions of length 1, None where the header has none at a right angle."""
-    axes = np.array(numbers(item, "ImageOrientationPatient"))
-    if axes.size != 6:
-        return None
-    lengths = np.linalg.norm(axes.reshape(2, 3), axis=1)
-    if lengths.min() < 0.5 or abs(axes[:3] @ axes[3:]) > 0.01 * lengths.prod():
-        return None
-    return tuple((axes.reshape(2, 3) / lengths[:, None]).ravel().tolist())
-
-
-def _spacing(item: Any) -> tuple[float, float] | None:
-    spacing = numbers(item, "PixelSpacing")
-    return (spacing[0], spacing[1]) if len(spacing) == 2 and min(spacing) > 0 else None
-
-
-def _thickness(item: Any) -> float | None:
-    return _between(item) or abs(number(item, "SliceThickness") or 0.0) or None
-
-
-def _between(item: Any) -> float | None:
-    # Some vendors write the distance of slices with a sign.
-    return abs(number(item, "SpacingBetweenSlices") or 0.0) or None

@@ -14,7 +14,7 @@ from napari_dino_uad.core.scans.formats import DICOM_SUFFIXES
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
-__all__ = ["Header", "is_dicom", "read_header"]
+__all__ = ["Header", "NoImageError", "is_dicom", "read_header"]
 
 # Only these are parsed: private headers and icons would take most of the time.
 _TAGS = [
@@ -25,13 +25,17 @@ _TAGS = [
     *(0x00280004, 0x00280008, 0x00280010, 0x00280011, 0x00280030, 0x00280034, 0x00280100),
     *(0x00280101, 0x00280103, 0x00281050, 0x00281051, 0x00281052, 0x00281053, 0x00289110),
     *(0x00540022, 0x00540080, 0x00620001, 0x00620002, 0x0062000E, 0x3004000C, 0x3004000E),
-    *(0x52009229, 0x52009230, 0x00181164, 0x00182010, 0x00280009),
+    *(0x52009229, 0x52009230, 0x00181164, 0x00182010, 0x00280009, 0x00283000),
     # Private: mosaics and b-values of Siemens, grids of UIH, b-values of GE and Philips.
     *(0x0019100A, 0x0019100C, 0x00291010, 0x00291020, 0x00431039, 0x20011003, 0x00651009),
     *(0x00651050, 0x00651051),
 ]
 
 _PIXEL_TYPES = {0x7FE00008: "f4", 0x7FE00009: "f8", 0x7FE00010: ""}
+
+
+class NoImageError(InputError):
+    """A sound DICOM file of another kind, such as a report."""
 
 
 @dataclass(frozen=True)
@@ -188,13 +192,17 @@ def _header(path: Path, dataset: Dataset, syntax: str, offset: int, tag: bytes) 
 def _no_image(path: Path, dataset: Dataset) -> InputError:
     from pydicom.uid import UID
 
-    kind = UID(text(dataset, "SOPClassUID")).name
+    uid = UID(text(dataset, "SOPClassUID"))
+    # What is no UID is damage, of any length.
+    kind = uid.name if uid.is_valid else ""
     if not kind and not dataset.file_meta:
         return InputError(
             f"{path.name} cannot be read as an image; expected a whole DICOM file, got other "
             "content; choose another file."
         )
-    return InputError(
+    # An image without pixels was cut off.
+    error = InputError if "Image Storage" in kind or not kind else NoImageError
+    return error(
         f"{path.name} holds no image{f' ({kind})' if kind else ''}, but a DICOM image is "
         "expected; choose another file."
     )

@@ -1,20 +1,21 @@
 """DICOM files, folders and media: which series they hold, and reading one of them.
 
-`dicom_elements.py` and `dicom_headers.py` read a header, `dicom_frames.py` and `dicom_tiles.py`
-find the frames in it, `dicom_series.py` groups frames into volumes, `dicom_values.py` reads their
-values, and `dicom_stack.py` and `dicom_segments.py` make a volume of them.
+`elements.py` and `headers.py` read a header, `frames.py`, `enhanced.py` and `tiles.py` find the
+frames in it, `series.py` groups frames into volumes, `values.py` reads their values, and `stack.py`
+and `segments.py` make a volume of them.
 """
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from napari_dino_uad.core.errors import InputError
 from napari_dino_uad.core.scans.dicom.elements import broken, quiet_pydicom, text, value
-from napari_dino_uad.core.scans.dicom.frames import Frame, frames_of
-from napari_dino_uad.core.scans.dicom.headers import is_dicom
+from napari_dino_uad.core.scans.dicom.frame import Frame
+from napari_dino_uad.core.scans.dicom.frames import frames_of
+from napari_dino_uad.core.scans.dicom.headers import NoImageError, is_dicom
 from napari_dino_uad.core.scans.dicom.series import Series, series_of_frames
 from napari_dino_uad.core.scans.dicom.stack import series_volume
 from napari_dino_uad.core.scans.formats import IMAGE_SUFFIXES, VOLUME_SUFFIXES
@@ -28,8 +29,6 @@ __all__ = [
     "series_uid",
     "series_volume",
 ]
-
-_LOG = logging.getLogger(__name__)
 
 _DICOMDIR = "1.2.840.10008.1.3.10"
 
@@ -119,17 +118,18 @@ def series_in(path: Path) -> list[Series]:
 def series_of_files(files: Sequence[Path]) -> list[Series]:
     """Group DICOM files into series, as `list_series` does."""
     frames, unread = _frames(files)
-    if unread:
-        _LOG.warning(
-            "%d DICOM files hold no image or are damaged and were left out: %s",
-            len(unread),
-            ", ".join(unread[:5]),
-        )
-    return series_of_frames(frames)
+    series = series_of_frames(frames)
+    if not unread:
+        return series
+    # Nothing tells which series they were of.
+    shown = ", ".join(unread[:5]) + (f" and {len(unread) - 5} more" if len(unread) > 5 else "")
+    count = "1 DICOM file is" if len(unread) == 1 else f"{len(unread)} DICOM files are"
+    notice = f"{count} damaged and left out: {shown}"
+    return [replace(one, notices=(*one.notices, notice)) for one in series]
 
 
 def _frames(files: Sequence[Path]) -> tuple[list[Frame], list[str]]:
-    """Return the frames of files, and the names of those that have none."""
+    """Return the frames of files, and the names of files that are damaged."""
     frames: list[Frame] = []
     unread = []
     if not files:
@@ -138,6 +138,9 @@ def _frames(files: Sequence[Path]) -> tuple[list[Frame], list[str]]:
         for file in files:
             try:
                 frames += frames_of(file)
+            except NoImageError:
+                # A report or a plan, which folders of scans may well hold.
+                continue
             except (InputError, OSError):
                 unread.append(file.name)
     return frames, unread

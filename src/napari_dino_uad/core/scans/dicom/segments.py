@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from napari_dino_uad.core.errors import InputError
 from napari_dino_uad.core.scans.dicom.elements import broken, number, quiet_pydicom, text, value
-from napari_dino_uad.core.scans.dicom.frames import Frame
-from napari_dino_uad.core.scans.dicom.series import Series, axes_of, places_along
+from napari_dino_uad.core.scans.dicom.frame import Frame
+from napari_dino_uad.core.scans.dicom.grouping import axes_of, places_along
+from napari_dino_uad.core.scans.dicom.series import Series
 from napari_dino_uad.core.scans.dicom.values import each_frame
 from napari_dino_uad.core.scans.geometry import Volume
 from napari_dino_uad.core.scans.stack import stack_slices, steps_between, volume_of_stack

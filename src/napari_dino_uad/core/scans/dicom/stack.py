@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,16 +10,15 @@ from numpy.typing import NDArray
 
 from napari_dino_uad.core.errors import InputError
 from napari_dino_uad.core.limits import check_reading
-from napari_dino_uad.core.scans.dicom.frames import LABEL_MAP, Frame
+from napari_dino_uad.core.scans.dicom.frame import LABEL_MAP, Frame
+from napari_dino_uad.core.scans.dicom.grouping import axes_of, places_along
 from napari_dino_uad.core.scans.dicom.segments import read_segments, segments_of
-from napari_dino_uad.core.scans.dicom.series import Series, axes_of, places_along
+from napari_dino_uad.core.scans.dicom.series import Series
 from napari_dino_uad.core.scans.dicom.values import read_frames
 from napari_dino_uad.core.scans.geometry import Volume
 from napari_dino_uad.core.scans.stack import stack_slices, volume_of_stack
 
 __all__ = ["series_volume"]
-
-_LOG = logging.getLogger(__name__)
 
 _SAME_PLACE = 1e-3
 
@@ -48,8 +46,6 @@ def series_volume(
     """
     if series.refusal:
         raise InputError(series.refusal)
-    if series.warning:
-        _LOG.warning("DICOM series %s: %s.", series.label, series.warning)
     frames, notices = list(series.frames), list(series.notices)
     rows, cols = frames[0].shape
     check_reading(series.label, (cols, rows, len(frames)), frames[0].header.bits / 8)

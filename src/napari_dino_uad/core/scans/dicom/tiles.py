@@ -15,7 +15,7 @@ from napari_dino_uad.core.scans.dicom.headers import Header
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
-__all__ = ["Tiles", "csa_tags", "tiles_of"]
+__all__ = ["Tiles", "csa_tags", "tiled_frames", "tiles_of"]
 
 #: Rows and columns of each tile, as (first row, first column, rows, columns), and its position.
 Tiles = list[tuple[tuple[int, int, int, int], tuple[float, ...]]]
@@ -46,6 +46,13 @@ def tiles_of(header: Header, dataset: Dataset) -> Tiles | str | None:
     if (number(dataset, _UIH_COUNT) or 0) > 1 and header.frames == 1:
         return _uih(header, dataset)
     return None
+
+
+def tiled_frames(header: Header, frame_type: str) -> str:
+    """Return why a frame of an enhanced object cannot be read, where it is a mosaic; or nothing."""
+    if "MOSAIC" not in (*header.image_type, *frame_type.split("\\")):
+        return ""
+    return _refusal(header, "Siemens mosaic", "position of each slice")
 
 
 def _siemens(header: Header, dataset: Dataset) -> Tiles | str:

@@ -107,27 +107,34 @@ def _decoded(path: Path, decoder: str) -> StoredImage:
 
     reader = sitk.ImageFileReader()
     reader.SetImageIO(decoder)
-    if decoder == "PNGImageIO":
-        check_png(path, path.name)
-    else:
-        check_dicom(path, path.name)
     reader.SetFileName(str(path))
-    reader.ReadImageInformation()
-    check_one_volume(path.name, reader.GetSize())
     known = decoder != "PNGImageIO"
-    check_grid(path.name, reader.GetSpacing()[:3], reader.GetOrigin()[:3], known=known)
+    if known:
+        check_dicom(path, path.name)
+        reader.ReadImageInformation()
+        check_one_volume(path.name, reader.GetSize())
+        check_grid(path.name, reader.GetSpacing()[:3], reader.GetOrigin()[:3])
+    else:
+        check_png(path, path.name)
     image = as_grey(reader.Execute(), path.name)
-    flat = image.GetDimension() == 2
-    if flat:
-        image = sitk.JoinSeries(image)
-    elif image.GetDimension() == 4:
+    if image.GetDimension() == 4:
         image = image[:, :, :, 0]
+    values = sitk.GetArrayFromImage(image)
+    if image.GetDimension() == 2:
+        # SimpleITK needs milliseconds to give a picture its third axis.
+        check_grid(path.name, image.GetSpacing(), image.GetOrigin(), known=known)
+        return StoredImage(
+            values=values[np.newaxis],
+            spacing=(*image.GetSpacing(), 1.0),
+            origin=(*image.GetOrigin(), 0.0),
+            dimension=2,
+            spacing_known=known,
+        )
     return StoredImage(
-        values=sitk.GetArrayFromImage(image),
+        values=values,
         spacing=image.GetSpacing(),
         origin=image.GetOrigin(),
         direction=image.GetDirection(),
-        dimension=2 if flat else 3,
         spacing_known=known,
     )
 

@@ -1,0 +1,1 @@
+"""What makes the scores of a finished map high, patch by patch."""

@@ -1,0 +1,102 @@
+"""The place in the scan that all views share: one crosshair.
+
+It is the point of napari's own dims, in world coordinates: what moves the sliders moves the
+crosshair, and the other way round. Along the axes on screen, where napari has no slider, it is the
+place that was clicked last.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from qtpy.QtCore import QObject, Signal
+
+if TYPE_CHECKING:
+    from napari.layers import Layer
+    from napari.viewer import Viewer
+
+__all__ = ["Crosshair", "crosshair_of"]
+
+# A press that moved further, in pixels of the canvas, was a drag.
+_CLICK = 4
+
+
+class Crosshair(QObject):
+    """The place of a viewer.
+
+    Signals
+    -------
+    moved : tuple of float
+        World position, along all axes of the viewer.
+    """
+
+    moved = Signal(object)
+
+    def __init__(self, viewer: Viewer) -> None:
+        super().__init__()
+        self._viewer = weakref.ref(viewer)
+        self._followers = 0
+        viewer.dims.events.point.connect(self._on_point)
+        viewer.mouse_drag_callbacks.append(self._on_press)
+
+    @property
+    def position(self) -> tuple[float, ...]:
+        """World position; empty after the viewer was closed."""
+        viewer = self._viewer()
+        return () if viewer is None else tuple(float(one) for one in viewer.dims.point)
+
+    def move(self, world: Sequence[float]) -> None:
+        """Go to a place, given along the last axes of the viewer."""
+        viewer = self._viewer()
+        if viewer is not None:
+            count = len(world)
+            axes = range(viewer.dims.ndim - count, viewer.dims.ndim)
+            viewer.dims.set_point(list(axes), [float(one) for one in world])
+
+    def voxel(self, layer: Layer) -> tuple[int, ...]:
+        """Return the nearest voxel of a layer, clipped to its edges."""
+        index = layer.world_to_data(self.position[-layer.ndim :])
+        edge = np.subtract(layer.data.shape[: layer.ndim], 1)
+        return tuple(int(one) for one in np.clip(np.round(index), 0, edge))
+
+    def follow_clicks(self, wanted: bool) -> None:
+        """Let clicks in napari's canvas move the crosshair, as long as a view shows it.
+
+        Every call with True needs one with False.
+        """
+        self._followers += 1 if wanted else -1
+
+    def _on_point(self, _: Any = None) -> None:
+        self.moved.emit(self.position)
+
+    def _on_press(self, viewer: Viewer, event: Any) -> Any:
+        """Move to the place of a click that neither draws nor drags."""
+        if self._followers < 1 or not _may_point(viewer, event):
+            return
+        pressed, world = np.array(event.pos), tuple(event.position)
+        yield
+        while event.type == "mouse_move":
+            yield
+        if np.abs(np.array(event.pos) - pressed).max() <= _CLICK:
+            self.move(world)
+
+
+def _may_point(viewer: Viewer, event: Any) -> bool:
+    active = viewer.layers.selection.active
+    pans = active is None or str(active.mode) in ("pan_zoom", "Mode.PAN_ZOOM")
+    return event.button == 1 and not event.modifiers and viewer.dims.ndisplay == 2 and pans
+
+
+_CROSSHAIRS: dict[int, Crosshair] = {}
+
+
+def crosshair_of(viewer: Viewer) -> Crosshair:
+    """Return the crosshair of a viewer; it is made at the first call."""
+    key = id(viewer)
+    if key not in _CROSSHAIRS:
+        _CROSSHAIRS[key] = Crosshair(viewer)
+        weakref.finalize(viewer, _CROSSHAIRS.pop, key, None)
+    return _CROSSHAIRS[key]

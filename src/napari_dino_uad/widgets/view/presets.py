@@ -1,0 +1,104 @@
+"""Contrast of scans: windows of CT, and limits from the scan's own values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_dino_uad.layer_data import METADATA
+
+if TYPE_CHECKING:
+    from napari.layers import Image
+
+    from napari_dino_uad.core.scans.volume import Volume
+
+__all__ = ["CT_PRESETS", "Preset", "auto_limits", "file_limits", "is_ct", "set_limits"]
+
+# Air and bone in Hounsfield units: a scan with both, and nothing far below air, is a CT.
+_AIR, _LOWEST, _BONE = -700, -4096, 250
+_SAMPLE = 1_000_000
+# Share of the brightest tissue that may be clipped.
+_BRIGHT = 99.5
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A window of CT, in Hounsfield units."""
+
+    name: str
+    centre: float
+    width: float
+    shows: str
+
+    @property
+    def limits(self) -> tuple[float, float]:
+        """Lowest and highest value that is not clipped."""
+        return self.centre - self.width / 2, self.centre + self.width / 2
+
+
+#: Centres and widths as radiologists use them.
+CT_PRESETS = (
+    Preset("Brain", 40, 80, "grey and white matter"),
+    Preset("Stroke", 40, 40, "early infarcts, which differ by few Hounsfield units"),
+    Preset("Lung", -600, 1500, "airways and lung"),
+    Preset("Abdomen", 40, 400, "organs and soft tissue"),
+    Preset("Bone", 400, 1800, "bone"),
+)
+
+
+def is_ct(scan: Image) -> bool:
+    """Return whether the values of a scan are Hounsfield units.
+
+    The file says so in DICOM; of other files the values tell.
+    """
+    volume = _volume(scan)
+    if volume is not None and volume.modality:
+        return volume.modality == "CT"
+    sample = _sample(scan)
+    if not sample.size:
+        return False
+    low, high = float(sample.min()), float(sample.max())
+    return _LOWEST <= low <= _AIR and high >= _BONE
+
+
+def file_limits(scan: Image) -> tuple[float, float] | None:
+    """Return the window that the file recommends, if it has one."""
+    volume = _volume(scan)
+    if volume is None or volume.window is None:
+        return None
+    centre, width = volume.window
+    return centre - width / 2, centre + width / 2
+
+
+def auto_limits(scan: Image) -> tuple[float, float]:
+    """Return limits from the scan's values: all but the brightest, background left out."""
+    sample = _sample(scan)
+    if not sample.size:
+        return 0.0, 1.0
+    low = float(sample.min())
+    # The background is often half of the picture, and has the lowest value.
+    tissue = sample[sample > low]
+    high = float(np.percentile(tissue, _BRIGHT)) if tissue.size else low
+    return low, high if high > low else low + 1.0
+
+
+def set_limits(scan: Image, limits: tuple[float, float]) -> None:
+    """Set the contrast of a scan, also beyond the range of napari's slider."""
+    low, high = scan.contrast_limits_range
+    scan.contrast_limits_range = (min(low, limits[0]), max(high, limits[1]))
+    scan.contrast_limits = limits
+
+
+def _volume(scan: Image) -> Volume | None:
+    return scan.metadata.get(METADATA, {}).get("volume")
+
+
+def _sample(scan: Image) -> NDArray[Any]:
+    data = scan.data
+    # A stride that shares no factor with the edges visits all rows and columns.
+    step = max(1, data.size // _SAMPLE) | 1
+    sample = np.asarray(data).reshape(-1)[::step]
+    return sample[np.isfinite(sample)]
