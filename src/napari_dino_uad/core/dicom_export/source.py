@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 
 from napari_dino_uad.core.errors import InputError
 from napari_dino_uad.core.scans.dicom.elements import broken, quiet_pydicom
-from napari_dino_uad.core.scans.dicom.series import axes_of
-from napari_dino_uad.core.scans.geometry import to_file_grid
+from napari_dino_uad.core.scans.dicom.grouping import axes_of
+from napari_dino_uad.core.scans.file_order import to_file_grid
 
 if TYPE_CHECKING:
     import SimpleITK as sitk
     from pydicom.dataset import Dataset
 
-    from napari_dino_uad.core.scans.dicom.frames import Frame
+    from napari_dino_uad.core.scans.dicom.frame import Frame
     from napari_dino_uad.core.scans.volume import Volume
 
 __all__ = ["Source", "on_frames", "read_source", "why_no_dicom"]
