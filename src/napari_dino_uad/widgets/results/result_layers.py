@@ -17,6 +17,7 @@ from napari_dino_uad.widgets.layers import (
     slice_index,
 )
 from napari_dino_uad.widgets.results.colour_bar import show_bar
+from napari_dino_uad.widgets.results.outline import Outline
 from napari_dino_uad.widgets.settings import setting
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ class ResultLayers:
         self._cut = 0.0
         self._ticks: Sequence[tuple[float, str]] = ()
         self.held = False
+        self._outline = Outline(self)
         self._hidden_for_now: list[Layer] = []
         self._hidden_with_scan: list[Layer] = []
         self._placing = False
@@ -205,6 +207,7 @@ class ResultLayers:
         self.attached = True
         if self.heat is not None:
             show_bar(viewer, self.heat, self._ticks)
+        self._outline.attach()
         if selected is not None and selected in layers and layers.selection.active != selected:
             # Keep the scan selected: a reader adjusts its contrast next.
             layers.selection.active = selected
