@@ -79,10 +79,10 @@ def _lines(field: NDArray[np.float32], level: float) -> NDArray[np.float32]:
     scikit-image joins such lines into long ones, which takes longer than a frame.
     """
     inside = (field > level).view(np.uint8)
-    codes = sum(
-        inside[row : inside.shape[0] - 1 + row, column : inside.shape[1] - 1 + column] << bit
-        for bit, (row, column) in enumerate(_CORNERS)
-    )
+    height, width = inside.shape
+    codes = np.zeros((height - 1, width - 1), dtype=np.uint8)
+    for bit, (row, column) in enumerate(_CORNERS):
+        codes |= inside[row : height - 1 + row, column : width - 1 + column] << np.uint8(bit)
     squares = np.argwhere((codes > 0) & (codes < 15))
     code = codes[tuple(squares.T)]
     places = squares[:, None] + _CORNERS
