@@ -120,15 +120,15 @@ class PlaneMap:
     distances : ndarray of float32, (slices, h, w)
         Smoothed distance of each patch to the nearest typical healthy one. NaN outside the tissue
         and in slices skipped as redundant with a neighbour within the smoothing width.
-    own : ScanLevel
-        The level and spread of the scan's own scores, which centring has taken out of them.
+    own_level : ScanLevel
+        The scan's own level and spread, which centring has taken out of the scores.
     """
 
     plane: Plane
     scores: NDArray[np.float32]
     grid: PatchGrid
     distances: NDArray[np.float32]
-    own: ScanLevel = field(default_factory=ScanLevel)
+    own_level: ScanLevel = field(default_factory=ScanLevel)
 
     @property
     def level(self) -> float:

@@ -30,6 +30,7 @@ _PICTURES = 3
 _ROWS, _NOTE = 10, 200
 # Width of a picture: three fit between the margins of a sheet of A4 at 96 dots per inch.
 _WIDTH = 204
+_NBSP = "\N{NO-BREAK SPACE}"
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,8 @@ def render_report(
     labels: NDArray[np.uint8],
     rows: Sequence[FindingRow],
     facts: CaseFacts,
+    *,
+    printed: bool = False,
 ) -> str:
     """Return the report on a scan as one HTML page, without names of patients or folders.
 
@@ -104,6 +107,8 @@ def render_report(
         The findings, largest first. The three with the highest peaks are pictured, rejected ones
         last.
     facts : CaseFacts
+    printed : bool
+        Whether it has no margins, because it goes onto paper with margins of its own.
     """
     from jinja2 import Environment, FileSystemLoader
 
@@ -117,6 +122,7 @@ def render_report(
         rows=[_cells(row) for row in rows[:_ROWS]],
         unit=size_unit(anomaly.volume).name,
         width=_WIDTH,
+        printed=printed,
         left=max(0, len(rows) - _ROWS),
         pictures=[
             _picture(anomaly, labels, row, threshold)
@@ -190,8 +196,8 @@ def _cells(row: FindingRow) -> dict[str, Any]:
         "p": f"{finding.p_value:.1g}",
         "slices": row.slices,
         "side": row.side,
-        "place": "" if place is None else " / ".join(f"{mm:.0f}" for mm in place),
-        "decision": "not reviewed" if row.decision == "open" else row.decision,
+        "place": "" if place is None else f"{_NBSP}/{_NBSP}".join(f"{mm:.0f}" for mm in place),
+        "decision": f"not{_NBSP}reviewed" if row.decision == "open" else row.decision,
         "rejected": row.decision == "rejected",
         "note": note,
     }

@@ -239,10 +239,11 @@ def exporter(
                     model_name=model_name,
                     scan_name=name if choice.named else "",
                 )
-                page = render_report(anomaly, labels, rows, facts)
                 if choice.html:
+                    page = render_report(anomaly, labels, rows, facts)
                     write_text(folder / f"{name}_report.html", page)
                 if choice.pdf:
+                    page = render_report(anomaly, labels, rows, facts, printed=True)
                     write_pdf(folder / f"{name}_report.pdf", page)
                 done += 1
                 yield Progress("Exporting", done, steps, name)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from napari_dino_uad.core.maps.finding_rows import FindingRow
     from napari_dino_uad.core.maps.findings import Finding
     from napari_dino_uad.core.maps.places import TissueFrame
+    from napari_dino_uad.core.maps.review import Judgement
     from napari_dino_uad.core.model import FittedModel
     from napari_dino_uad.widgets.results.found import Detected, Found, Settings
 
@@ -103,6 +104,7 @@ class Detection:
         self._filled_without_scalp = settings.without_scalp
         self.deleted: list[str] = []
         self.review = Review()
+        self._rows: tuple[Found, tuple[Judgement, ...], list[FindingRow]] | None = None
         self._array: NDArray[np.float32] | None = None
         # The labels as drawn here; where the layer differs, the user has painted.
         self._drawn: NDArray[np.uint8] | None = None
@@ -149,8 +151,13 @@ class Detection:
         found, anomaly = self.found, self.anomaly
         if found is None or anomaly is None:
             return []
-        judgements = self.review.of(found.labels, found.findings)
-        return finding_rows(found.findings, anomaly.tissue_frame, judgements)
+        judged, known = self.review.judgements, self._rows
+        if known is None or known[0] is not found or known[1] is not judged:
+            # Kept, because a table asks at every movement of the slider.
+            judgements = self.review.of(found.labels, found.findings)
+            rows = finding_rows(found.findings, anomaly.tissue_frame, judgements)
+            known = self._rows = (found, judged, rows)
+        return known[2]
 
     def show_review(self) -> None:
         """Give the findings layer the decisions and notes."""
