@@ -314,6 +314,8 @@ class RunControl(QWidget):
 
     def say(self, text: str) -> None:
         """Show a message; the tooltip has its paths in full."""
+        if text == self._text and not self._complaining and not self._status.property("reason"):
+            return
         self._complaining = False
         self._text = text
         short = short_paths(text)

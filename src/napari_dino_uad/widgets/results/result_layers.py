@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from napari.layers import Layer
+    from napari.utils.colormaps import Colormap
     from napari.viewer import Viewer
 
 __all__ = ["ResultLayers"]
@@ -133,7 +134,7 @@ class ResultLayers:
         else:
             self.heat.data = data
             self.heat.contrast_limits = limits
-            self.heat.colormap = colormap
+            _paint(self.heat, colormap)
         self.place()
 
     def show_findings(self, labels: NDArray[np.uint8]) -> None:
@@ -362,7 +363,7 @@ class ResultLayers:
         """Set the score at which the heat begins."""
         self._cut = threshold
         if self.heat is not None:
-            self.heat.colormap = cut_colormap(self._limits, threshold, setting("colours"))
+            _paint(self.heat, cut_colormap(self._limits, threshold, setting("colours")))
 
     def recolour(self) -> None:
         """Take the colours of the settings."""
@@ -395,3 +396,12 @@ class ResultLayers:
         volume = self.scan.metadata.get(METADATA, {}).get("volume")
         entry = {"role": role} | ({} if volume is None else {"volume": volume})
         return {METADATA: entry}
+
+
+def _paint(heat: Image, colormap: Colormap) -> None:
+    """Give the heat other colours in place.
+
+    For a new colormap napari would make another entry in its list of colormaps, and draw twice.
+    """
+    heat.colormap.colors = colormap.colors
+    heat.events.colormap()
