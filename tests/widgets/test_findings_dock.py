@@ -125,8 +125,9 @@ def test_the_layer_has_the_same_table(widget, detection):
 def test_a_click_jumps_to_the_worst_place(widget, viewer, detection, anomaly):
     click(widget, 1)
     label = widget.table.label
-    inside = np.where(detection.found.labels == label, anomaly.scores, -np.inf)
-    worst = np.unravel_index(int(inside.argmax()), inside.shape)
+    inside = np.where(detection.found.labels == label, anomaly.scores - detection.threshold, 0)
+    number = int(inside.sum(axis=(1, 2)).argmax())
+    worst = (number, *np.unravel_index(int(inside[number].argmax()), inside[number].shape))
     point = detection.scan.world_to_data(viewer.dims.point)
     np.testing.assert_allclose(point, worst, atol=0.5)
     marks = widget.lines.layer
@@ -266,7 +267,9 @@ def test_the_profile_is_the_peak_of_each_slice(qtbot, widget, viewer, detection,
         viewer.dims.order = (1, 0, 2)
     assert len(widget.profile.scores) == anomaly.volume.shape[1]
     assert "coronal" in widget.profile_title.text()
-    np.testing.assert_array_equal(slice_peaks(anomaly, 2, False), anomaly.scores.max(axis=(0, 1)))
+    np.testing.assert_array_equal(
+        slice_peaks(anomaly.scores, 2, None), anomaly.scores.max(axis=(0, 1))
+    )
 
 
 def test_exports_say_the_decisions(qtbot, widget, detection, tmp_path):
