@@ -39,14 +39,14 @@ def anomaly(model, ill):
     return drain(detect(ill.volume, model))
 
 
-def show(qtbot, viewer, anomaly, rate=RATE):
+def show(qtbot, viewer, anomaly, rate=RATE, minimum_size=0.1):
     """Show a finished detection in a viewer, as Detect does."""
     results = results_of(viewer)
     data, keywords, _ = volume_layer(anomaly.volume)
     scan = Image(data, **keywords)
     viewer.add_layer(scan)
     model = anomaly.model
-    detection = Detection(viewer, scan, "healthy heads", model, Settings(rate, 0.1, True))
+    detection = Detection(viewer, scan, "healthy heads", model, Settings(rate, minimum_size, True))
     low = detection.limits[0]
     array = np.where(anomaly.foreground, anomaly.scores, low).astype(np.float32)
     detection.begin(array, None)
@@ -397,4 +397,41 @@ def test_without_a_detection_the_dock_says_so(qtbot):
     assert "press Detect" in widget.summary.text()
     for button in (widget.export_button, widget.save_button, widget.bar.accept, widget.bar.edit):
         assert not button.isEnabled() and button.toolTip()
+    widget.release()
+
+
+def test_a_scan_of_another_kind_waits(qtbot, viewer, detection):
+    detection.warning, detection.trusted = "Not of this kind.", False
+    widget = FindingsWidget(viewer)
+    qtbot.addWidget(widget)
+    assert not widget.table.rows and "Show anyway" in widget.summary.text()
+    assert widget.profile.isHidden()
+    for button in (widget.bar.edit, widget.export_button, widget.bar.next):
+        assert not button.isEnabled() and button.toolTip()
+    detection.trust()
+    results_of(viewer).updated.emit(detection)
+    assert widget.table.rows and widget.export_button.isEnabled()
+    widget.release()
+
+
+def test_a_picture_has_findings_too(qtbot, viewer, model, ill, tmp_path):
+    number = int(ill.lesion.sum(axis=(1, 2)).argmax())
+    grey = np.clip(ill.volume.array[number] / ill.volume.array.max() * 255, 0, 255)
+    sitk.WriteImage(sitk.GetImageFromArray(grey.astype(np.uint8)), str(tmp_path / "picture.png"))
+    anomaly = drain(detect(read_volume(tmp_path / "picture.png"), model))
+    results = results_of(viewer)
+    detection = show(qtbot, viewer, anomaly, minimum_size=20.0)
+    detection.trust()
+    widget = FindingsWidget(viewer)
+    qtbot.addWidget(widget)
+    assert widget.table.rows and widget.profile.isHidden()
+    widget.table.step(1)
+    point = detection.scan.world_to_data(viewer.dims.point)
+    assert detection.found.labels[0][tuple(np.round(point).astype(int))] == widget.table.label
+    widget.decide("rejected")
+    assert results.shown.rows[0].unit == "pixels"
+    with qtbot.waitSignal(widget.job.succeeded, timeout=LONG_MS):
+        widget.export(tmp_path, EVERYTHING)
+    page = (tmp_path / "picture_report.html").read_text(encoding="utf-8")
+    assert "pixels" in page and "slice 0" not in page
     widget.release()

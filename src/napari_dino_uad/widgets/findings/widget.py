@@ -49,6 +49,7 @@ __all__ = ["FindingsWidget"]
 
 _FOLDER = "review folder"
 _KINDS = f"Reviews (*{REVIEW_ENDING})"
+_HELD = "This scan is not of the kind the model knows; press Show anyway in Detect."
 _NOTHING = "No findings yet: press Detect in the Detect dock, or open a saved review."
 
 
@@ -206,7 +207,7 @@ class FindingsWidget(DockWidget):
         if detection.anomaly is None or detection.found is None:
             return "Findings come when the map is finished."
         if detection.held:
-            return "This scan is not of the kind the model knows; press Show anyway in Detect."
+            return _HELD
         rows = detection.rows
         if not rows:
             return "No finding above the threshold."
@@ -250,6 +251,8 @@ class FindingsWidget(DockWidget):
         detection = self._shown
         if detection is None or detection.found is None:
             return "No findings yet."
+        if detection.held:
+            return _HELD
         if detection.layers.findings is None:
             return "The findings layer was deleted; move the threshold to draw it again."
         return ""
@@ -265,7 +268,7 @@ class FindingsWidget(DockWidget):
     def jump(self, label: int) -> None:
         """Show the worst place of a finding, with crosshair and zoom."""
         detection = self._shown
-        if detection is None or detection.scan not in self._viewer.layers:
+        if detection is None or detection.held or detection.scan not in self._viewer.layers:
             return
         voxel = self._places.get(label) or worst_place(detection, label)
         if voxel is None:
@@ -306,7 +309,12 @@ class FindingsWidget(DockWidget):
     def _update_profile(self) -> None:
         """Draw the profile of the scan shown along the viewer's slider."""
         detection = self._shown
-        seen = detection is not None and detection.anomaly is not None and detection.scan.ndim == 3
+        seen = (
+            detection is not None
+            and detection.anomaly is not None
+            and not detection.held
+            and detection.scan.ndim == 3
+        )
         self.profile.setVisible(seen)
         self.profile_title.setVisible(seen)
         if not seen or detection is None or detection.anomaly is None:
