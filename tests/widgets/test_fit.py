@@ -163,6 +163,8 @@ def test_fit_and_save_stay_in_sight(qtbot, widget, model):
     widget.resize(350, 500)
     widget.show()
     qtbot.waitExposed(widget)
+    widget._show_model(model, "Loaded mine.")
+    qtbot.waitUntil(lambda: widget.result.scores.visibleRegion().boundingRect().height() > 80)
     for button in (widget.run.start, widget.result.save):
         corner = button.mapTo(widget, button.rect().bottomRight())
         assert widget.rect().contains(corner)

@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from qtpy.QtCore import QTimer
+from qtpy.QtWidgets import QScrollArea
+
 from napari_dino_uad.core.results import RESEARCH_USE
 from napari_dino_uad.widgets.controls import DockWidget, RunControl, rule, small_label
 from napari_dino_uad.widgets.files import choose_model, choose_new_model
@@ -200,6 +203,13 @@ class FitWidget(DockWidget):
         self.fitted = model
         self.result.show_model(model, head)
         self._update_state()
+        # After the layout has made room for it.
+        QTimer.singleShot(0, self._scroll_to_result)
+
+    def _scroll_to_result(self) -> None:
+        area = self.findChild(QScrollArea)
+        if area is not None:
+            area.ensureWidgetVisible(self.result)
 
     # Files --------------------------------------------------------------------------------
 
