@@ -150,6 +150,7 @@ def test_a_model_is_told_in_words_and_plotted(qtbot, widget, model):
         "<b>Loaded mine.</b> 3 healthy scans, axial slices, for bright or dark lesions; "
         "calibrated on 1 other."
     )
+    qtbot.waitUntil(lambda: widget.result.scores is not None, timeout=LONG_MS)
     [curve] = widget.result.scores.listDataItems()
     assert curve.yData.max() > 3
     assert widget.result.isVisibleTo(widget)
@@ -159,7 +160,7 @@ def test_a_model_is_told_in_words_and_plotted(qtbot, widget, model):
 
 
 def test_fit_and_save_stay_in_sight(qtbot, widget, model):
-    widget._show_model(model, "Loaded mine.")
+    qtbot.waitUntil(lambda: widget.result.scores is not None, timeout=LONG_MS)
     widget.resize(350, 500)
     widget.show()
     qtbot.waitExposed(widget)
