@@ -7,7 +7,7 @@ import torch
 from napari.components import ViewerModel
 from napari.layers import Image
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QFileDialog
+from qtpy.QtWidgets import QFileDialog, QScrollArea
 
 from napari_dino_uad import drain, load_model
 from napari_dino_uad.core.backbones import hub as backbone_hub
@@ -165,7 +165,11 @@ def test_fit_and_save_stay_in_sight(qtbot, widget, model):
     widget.show()
     qtbot.waitExposed(widget)
     widget._show_model(model, "Loaded mine.")
-    qtbot.waitUntil(lambda: widget.result.scores.visibleRegion().boundingRect().height() > 80)
+    area = widget.findChild(QScrollArea)
+    qtbot.waitUntil(lambda: area.verticalScrollBar().value() > 0)
+    plot = widget.result.scores
+    top = plot.mapTo(area.viewport(), plot.rect().topLeft()).y()
+    assert 0 <= top <= area.viewport().height() - plot.height()
     for button in (widget.run.start, widget.result.save):
         corner = button.mapTo(widget, button.rect().bottomRight())
         assert widget.rect().contains(corner)

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 __all__ = ["FitWidget"]
 
+_LAID_OUT_MS = 50
+
 
 class FitWidget(DockWidget):
     """Fit a model on healthy scans.
@@ -218,12 +220,13 @@ class FitWidget(DockWidget):
         self.result.show_model(model, head, self._course.engine)
         self._update_state()
         # After the layout has made room for it.
-        QTimer.singleShot(0, self._scroll_to_result)
+        QTimer.singleShot(_LAID_OUT_MS, self._scroll_to_result)
 
     def _scroll_to_result(self) -> None:
         area = self.findChild(QScrollArea)
         if area is not None:
-            area.ensureWidgetVisible(self.result)
+            # It is the last part; only down, since the dock must not move sideways.
+            area.verticalScrollBar().setValue(area.verticalScrollBar().maximum())
 
     # Files --------------------------------------------------------------------------------
 
