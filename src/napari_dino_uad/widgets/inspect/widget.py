@@ -153,7 +153,7 @@ class InspectWidget(DockWidget):
     def _on_result(self) -> None:
         """Follow the result of the scan chosen; forget the place if it is another one."""
         detection = self._results.shown
-        anomaly = None if detection is None else detection.anomaly
+        anomaly = None if detection is None or detection.held else detection.anomaly
         if detection is not self._detection or anomaly is not self._anomaly:
             self._forget()
             self._detection, self._anomaly = detection, anomaly
