@@ -13,14 +13,11 @@ NAPARI_DINO_UAD_KILLS=20 pytest tests/faults/test_interrupted_runs.py
 from __future__ import annotations
 
 import argparse
-import os
 import random
 import subprocess
 import sys
 import tempfile
-import time
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,36 +26,13 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from full_disks import full_disk
+from spoilt_weights import weights
+from sweeps import Outcome, flipped, report
+
 # Copies that one process reads; one that ends or hangs takes no others with it.
 _BATCH = 50
 _SECONDS = 120.0
-
-# Characters printed of a wrong outcome.
-_SHOWN = 400
-
-# What came of one file: a word to count by, and what to print where it is wrong.
-Outcome = tuple[str, str]
-_FINE = (
-    "refused", "same", "same values, lies elsewhere", "other header, same size", "told",
-    "may differ",
-)  # fmt: skip
-
-
-def report(name: str, outcomes: Iterator[Outcome]) -> int:
-    """Print the counts of outcomes and each wrong one; return how many are wrong."""
-    counts: Counter[str] = Counter()
-    begun = time.monotonic()
-    wrong = 0
-    for kind, detail in outcomes:
-        counts[kind] += 1
-        if kind not in _FINE:
-            wrong += 1
-            print(f"  WRONG {name}: {kind}: {detail[:_SHOWN]}", flush=True)
-    told = ", ".join(f"{count} {kind}" for kind, count in sorted(counts.items()))
-    spent = time.monotonic() - begun
-    print(f"{name}: {sum(counts.values())} tried in {spent:.0f} s: {told}", flush=True)
-    return wrong
-
 
 # Scans ---------------------------------------------------------------------------------------
 
@@ -161,212 +135,9 @@ def spoilt_models(kind: str, count: int, seed: int) -> Iterator[Outcome]:
                     what = "may differ"
                 yield what.split(":")[0], f"{one.name}, checksum {checked}: {what}"
         for number in range(count // 3):
-            path.write_bytes(_flipped(whole, chance))
+            path.write_bytes(flipped(whole, chance))
             what = outcome(path, expected)
             yield what.split(":")[0], f"bytes {number}: {what}"
-
-
-def _flipped(whole: bytes, chance: random.Random) -> bytes:
-    """Change, cut out or double a few bytes; headers stand in the first part of most files."""
-    out = bytearray(whole)
-    place = chance.randrange(len(out) if chance.random() < 0.5 else min(len(out), 4000))
-    kind = chance.choice(["bit", "bit", "byte", "cut", "zeros", "less", "twice"])
-    if kind == "bit":
-        out[place] ^= 1 << chance.randrange(8)
-    elif kind == "byte":
-        out[place] = (out[place] + chance.randrange(1, 256)) % 256
-    elif kind == "cut":
-        del out[place:]
-    elif kind == "zeros":
-        out[place : place + 16] = bytes(len(out[place : place + 16]))
-    elif kind == "less":
-        del out[place : place + chance.choice([1, 4, 16])]
-    else:
-        out[place:place] = out[place : place + chance.choice([1, 4, 16])]
-    return bytes(out)
-
-
-# Weights -------------------------------------------------------------------------------------
-
-
-def weights(count: int, seed: int) -> int:
-    from test_weights_files import STATES
-
-    return sum(report(key, spoilt_weights(key, count, seed)) for key in STATES)
-
-
-def spoilt_weights(key: str, count: int, seed: int) -> Iterator[Outcome]:
-    """Load spoilt weights of a backbone: tensors first, then the bytes of both kinds of file."""
-    import torch
-    from safetensors.torch import save_file
-    from test_weights_files import sound
-
-    chance = random.Random(f"{key} {seed}")
-    state = sound(key)
-    for _ in range(count):
-        name = chance.choice(list(state))
-        how, spoil = chance.choice(list(_SPOILT.items()))
-        changed = dict(state)
-        tensor = changed.pop(name)
-        if spoil is not None:
-            changed[name] = spoil(tensor.clone())
-        yield _judge_weights(key, lambda new=changed: new, state, f"{name} {how}")
-    with tempfile.TemporaryDirectory() as folder:
-        for suffix in (".pth", ".safetensors"):
-            path = Path(folder) / f"weights{suffix}"
-            if suffix == ".pth":
-                torch.save(state, path)
-            else:
-                save_file({name: one.contiguous() for name, one in state.items()}, path)
-            whole = path.read_bytes()
-            for number in range(count // 4):
-                path.write_bytes(_flipped(whole, chance))
-                yield _judge_weights(key, _reading(path), state, f"{suffix} bytes {number}")
-
-
-def _reading(path: Path) -> Callable[[], dict[str, Any]]:
-    from napari_dino_uad.core.backbones.weights import read_weights
-
-    return lambda: read_weights(path)
-
-
-def _nan(tensor: Any) -> Any:
-    if tensor.is_floating_point():
-        tensor.view(-1)[:1] = float("nan")
-    return tensor
-
-
-_SPOILT: dict[str, Callable[[Any], Any] | None] = {
-    "missing": None,
-    "flat": lambda one: one.flatten(),
-    "of one number": lambda one: one.flatten()[0] if one.ndim else one[None],
-    "with an axis": lambda one: one[None],
-    "shorter": lambda one: one[:-1] if one.ndim else one,
-    "narrower": lambda one: one[..., :-1] if one.ndim else one,
-    "emptied": lambda one: one[:0] if one.ndim else one[None][:0],
-    "with NaN": _nan,
-    "of infinity": lambda one: one * float("inf") if one.is_floating_point() else one,
-    "of integers": lambda one: one.int(),
-    "of half precision": lambda one: one.half(),
-    "of double precision": lambda one: one.double(),
-    "complex": lambda one: one.to(dtype=__import__("torch").complex64),
-    "sparse": lambda one: one.to_sparse() if one.ndim else one,
-    "elsewhere": lambda one: one.to("meta"),
-}
-
-
-def _judge_weights(
-    key: str, read: Callable[[], dict[str, Any]], state: dict[str, Any], name: str
-) -> Outcome:
-    import torch
-
-    from napari_dino_uad.core.backbones.backbone import BACKBONES
-    from napari_dino_uad.core.backbones.weights import load_network
-    from napari_dino_uad.core.errors import InputError
-
-    try:
-        changed = read()
-        network = load_network(BACKBONES[key], changed, "weights.pth").eval()
-        with torch.inference_mode():
-            side = 56 if "v2" in key else 64
-            found = network(torch.full((1, 3, side, side), 0.5))
-    except InputError as error:
-        told = str(error)
-        sentence = "weights" in told and "\n" not in told and told.endswith(".")
-        return ("refused", "") if sentence else ("no sentence", f"{name}: {told!r}")
-    except Exception as error:  # noqa: BLE001  (a traceback is what is looked for)
-        return type(error).__name__, f"{name}: {error}"
-    for one in found if isinstance(found, list | tuple) else [found]:
-        if not torch.isfinite(one).all():
-            return "not finite", name
-    differs = [one for one in state if not _is_same(changed.get(one), state[one])]
-    # Weights have no checksum of their own: numbers that are numbers are believed, and the
-    # checksum of the file is kept in every model.
-    return ("may differ", "") if differs else ("same", "")
-
-
-def _is_same(one: Any, other: Any) -> bool:
-    import torch
-
-    return one is not None and one.shape == other.shape and torch.equal(one.to(other.dtype), other)
-
-
-# Full disks ----------------------------------------------------------------------------------
-
-
-def full_disk(count: int, seed: int) -> int:
-    """Run fit, detect and the cache on disks that are soon full; each must say so and end."""
-    if os.environ.get("NAPARI_DINO_UAD_OWN_MOUNTS") != "1":
-        # Disks of a few kilobytes, which only this process and its children see.
-        return subprocess.run(
-            ["unshare", "--user", "--map-root-user", "--mount", sys.executable, *sys.argv],
-            env={**os.environ, "NAPARI_DINO_UAD_OWN_MOUNTS": "1"},
-            check=False,
-        ).returncode
-    with tempfile.TemporaryDirectory() as folder:
-        return report("full disk", _runs_on_full_disks(count, seed, Path(folder)))
-
-
-def _runs_on_full_disks(count: int, seed: int, folder: Path) -> Iterator[Outcome]:
-    chance = random.Random(seed)
-    _write_heads(folder / "healthy")
-    settings = ["--set=components=12", "--set=epochs=1", "--set=max_patches=3000"]
-    model = folder / "m.safetensors"
-    fitting = ["fit", folder / "healthy", *settings, "--out"]
-    code, told = _command([*fitting, model], folder / "cache")
-    assert code == 0, told
-    detecting = ["detect", folder / "healthy" / "s0.nii.gz", "--model", model, "--out"]
-    used = sum(one.stat().st_size for one in (folder / "cache").rglob("*") if one.is_file())
-    for number in range(count):
-        kind = chance.choice(["fit", "detect", "cache", "cache"])
-        disk = folder / f"disk{number}"
-        disk.mkdir()
-        whole = used if kind == "cache" else model.stat().st_size if kind == "fit" else 200_000
-        size = max(8192, int(whole * chance.uniform(0.02, 0.9)))
-        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "full", disk], check=True)
-        if kind == "detect":
-            code, told = _command([*detecting, disk / "out"], folder / "cache")
-        elif kind == "fit":
-            code, told = _command([*fitting, disk / "m.safetensors"], folder / "cache")
-        else:
-            code, told = _command([*fitting, folder / f"m{number}.safetensors"], disk / "cache")
-        subprocess.run(["umount", "-l", disk], check=True)
-        lines = [one for one in told.splitlines() if one.strip()]
-        what = f"{kind} on {size} bytes: code {code}: {' | '.join(lines[-4:])}"
-        if code == 2 and "Traceback" not in told and "space" in told:
-            yield "refused", ""
-        elif code == 0:
-            yield "same", ""
-        else:
-            yield f"code {code}", what
-
-
-def _command(arguments: list[Any], cache: Path) -> tuple[int, str]:
-    done = subprocess.run(
-        [sys.executable, "-m", "napari_dino_uad", *map(str, arguments)],
-        env={
-            **os.environ,
-            "NAPARI_DINO_UAD_CACHE": str(cache),
-            "NAPARI_DINO_UAD_ENGINE": "torch float32",
-        },
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
-    return done.returncode, done.stdout + done.stderr
-
-
-def _write_heads(folder: Path) -> None:
-    from napari_dino_uad.core.scans.phantom import make_phantom
-    from napari_dino_uad.core.scans.volume import volume_from_array, write_volume
-
-    folder.mkdir()
-    for number in range(3):
-        head = make_phantom(number, lesions=0).volume
-        middle = len(head.array) // 2
-        volume = volume_from_array(head.array[middle - 4 : middle + 4], head.spacing_mm)
-        write_volume(folder / f"s{number}.nii.gz", volume.array, volume)
 
 
 def main() -> None:

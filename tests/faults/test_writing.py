@@ -16,6 +16,7 @@ import SimpleITK as sitk
 
 from napari_dino_uad.core.errors import InputError
 from napari_dino_uad.core.scans.files.image_files import write_image
+from napari_dino_uad.core.scans.files.nifti_forms import NiftiForms
 from napari_dino_uad.core.storage import atomic
 from napari_dino_uad.core.storage.atomic import staged, write_json, write_texts
 from napari_dino_uad.core.storage.records import (
@@ -145,6 +146,21 @@ def test_an_image_cut_off_by_a_full_disk(tmp_path, monkeypatch, suffix):
     with pytest.raises(InputError, match="cannot be written"):
         write_image(path, image(1))
     assert {name: (tmp_path / name).read_bytes() for name in names(tmp_path)} == before
+
+
+@pytest.mark.parametrize("left", [0, 40, 3000])
+def test_a_header_cut_off_by_a_full_disk(tmp_path, monkeypatch, left):
+    forms = NiftiForms.of_geometry((1.0, 1.0, 1.0), (0.0, 0.0, 0.0), np.eye(3).ravel().tolist())
+    write = sitk.WriteImage
+
+    def cut(one: sitk.Image, name: str, **options: bool) -> None:
+        write(one, name, **options)
+        os.truncate(name, left)
+
+    monkeypatch.setattr(sitk, "WriteImage", cut)
+    with pytest.raises(InputError, match=r"x\.nii cannot be written"):
+        write_image(tmp_path / "x.nii", image(), forms)
+    assert names(tmp_path) == []
 
 
 def test_a_full_disk_leaves_the_old_file_and_says_so(tmp_path, monkeypatch):

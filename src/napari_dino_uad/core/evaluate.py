@@ -19,7 +19,7 @@ from napari_dino_uad.core.features.cache import FeatureCache
 from napari_dino_uad.core.maps.findings import find_findings
 from napari_dino_uad.core.metrics import pixel_metrics
 from napari_dino_uad.core.progress import Inner, Progress
-from napari_dino_uad.core.scans.cohort import Case, read_case
+from napari_dino_uad.core.scans.cases import Case, read_case
 from napari_dino_uad.core.slices.healthy import tissue_slices
 from napari_dino_uad.core.slices.planes import to_plane
 from napari_dino_uad.core.storage.atomic import csv_text, json_text, write_texts

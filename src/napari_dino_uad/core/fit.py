@@ -30,7 +30,7 @@ from napari_dino_uad.core.model import FittedModel, View
 from napari_dino_uad.core.normative.methods import new_config, new_normative
 from napari_dino_uad.core.pipeline import PATIENCE_S, prefetch
 from napari_dino_uad.core.progress import Inner, Progress
-from napari_dino_uad.core.scans.cohort import Case, check_cases, read_cases
+from napari_dino_uad.core.scans.cases import Case, check_cases, read_cases
 from napari_dino_uad.core.slices.healthy import tissue_slices
 from napari_dino_uad.core.slices.planes import Plane, to_plane
 from napari_dino_uad.core.slices.preprocessing import Preprocessing

@@ -25,7 +25,7 @@ from napari_dino_uad.core.features.extract import (
 )
 from napari_dino_uad.core.pipeline import PATIENCE_S, prefetch
 from napari_dino_uad.core.progress import Progress
-from napari_dino_uad.core.scans.cohort import Case, read_cases
+from napari_dino_uad.core.scans.cases import Case, read_cases
 from napari_dino_uad.core.slices.healthy import healthy_slices
 from napari_dino_uad.core.slices.prepared import PreparedScan, prepare
 from napari_dino_uad.core.storage.atomic import staged, writing

@@ -15,7 +15,7 @@ from napari_dino_uad.core.features.extract import PATCH_FOREGROUND, cache_entry
 from napari_dino_uad.core.features.feature_set import FeatureSet, collect_features
 from napari_dino_uad.core.pipeline import PATIENCE_S, prefetch
 from napari_dino_uad.core.progress import Inner, Progress
-from napari_dino_uad.core.scans.cohort import Case, read_cases
+from napari_dino_uad.core.scans.cases import Case, read_cases
 from napari_dino_uad.core.slices.healthy import healthy_slices
 from napari_dino_uad.core.slices.prepared import PreparedScan, prepare
 from napari_dino_uad.core.slices.preprocessing import Preprocessing

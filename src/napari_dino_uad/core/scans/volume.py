@@ -25,6 +25,7 @@ from napari_dino_uad.core.scans.dicom.reading import (
     Series,
     is_dicom,
     list_series,
+    only_series,
     series_in,
     series_of_files,
     series_volume,
@@ -200,7 +201,7 @@ def read_stack(paths: Sequence[Path | str], *, allow_constant: bool = False) -> 
     if files and all(is_dicom(file) for file in files):
         found = series_of_files(files)
         return read_series(
-            _only(found, None, f"the {len(files)} files"),
+            only_series(found, None, f"the {len(files)} files"),
             files[0].parent,
             allow_constant=allow_constant,
         )
@@ -216,7 +217,7 @@ def _read_dicom_file(path: Path, series: str | None, allow_constant: bool) -> Vo
     if path.stat().st_size == 0:
         raise InputError(f"{path.name} is empty; copy or export the file again.")
     found = series_in(path)
-    chosen = _only(found, series, f"the file {path.name}")
+    chosen = only_series(found, series, f"the file {path.name}")
     name = case_name(path) if len(found) == 1 else f"{case_name(path)} {chosen.label}"
     return read_series(chosen, path, name, allow_constant=allow_constant)
 
@@ -224,7 +225,7 @@ def _read_dicom_file(path: Path, series: str | None, allow_constant: bool) -> Vo
 def _read_folder(folder: Path, series: str | None, allow_constant: bool) -> Volume:
     found = list_series(folder)
     if found:
-        chosen = _only(found, series, f"the folder {folder.name}")
+        chosen = only_series(found, series, f"the folder {folder.name}")
         name = folder.name if len(found) == 1 else f"{folder.name} {chosen.label}"
         return read_series(chosen, folder, name, allow_constant=allow_constant)
     if series is not None:
@@ -248,23 +249,6 @@ def _read_folder(folder: Path, series: str | None, allow_constant: bool) -> Volu
         f"The folder {folder} holds no DICOM series and no PNG or TIFF slices; choose the folder "
         "with the slices, or a file."
     )
-
-
-def _only(found: list[Series], uid: str | None, where: str) -> Series:
-    """Return the series of a UID, or the only one."""
-    chosen = [one for one in found if uid in (None, one.uid)]
-    if len(chosen) == 1:
-        return chosen[0]
-    if not found:
-        raise InputError(f"There is no DICOM image in {where}; export the scan again.")
-    listed = "; ".join(f"{one.label} ({one.slices} slices, UID {one.uid})" for one in found[:20])
-    if len(found) > 20:
-        listed += f"; and {len(found) - 20} more"
-    if uid is None:
-        raise InputError(
-            f"One DICOM series is expected, but {where} holds {len(found)}: {listed}; choose one."
-        )
-    raise InputError(f"There is no DICOM series {uid} in {where}, which holds: {listed}.")
 
 
 def _read_images(files: list[Path], folder: Path, allow_constant: bool) -> Volume:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from napari_dino_uad.core.maps.finding_rows import finding_rows, row_columns
 from napari_dino_uad.core.maps.review import Review
-from napari_dino_uad.widgets.results.found import fill_map
+from napari_dino_uad.widgets.results.found import fill_map, painted_slices
 from napari_dino_uad.widgets.results.result_layers import ResultLayers
 from napari_dino_uad.widgets.results.texts import slice_count
 from napari_dino_uad.widgets.threshold import HIGHEST_RATE, LOWEST_RATE, histogram_edges
@@ -20,12 +20,18 @@ if TYPE_CHECKING:
     from napari.viewer import Viewer
 
     from napari_dino_uad.core.detect import AnomalyMap
+    from napari_dino_uad.core.maps.domain_shift import Differences
     from napari_dino_uad.core.maps.finding_rows import FindingRow
     from napari_dino_uad.core.maps.findings import Finding
+    from napari_dino_uad.core.maps.places import TissueFrame
+    from napari_dino_uad.core.maps.review import Judgement
     from napari_dino_uad.core.model import FittedModel
     from napari_dino_uad.widgets.results.found import Detected, Found, Settings
 
 __all__ = ["Detection"]
+
+# False-positive rates marked on the colour bar.
+_BAR_RATES = (0.1, 0.01, 0.001, 0.0001)
 
 
 class Detection:
@@ -60,6 +66,12 @@ class Detection:
         Shares of this scan's scores.
     warning : str
         Why the model may not fit this scan; empty if it does.
+    trusted : bool
+        Whether the user wants to see the map in spite of the warning.
+    frame : TissueFrame or None
+        Where the tissue lies, for the sides of findings.
+    differences : Differences or None
+        What distinguishes the scan from the model's cohort.
     message : str
         How the run ended, for the line below the button.
     slices_done : int
@@ -84,10 +96,15 @@ class Detection:
         self.anomaly: AnomalyMap | None = None
         self.found: Found | None = None
         self.warning = ""
+        self.trusted = False
+        self.frame: TissueFrame | None = None
+        self.differences: Differences | None = None
         self.message = ""
         self.slices_done = 0
+        self._filled_without_scalp = settings.without_scalp
         self.deleted: list[str] = []
         self.review = Review()
+        self._rows: tuple[Found, tuple[Judgement, ...], list[FindingRow]] | None = None
         self._array: NDArray[np.float32] | None = None
         # The labels as drawn here; where the layer differs, the user has painted.
         self._drawn: NDArray[np.uint8] | None = None
@@ -98,6 +115,22 @@ class Detection:
     def threshold(self) -> float:
         """The score at the chosen rate."""
         return self.model.calibration.threshold(self.settings.rate)
+
+    @property
+    def ticks(self) -> list[tuple[float, str]]:
+        """Scores and labels of the colour bar, in false-positive rates."""
+        threshold = self.model.calibration.threshold
+        return [(threshold(rate), f"{100 * rate:g} %") for rate in _BAR_RATES]
+
+    @property
+    def held(self) -> bool:
+        """Whether heat and findings wait until the user asks for them in spite of the warning."""
+        return bool(self.warning) and not self.trusted
+
+    def trust(self) -> None:
+        """Show heat and findings in spite of the warning."""
+        self.trusted = True
+        self.layers.hold(False)
 
     @property
     def findings(self) -> list[Finding]:
@@ -118,8 +151,13 @@ class Detection:
         found, anomaly = self.found, self.anomaly
         if found is None or anomaly is None:
             return []
-        judgements = self.review.of(found.labels, found.findings)
-        return finding_rows(found.findings, anomaly.tissue_frame, judgements)
+        judged, known = self.review.judgements, self._rows
+        if known is None or known[0] is not found or known[1] is not judged:
+            # Kept, because a table asks at every movement of the slider.
+            judgements = self.review.of(found.labels, found.findings)
+            rows = finding_rows(found.findings, anomaly.tissue_frame, judgements)
+            known = self._rows = (found, judged, rows)
+        return known[2]
 
     def show_review(self) -> None:
         """Give the findings layer the decisions and notes."""
@@ -146,16 +184,21 @@ class Detection:
             self.settings = replace(self.settings, edits=earlier.settings.edits)
             self.review = earlier.review
             self.layers = earlier.layers
+            if earlier.model is self.model:
+                self.trusted, self.warning = earlier.trusted, earlier.warning
             for role in list(self.layers.explained):
                 self.layers.explain(role, None)
+        self.layers.hold(self.held)
         if self.layers.findings is not None:
             self._draw(np.zeros(array.shape, dtype=np.uint8))
-        self.layers.show_heat(array, self.limits, self.threshold)
+        self.layers.show_heat(array, self.limits, self.threshold, self.ticks)
 
     def finish(self, detected: Detected) -> None:
         """Take the finished map; the array shown has its values already."""
         self.anomaly = detected.anomaly
         self.warning = detected.warning
+        self.frame, self.differences = detected.frame, detected.differences
+        self.layers.hold(self.held)
         self.histogram = detected.histogram
         count = slice_count(len(detected.anomaly.scan))
         self.message = f"{count} in {detected.seconds:.1f} s"
@@ -168,7 +211,9 @@ class Detection:
         """Write the whole map into the layer, with or without the background."""
         if self._array is None or self.anomaly is None:
             return
-        fill_map(self._array, self.anomaly, self.limits[0], self.settings.tissue_only)
+        tissue_only, scalped = self.settings.tissue_only, self.settings.without_scalp
+        fill_map(self._array, self.anomaly, self.limits[0], tissue_only, scalped)
+        self._filled_without_scalp = scalped
         self.layers.refresh()
 
     # Threshold and findings ---------------------------------------------------------------
@@ -178,6 +223,7 @@ class Detection:
         rate: float | None = None,
         minimum_size: float | None = None,
         tissue_only: bool | None = None,
+        without_scalp: bool | None = None,
     ) -> None:
         """Change settings; the heat follows at once, the findings with `show`."""
         if self._drawn_found:
@@ -189,6 +235,7 @@ class Detection:
             rate=was.rate if rate is None else rate,
             minimum_size=was.minimum_size if minimum_size is None else minimum_size,
             tissue_only=was.tissue_only if tissue_only is None else tissue_only,
+            without_scalp=was.without_scalp if without_scalp is None else without_scalp,
         )
         if self.settings.tissue_only != was.tissue_only:
             self.fill()
@@ -206,10 +253,13 @@ class Detection:
             return False
         moved = self.found is None or self.found.settings != found.settings
         self.found = found
-        self._draw(found.labels)
+        self._draw(found.labels if found.copy is None else found.copy)
         self._drawn_found = True
+        if self._filled_without_scalp != self.settings.without_scalp:
+            # The search has found the scalp; here it would stop the window.
+            self.fill()
         if self.layers.heat is None and self._array is not None:
-            self.layers.show_heat(self._array, self.limits, self.threshold)
+            self.layers.show_heat(self._array, self.limits, self.threshold, self.ticks)
         self.deleted = []
         if moved and self.settings.edits is not None:
             # Undo would bring back voxels of another threshold.
@@ -225,21 +275,30 @@ class Detection:
         data = np.asarray(layer.data)
         if data.size != drawn.size:
             return False
-        now = data.reshape(drawn.shape) > 0
-        changed = now != (drawn > 0)
-        if not changed.any():
+        painted = painted_slices(data.reshape(drawn.shape), drawn)
+        if not painted:
             return False
         edits = self.settings.edits
         edits = np.zeros(drawn.shape, dtype=np.int8) if edits is None else edits.copy()
-        edits[changed] = np.where(now[changed], 1, -1)
-        if self.found is not None and self.found.settings == self.settings:
-            # A voxel that is again as it was found, after undo for instance, is not corrected.
-            edits[changed & (now == (self.found.automatic > 0))] = 0
+        found = self.found
+        known = found is not None and found.settings == self.settings
+        drawn = self._own_drawn()
+        for index, (now, changed) in painted.items():
+            edits[index][changed] = np.where(now[changed], 1, -1)
+            if known and found is not None:
+                # A voxel that is again as it was found, after undo for instance, is not corrected.
+                edits[index][changed & (now == (found.automatic[index] > 0))] = 0
+            drawn[index][changed] = now[changed]
         self.settings = replace(self.settings, edits=edits if edits.any() else None)
-        drawn = drawn.copy()
-        drawn[changed] = now[changed]
-        self._drawn = drawn
         return True
+
+    def _own_drawn(self) -> NDArray[np.uint8]:
+        """Return the labels as drawn, which may be changed: those found stay as they are."""
+        if self._drawn is None:
+            raise RuntimeError("nothing is drawn")
+        if self.found is not None and self._drawn is self.found.labels:
+            self._drawn = self._drawn.copy()
+        return self._drawn
 
     def discard_edits(self) -> None:
         """Remove the user's corrections."""
@@ -266,14 +325,12 @@ class Detection:
         shape = self.scan.data.shape
         if layer.data.shape != shape:
             return
-        if self.found is not None and self._drawn is self.found.labels:
-            self._drawn = self._drawn.copy()
+        drawn = self._own_drawn().reshape(shape)
         self._drawn_found = False
-        drawn = self._drawn.reshape(shape)
         above = self._array.reshape(shape)[where] > self.threshold
         part = np.where(above, np.maximum(drawn[where], 1), 0).astype(np.uint8)
         if self.settings.edits is not None:
             edits = self.settings.edits.reshape(shape)[where]
             part = np.where(edits > 0, np.maximum(part, 1), np.where(edits < 0, 0, part))
         drawn[where] = layer.data[where] = part
-        layer.refresh(thumbnail=False, extent=False)
+        self.layers.redraw_findings(thumbnail=False)

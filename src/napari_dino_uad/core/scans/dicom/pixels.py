@@ -46,6 +46,8 @@ _JPEG = "1.2.840.10008.1.2.4."
 _JPEG_2000 = tuple(f"{_JPEG}{number}" for number in (90, 91, 92, 93, 201, 202, 203))
 _MARKED = tuple(f"{_JPEG}{number}" for number in (50, 51, 57, 70, 80, 81))
 
+_RUN_LENGTHS = "1.2.840.10008.1.2.5"
+
 
 def check_dicom(path: Path, name: str) -> tuple[tuple[int, int, int], int]:
     """Refuse a DICOM file whose pixel data are not as many as its header says.
@@ -93,7 +95,7 @@ def _check(data: memoryview, name: str) -> tuple[tuple[int, int, int], int]:
     if length == UNDEFINED:
         if not syntax.startswith("1.2.840.10008.1.2.") or syntax in (BIG_ENDIAN, DEFLATED):
             raise damaged(name)
-        _check_fragments(walk, syntax, size)
+        _check_fragments(walk, syntax, size, samples * -(-bits // 8))
         walk_to_end(walk)
         return size, value_bytes
     needed = (rows * columns * samples * frames * bits + 7) // 8
@@ -114,7 +116,7 @@ def _number(walk: Walk, tag: int, default: int | None = None) -> int:
     return int(struct.unpack(walk.order + "H", value)[0])
 
 
-def _check_fragments(walk: Walk, syntax: str, size: tuple[int, int, int]) -> None:
+def _check_fragments(walk: Walk, syntax: str, size: tuple[int, int, int], pixel_bytes: int) -> None:
     """Follow the pieces of compressed pixels to the end of their sequence."""
     columns, rows, frames = size
     pieces: list[tuple[int, int]] = []
@@ -129,7 +131,7 @@ def _check_fragments(walk: Walk, syntax: str, size: tuple[int, int, int]) -> Non
     # The first piece is a table of places, which may be empty.
     if len(pieces) - 1 < frames:
         raise wrong_length(walk.name, frames, max(0, len(pieces) - 1))
-    if syntax not in (*_MARKED, *_JPEG_2000):
+    if syntax not in (*_MARKED, *_JPEG_2000, _RUN_LENGTHS):
         return
     if frames == 1:
         pieces[1:] = [(pieces[1][0], pieces[-1][1])]
@@ -137,9 +139,46 @@ def _check_fragments(walk: Walk, syntax: str, size: tuple[int, int, int]) -> Non
         return
     for start, end in pieces[1:]:
         image = bytes(walk.data[start:end])
+        if syntax == _RUN_LENGTHS:
+            if not _is_run_lengths(image, pixel_bytes, rows * columns):
+                raise damaged(walk.name)
+            continue
         sized = _size_of_jpeg_2000(image) if syntax in _JPEG_2000 else _size_of_jpeg(image)
         if sized != (columns, rows) or not image.rstrip(b"\0").endswith(b"\xff\xd9"):
             raise damaged(walk.name)
+
+
+def _is_run_lengths(image: bytes, planes: int, size: int) -> bool:
+    """Return whether a frame of run lengths has its planes of bytes, each of one size.
+
+    GDCM leaves what is missing as it lay in memory.
+    """
+    if len(image) < 64:
+        return False
+    count, *starts = struct.unpack_from("<16I", image)
+    if count != planes or starts[0] != 64:
+        return False
+    ends = [*starts[1:count], len(image)]
+    return all(
+        start < end <= len(image) and _run_length(image, start, end, size) == size
+        for start, end in zip(starts[:count], ends, strict=True)
+    )
+
+
+def _run_length(image: bytes, place: int, end: int, most: int) -> int:
+    """Return how many bytes runs unpack to, up to a number; none where the last one is cut off."""
+    length = 0
+    while length < most and place < end:
+        code = image[place]
+        if code < 128:
+            length += code + 1
+            place += code + 2
+        elif code > 128:
+            length += 257 - code
+            place += 2
+        else:
+            place += 1
+    return length if place <= end else 0
 
 
 def _size_of_jpeg(image: bytes) -> tuple[int, int] | None:

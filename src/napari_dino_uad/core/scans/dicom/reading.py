@@ -24,6 +24,7 @@ __all__ = [
     "Series",
     "is_dicom",
     "list_series",
+    "only_series",
     "series_in",
     "series_of_files",
     "series_uid",
@@ -187,3 +188,26 @@ def _below(folder: Path, parts: list[str]) -> Path | None:
         if (file := folder.joinpath(*names)).is_file():
             return file
     return None
+
+
+def only_series(found: list[Series], uid: str | None, where: str) -> Series:
+    """Return the series of a UID, or the only one.
+
+    Raises
+    ------
+    InputError
+        If there is none, or several and no UID is given; it lists them.
+    """
+    chosen = [one for one in found if uid in (None, one.uid)]
+    if len(chosen) == 1:
+        return chosen[0]
+    if not found:
+        raise InputError(f"There is no DICOM image in {where}; export the scan again.")
+    listed = "; ".join(f"{one.label} ({one.slices} slices, UID {one.uid})" for one in found[:20])
+    if len(found) > 20:
+        listed += f"; and {len(found) - 20} more"
+    if uid is None:
+        raise InputError(
+            f"One DICOM series is expected, but {where} holds {len(found)}: {listed}; choose one."
+        )
+    raise InputError(f"There is no DICOM series {uid} in {where}, which holds: {listed}.")

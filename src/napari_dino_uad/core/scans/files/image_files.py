@@ -209,9 +209,6 @@ def save_image(path: Path, image: sitk.Image, forms: NiftiForms | None = None) -
             sitk.WriteImage(image, str(plain), useCompression=plain.suffix != ".mhd")
     except RuntimeError as error:
         raise _failure(path.parent) from error
-    # SimpleITK does not report a .nii that is cut off by a full disk.
-    if plain.suffix == ".nii" and plain.stat().st_size < _voxel_bytes(image):
-        raise _failure(path.parent)
     if plain != path:
         _compress(plain, path)
         plain.unlink()
@@ -225,16 +222,18 @@ def _save_nifti(path: Path, image: sitk.Image, forms: NiftiForms | None) -> None
     axes = np.reshape(direction, (3, 3)) if image.GetDimension() == 3 else np.eye(3)
     if forms is None and np.abs(axes.T @ axes - np.eye(3)).max() > _LEANING:
         forms = NiftiForms.of_geometry(image.GetSpacing(), image.GetOrigin(), direction)
-    if forms is None:
-        sitk.WriteImage(image, str(path))
-        return
-    # SimpleITK would write axes that lean, but could not read them.
-    image.SetDirection(np.eye(image.GetDimension()).ravel().tolist())
+    if forms is not None:
+        # SimpleITK would write axes that lean, but could not read them.
+        image.SetDirection(np.eye(image.GetDimension()).ravel().tolist())
     try:
         sitk.WriteImage(image, str(path))
     finally:
         image.SetDirection(direction)
-    write_forms(path, forms)
+    # SimpleITK does not report a file that is cut off by a full disk.
+    if path.stat().st_size < _voxel_bytes(image):
+        raise _failure(path.parent)
+    if forms is not None:
+        write_forms(path, forms)
 
 
 def _failure(folder: Path) -> OSError:

@@ -1,0 +1,232 @@
+"""Cases: scans and their lesion masks, read and checked together."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_dino_uad.core.errors import OF_ONE_SCAN, InputError, sentence
+from napari_dino_uad.core.pipeline import PATIENCE_S, prefetch
+from napari_dino_uad.core.progress import Progress
+from napari_dino_uad.core.scans.grids import (
+    RESAMPLED,
+    MaskGeometry,
+    check_mask_geometry,
+    match_mask,
+)
+from napari_dino_uad.core.scans.labels import check_mask_values, refuse_labels
+from napari_dino_uad.core.scans.volume import Volume, read_volume
+
+__all__ = ["Case", "ReadCase", "check_cases", "read_case", "read_cases", "read_mask"]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One scan and its lesion mask, if it has one.
+
+    Attributes
+    ----------
+    scan : Path or Volume
+        A file or folder, or a scan already open.
+    mask : Path, Volume, ndarray or None
+        Lesion mask; values above zero are lesion. An array is on the scan's canonical axes.
+    healthy : bool
+        Whether the scan is known to have no lesion, so that it needs no mask.
+    mask_geometry : {"check", "ignore"}
+        Whether the mask must lie where the scan lies, or its voxels are in the order of the
+        scan's own file.
+    volume : int or None
+        Which volume of a file of four dimensions, counted from 1; None for the first.
+    """
+
+    scan: Path | Volume
+    mask: Path | Volume | NDArray[np.generic] | None = None
+    healthy: bool = False
+    mask_geometry: MaskGeometry = "check"
+    volume: int | None = None
+
+    def __post_init__(self) -> None:
+        check_mask_geometry(self.mask_geometry)
+
+    @property
+    def name(self) -> str:
+        """Name of the scan without its ending."""
+        if isinstance(self.scan, Volume):
+            return self.scan.name
+        return self.scan.name.split(".")[0] if self.scan.is_file() else self.scan.name
+
+    def read(self) -> Volume:
+        """Read the scan."""
+        if isinstance(self.scan, Volume):
+            return self.scan
+        return read_volume(self.scan, volume=self.volume)
+
+    def read_mask(self, volume: Volume) -> NDArray[np.bool_] | None:
+        """Read the mask on the scan's canonical grid; None if there is none."""
+        return self.match_mask(volume)[0]
+
+    def match_mask(self, volume: Volume) -> tuple[NDArray[np.bool_] | None, str]:
+        """Read the mask as `read_mask` does; also return a note about it for the user."""
+        if self.mask is not None:
+            return _match(self.mask, volume, self.mask_geometry)
+        return (np.zeros(volume.shape, dtype=bool) if self.healthy else None), ""
+
+
+class ReadCase(NamedTuple):
+    """A scan and its mask, read.
+
+    Attributes
+    ----------
+    number : int
+        Place in the sequence of cases.
+    volume : Volume
+        The scan.
+    mask : ndarray of bool or None
+        On the scan's canonical grid.
+    note : str
+        What the user should know of scan and mask, or nothing. What masks share is said once for
+        all cases.
+    """
+
+    number: int
+    volume: Volume
+    mask: NDArray[np.bool_] | None
+    note: str
+
+
+def read_cases(cases: Sequence[Case], said: list[str] | None = None) -> Iterator[ReadCase]:
+    """Read scans and their masks.
+
+    Parameters
+    ----------
+    cases : sequence of Case
+        The scans.
+    said : list of str, optional
+        Notes that were given before and are not repeated; a new one is appended.
+
+    Raises
+    ------
+    InputError
+        If a scan or a mask cannot be read, a scan holds labels, or a mask lies elsewhere.
+    """
+    said = [] if said is None else said
+    for number, case in enumerate(cases):
+        yield read_case(case, number, said)
+
+
+def read_case(case: Case, number: int, said: list[str]) -> ReadCase:
+    """Read one case as `read_cases` does."""
+    volume = case.read()
+    refuse_labels(volume)
+    mask, note = case.match_mask(volume)
+    fresh = [f"Note: {one}" for one in volume.named_notices if f"Note: {one}" not in said]
+    if note and not any(one.startswith(RESAMPLED) for one in said):
+        fresh.append(note)
+    said += fresh
+    return ReadCase(number, volume, mask, "\n".join(fresh))
+
+
+def check_cases(cases: Sequence[Case]) -> Generator[Progress, None, None]:
+    """Read all scans and masks once, and refuse all that cannot be used together.
+
+    A model must not be learned without a scan that its user counts in, and an hour of embedding
+    must not end at the last scan. Headers alone do not show a truncated body or a mask that lies
+    elsewhere; reading a scan takes far less time than embedding it.
+
+    Parameters
+    ----------
+    cases : sequence of Case
+        Scans, with or without masks. Those that are open already are not read.
+
+    Yields
+    ------
+    Progress
+        Before every scan and every tenth of a second.
+
+    Raises
+    ------
+    InputError
+        If scans or masks cannot be used. It names each of them.
+    """
+    bad: dict[str, str] = {}
+    waiting = Progress("Checking scans", 0, len(cases))
+    for item in prefetch(_checked(cases), patience_s=PATIENCE_S):
+        if item is not None:
+            number, reason = item
+            case = cases[number]
+            waiting = Progress("Checking scans", number + 1, len(cases), case.name)
+            if reason:
+                bad[str(case.scan) if isinstance(case.scan, Path) else case.name] = reason
+        yield waiting
+    if len(bad) == 1:
+        raise InputError(next(iter(bad.values())))
+    if bad:
+        reasons = "; ".join(f"{name}: {reason.rstrip('.')}" for name, reason in bad.items())
+        raise InputError(
+            f"{len(bad)} of {len(cases)} scans cannot be used, so nothing was learned; repair them "
+            f"or leave them out: {reasons}."
+        )
+
+
+def _checked(cases: Sequence[Case]) -> Iterator[tuple[int, str]]:
+    """Read scans; yield number and why a scan cannot be used, or nothing."""
+    for number, case in enumerate(cases):
+        try:
+            read_case(case, number, [])
+        except OF_ONE_SCAN as error:
+            yield number, sentence(error)
+        else:
+            yield number, ""
+
+
+def read_mask(
+    mask: Path | Volume | NDArray[np.generic], volume: Volume, geometry: MaskGeometry = "check"
+) -> NDArray[np.bool_]:
+    """Bring a lesion mask onto a scan's canonical grid.
+
+    Parameters
+    ----------
+    mask : path, Volume or ndarray
+        A file or volume at the position of the scan, or an array on its canonical axes.
+    volume : Volume
+        The scan.
+    geometry : {"check", "ignore"}
+        As in `Case`.
+
+    Returns
+    -------
+    ndarray of bool
+        The shape of `volume.array`.
+
+    Raises
+    ------
+    InputError
+        If the mask lies elsewhere, has another size, or holds grey values.
+    """
+    return _match(mask, volume, geometry)[0]
+
+
+def _match(
+    mask: Path | Volume | NDArray[np.generic], volume: Volume, geometry: MaskGeometry
+) -> tuple[NDArray[np.bool_], str]:
+    if isinstance(mask, Path):
+        mask = read_volume(mask, allow_constant=True)
+    if isinstance(mask, Volume):
+        check_mask_values(mask)
+        matched, note = match_mask(mask, volume, geometry)
+        return matched > 0, note
+    array = np.asarray(mask)
+    if array.ndim == 2:
+        array = array[np.newaxis]
+    if array.shape != volume.shape:
+        raise InputError(
+            f"The mask of {volume.name} does not fit: expected the shape "
+            f"{' x '.join(map(str, volume.shape))} of its scan, got "
+            f"{' x '.join(map(str, array.shape))}; choose the mask of this scan."
+        )
+    return array > 0, ""
