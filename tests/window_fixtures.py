@@ -18,7 +18,7 @@ def own_settings(tmp_path, monkeypatch):
     monkeypatch.setattr(settings, "_page", lambda: None)
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="session")
 def torch_beside_a_window():
     """Take the care with torch that widgets take, before other fixtures import it plainly."""
     workers.import_torch()
