@@ -38,8 +38,9 @@ def test_old_models_score_as_before(script, backbone, version, method):
     model = load_model(FIXTURES / version / f"{method}.safetensors")
     scores = drain(detect(script.make_scan(9), model, backbone=backbone, cache=False))
     expected = np.load(FIXTURES / version / f"{method}_scores.npy")
-    # Another processor rounds embeddings otherwise.
-    np.testing.assert_allclose(scores.planes[0].scores, expected, rtol=0.02, atol=0.02)
+    # Another processor rounds embeddings otherwise, and p-values move in steps.
+    np.testing.assert_allclose(scores.planes[0].scores, expected, rtol=0.02, atol=0.1)
+    assert np.abs(scores.planes[0].scores - expected).mean() < 0.005
 
 
 @pytest.mark.parametrize("version", VERSIONS)

@@ -89,5 +89,14 @@ def test_wheel_has_manifest_but_no_scan_or_weights(tmp_path):
     assert "Classifier: Framework :: napari" in text
     required = [line for line in text.splitlines() if line.startswith("Requires-Dist")]
     assert not [line for line in required if "PyQt" in line and "extra ==" not in line]
-    endings = (".py", ".yaml", "METADATA", "WHEEL", "RECORD", "entry_points.txt", "LICENSE")
+    endings = (
+        ".py",
+        ".yaml",
+        ".html",
+        "METADATA",
+        "WHEEL",
+        "RECORD",
+        "entry_points.txt",
+        "LICENSE",
+    )
     assert all(name.endswith(endings) for name in names), names

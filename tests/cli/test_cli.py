@@ -74,6 +74,21 @@ def test_detect_writes_on_the_grid_of_the_file(heads, model_file, tmp_path):
     assert "Research use only" in report["notice"]
 
 
+def test_a_report_is_written_where_one_is_missing(heads, model_file, tmp_path):
+    arguments = ("detect", heads / "ill" / "p_flair.nii.gz", "-m", model_file, "-o", tmp_path)
+    assert run(*arguments).exit_code == 0
+    assert not (tmp_path / "p_flair_report.html").exists()
+    for _ in range(2):
+        result = run(*arguments, "--report")
+        assert result.exit_code == 0, result.output
+    assert "done already" in result.stderr
+    page = (tmp_path / "p_flair_report.html").read_text(encoding="utf-8")
+    assert "Research use only" in page and "p_flair" not in page
+    result = run(*arguments, "--dicom")
+    assert "p_flair: DICOM results need a scan" in result.stderr
+    assert not list(tmp_path.glob("*.dcm"))
+
+
 def test_a_finished_case_is_not_done_again(heads, model_file, tmp_path):
     arguments = ("detect", heads / "ill" / "p_flair.nii.gz", "-m", model_file, "-o", tmp_path)
     assert run(*arguments).exit_code == 0

@@ -15,6 +15,7 @@ def own_settings(tmp_path, monkeypatch):
     monkeypatch.setattr(
         settings, "QSettings", lambda *_: QSettings(path, QSettings.Format.IniFormat)
     )
+    monkeypatch.setattr(settings, "_page", lambda: None)
 
 
 @pytest.fixture(autouse=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -10,10 +11,13 @@ import pytest
 
 from napari_dino_uad.core.calibration import Calibration
 from napari_dino_uad.core.errors import InputError
+from napari_dino_uad.core.progress import Progress
+from napari_dino_uad.widgets.controls import RunControl, short_paths
 from napari_dino_uad.widgets.layers import cut_colormap
-from napari_dino_uad.widgets.plots import still_plot
+from napari_dino_uad.widgets.plots import paint_plot, still_plot, theme_colours
 from napari_dino_uad.widgets.settings_form import SettingsForm
 from napari_dino_uad.widgets.threshold import ThresholdControl, format_rate, score_histogram
+from napari_dino_uad.widgets.workers import Job
 
 
 @pytest.fixture
@@ -60,6 +64,7 @@ def test_line_in_the_histogram_moves_the_slider(qtbot, calibration):
     control = ThresholdControl()
     qtbot.addWidget(control)
     control.set_calibration(calibration)
+    qtbot.waitUntil(lambda: control.ready, timeout=20_000)
     control._line.setValue(calibration.threshold(0.002))
     assert control.rate == pytest.approx(0.002, rel=0.05)
 
@@ -73,8 +78,8 @@ def test_histogram_counts_every_score():
 
 
 def test_threshold_moves_transparency_only():
-    low = cut_colormap((0.0, 1.0), 0.2, "autumn").colors
-    high = cut_colormap((0.0, 1.0), 0.6, "autumn").colors
+    low = cut_colormap((0.0, 1.0), 0.2, "inferno").colors
+    high = cut_colormap((0.0, 1.0), 0.6, "inferno").colors
     np.testing.assert_array_equal(low[:, :3], high[:, :3])
     position = np.linspace(0, 1, 256)
     assert (low[position < 0.2, 3] == 0).all()
@@ -133,3 +138,63 @@ def test_plots_take_the_colour_of_a_new_theme(qtbot):
             plot.show()
         qtbot.wait(50)
         assert plot.grab().toImage().pixelColor(2, 2).name() == colour
+
+
+@pytest.mark.parametrize("width", [220, 300, 350])
+def test_marks_of_the_slider_keep_apart(qtbot, width):
+    control = ThresholdControl()
+    qtbot.addWidget(control)
+    control.resize(width, 200)
+    control.show()
+    qtbot.wait(50)
+    places = control.marks.places()
+    assert {"10 %", "1", "0.1", "0.01 %"} <= {text for text, _, _ in places}
+    edges = sorted((left, left + wide) for _, left, wide in places)
+    assert all(end < start for (_, end), (start, _) in pairwise(edges))
+
+
+def test_heat_stands_out_from_white_and_black():
+    for name in ("inferno", "plasma", "magma", "viridis"):
+        table = cut_colormap((0.0, 1.0), 0.1, name).colors[30:]
+        shown, alpha = table[:, :3], table[:, 3:]
+        weights = np.array([0.2126, 0.7152, 0.0722])
+        for back in (0.0, 1.0):
+            mixed = alpha * shown + (1 - alpha) * back
+            # By brightness or by colour.
+            far = np.abs(mixed @ weights - back)
+            colourful = np.ptp(mixed, axis=1)
+            assert (np.maximum(far, colourful) > 0.2).all(), (name, back)
+
+
+def test_paths_in_messages_are_short():
+    text = "Cannot write to /home/ann/studies/2026/cohort/results: the disk is full."
+    assert short_paths(text) == "Cannot write to …/cohort/results: the disk is full."
+    assert short_paths("1/2 of a/b") == "1/2 of a/b"
+
+
+def test_a_success_removes_an_error(qtbot):
+    job = Job()
+    run = RunControl(job, "Go", "Go.", "Stop.")
+    qtbot.addWidget(run)
+    other = Job()
+    run.watch(other)
+    run.complain("The disk is full.")
+    assert run.complaining
+    with qtbot.waitSignal(other.stopped, timeout=20_000):
+        other.start(quick)
+    assert not run.complaining
+    assert run.text == ""
+
+
+def quick():
+    yield Progress("Working", 0, 1)
+
+
+def test_plots_follow_the_theme(qtbot):
+    plot = still_plot(80)
+    qtbot.addWidget(plot)
+    for theme in ("dark", "light"):
+        background, text = theme_colours(theme)
+        paint_plot(plot, background, text)
+        assert plot.backgroundBrush().color().name() == background[:7]
+        assert plot.getAxis("bottom").pen().color().name() == text[:7]

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from app_model.types import KeyBinding
 from napari.components import ViewerModel
 from napari.layers import Image
+from qtpy.QtCore import Qt
 
 from napari_dino_uad import detect, drain, read_volume, save_model
 from napari_dino_uad.core.results import RESEARCH_USE
+from napari_dino_uad.core.scans.volume import volume_from_array
 from napari_dino_uad.layer_data import volume_layer
 from napari_dino_uad.widgets.detect import DetectWidget
+from napari_dino_uad.widgets.detect.compare import BOTH, ONLY_A, ONLY_B, agreement
+from napari_dino_uad.widgets.results.store import results_of
 from napari_dino_uad.widgets.session import session
+from napari_dino_uad.widgets.settings import change_setting, remember_model
 
 LONG_MS = 120_000
 
@@ -72,6 +79,161 @@ def test_the_threshold_moves_the_findings(qtbot, widget, viewer):
     with qtbot.waitSignal(widget.findings_job.succeeded, timeout=LONG_MS):
         widget.threshold.rate = 0.001
     assert 0 < int((viewer.layers[2].data > 0).sum()) < many
+
+
+def test_the_view_goes_to_the_worst_slice(qtbot, widget, viewer):
+    viewer.dims.set_point(0, float(viewer.layers[0].translate[0]))
+    finish(qtbot, widget)
+    first = widget.findings[0]
+    scores, labels = widget.detection.scores, widget.shown.found.labels
+    excess = np.where(labels == 1, scores - widget.shown.threshold, 0)
+    assert viewer.dims.current_step[0] == int(excess.sum(axis=(1, 2)).argmax())
+    text = widget.panel.summary.text()
+    assert "side" in text or "midline" in text
+    assert f"slices {first.first_slice} to {first.last_slice}" in text
+    assert ("largest" in text) == (len(widget.findings) > 1)
+
+
+def test_the_view_stays_if_the_user_wants(qtbot, widget, viewer):
+    change_setting("go_to_worst", False)
+    viewer.dims.set_point(0, float(viewer.layers[0].translate[0]))
+    finish(qtbot, widget)
+    assert viewer.dims.current_step[0] == 0
+
+
+def test_detect_waits_for_the_last_model(qtbot, viewer, model, tmp_path):
+    save_model(model, tmp_path / "mine.safetensors")
+    remember_model(tmp_path / "mine.safetensors")
+    session().models.clear()
+    widget = DetectWidget(viewer)
+    qtbot.addWidget(widget)
+    assert widget.loading.running
+    assert not widget.run._bar.isHidden()
+    assert widget.run.start.isEnabled()
+    with qtbot.waitSignal(widget.findings_job.succeeded, timeout=LONG_MS):
+        widget.run.start.click()
+        assert widget.busy
+    assert widget.shown.model_name == "mine"
+    widget.release()
+
+
+def test_a_scan_is_detected_on_opening(qtbot, widget, viewer, healthy):
+    change_setting("detect_on_opening", True)
+    data, keywords, _ = volume_layer(healthy[0].volume)
+    with qtbot.waitSignal(widget.findings_job.succeeded, timeout=LONG_MS):
+        viewer.add_layer(Image(data, **keywords))
+    assert widget.shown.scan is viewer.layers[-3]
+
+
+def test_a_scan_of_another_kind_waits(qtbot, widget, viewer, ill, tmp_path):
+    strange = np.where(ill.volume.array > 60, ill.volume.array.max() - ill.volume.array, 0)
+    viewer.layers.clear()
+    volume = volume_from_array(strange, ill.volume.spacing_mm, (0.0, 0.0, 0.0), "strange")
+    data, keywords, _ = volume_layer(volume)
+    viewer.add_layer(Image(data, **keywords))
+    finish(qtbot, widget)
+    _, heat, labels = viewer.layers
+    panel = widget.panel
+    assert "mm apart" in panel.warning.text()
+    assert not panel.show_anyway.isHidden()
+    assert not heat.visible and not labels.visible
+    assert panel.summary.text() == ""
+    assert not widget.save_button.isEnabled()
+    assert "Show anyway" in widget.save_button.toolTip()
+    widget.read_cursor((volume.spacing_mm[0] * 60, 100, 100))
+    assert panel.cursor_text.text() == ""
+    panel.show_anyway.click()
+    assert heat.visible and labels.visible
+    assert panel.show_anyway.isHidden()
+    assert not panel.warning.isHidden()
+    assert "inding" in panel.summary.text()
+    assert widget.save_button.isEnabled()
+    # Once wanted, the next map of the same model comes at once.
+    finish(qtbot, widget)
+    assert viewer.layers[1].visible
+
+
+def test_heat_is_hidden_while_the_key_is_held(qtbot, widget, viewer):
+    finish(qtbot, widget)
+    _, heat, labels = viewer.layers
+    qtbot.keyPress(widget, "H")
+    assert not heat.visible and not labels.visible
+    qtbot.keyRelease(widget, "H")
+    assert heat.visible and labels.visible
+    held = viewer.keymap[KeyBinding.from_str("H")](viewer)
+    next(held)
+    assert not heat.visible
+    assert next(held, None) is None
+    assert heat.visible
+
+
+def test_opacity_is_that_of_the_heat(qtbot, widget, viewer):
+    finish(qtbot, widget)
+    widget.panel.opacity.setValue(40)
+    assert viewer.layers[1].opacity == pytest.approx(0.4)
+    finish(qtbot, widget)
+    assert viewer.layers[1].opacity == pytest.approx(0.4)
+
+
+def test_colours_follow_the_settings(qtbot, widget, viewer):
+    finish(qtbot, widget)
+    before = viewer.layers[1].colormap.colors.copy()
+    change_setting("colours", "viridis")
+    assert not np.allclose(viewer.layers[1].colormap.colors, before)
+
+
+def test_the_scalp_can_be_left_out(qtbot, widget, viewer):
+    widget.threshold.rate = 0.05
+    finish(qtbot, widget)
+    anomaly, heat = widget.detection, viewer.layers[1]
+    low = widget.shown.limits[0]
+    with qtbot.waitSignal(widget.findings_job.succeeded, timeout=LONG_MS):
+        widget.panel.without_scalp.setChecked(True)
+    assert anomaly.scalp is not None and anomaly.scalp.any()
+    assert (heat.data[anomaly.scalp] == np.float32(low)).all()
+    assert not (viewer.layers[2].data[anomaly.scalp] > 0).any()
+    with qtbot.waitSignal(widget.findings_job.succeeded, timeout=LONG_MS):
+        widget.panel.without_scalp.setChecked(False)
+    assert (heat.data[anomaly.scalp] != np.float32(low)).any()
+
+
+def test_model_words_come_before_details(qtbot, widget):
+    text = widget.choice._model_text.text()
+    assert text.startswith("healthy heads, 4 healthy scans, axial, fitted 20")
+    assert "DPMM" not in text
+    assert "DPMM" in widget.choice._details_text.text()
+    assert "torch" in widget.choice._details_text.text()
+
+
+def test_two_models_are_compared(qtbot, widget, viewer, model):
+    calibration = replace(model.calibration, scores=model.calibration.scores * 0.5)
+    session().add_model("lower", replace(model, calibration=calibration))
+    widget.model.value = "healthy heads"
+    finish(qtbot, widget)
+    compare = widget.compare
+    compare.refresh()
+    assert compare.model_box.choices == ("lower",)
+    with qtbot.waitSignal(compare.shown, timeout=LONG_MS):
+        compare.run.start.click()
+    labels = viewer.layers[-1]
+    assert labels is compare.layer
+    found = widget.shown.found.labels > 0
+    # The second model finds the same and more.
+    assert (labels.data[found] == BOTH).mean() > 0.99
+    assert (labels.data == ONLY_B).any()
+    assert "only lower" in compare.legend.text()
+    with qtbot.waitSignal(compare.shown, timeout=LONG_MS):
+        widget.threshold.rate = 0.001
+    assert (labels.data > 0).sum() < found.sum() + 1e9
+    assert "0.10 %" in compare.legend.text()
+    finish(qtbot, widget)
+    assert compare.layer is None
+    assert [layer.name for layer in viewer.layers if "comparison" in layer.name] == []
+
+
+def test_agreement_of_two_label_maps():
+    one, other = np.array([0, 1, 2, 0]), np.array([0, 3, 0, 1])
+    assert agreement(one, other).tolist() == [0, BOTH, ONLY_A, ONLY_B]
 
 
 def test_a_second_detection_uses_the_layers_again(qtbot, widget, viewer):
@@ -175,3 +337,58 @@ def test_in_a_real_window(make_napari_viewer, qtbot, ill, model):
         widget.detect()
     viewer.dims.set_point(0, float(viewer.layers[2].translate[0]) + 70)
     assert viewer.screenshot(canvas_only=True, flash=False).std() > 0
+
+
+def test_the_keys_open_the_dock_and_detect(make_napari_viewer, qtbot, ill, model):
+    viewer = make_napari_viewer(show=True)
+    data, keywords, _ = volume_layer(ill.volume)
+    viewer.add_layer(Image(data, **keywords))
+    session().models.clear()
+    session().add_model("healthy heads", model)
+    window = viewer.window._qt_window
+    results = results_of(viewer)
+    qtbot.waitExposed(window)
+    # With the focus in the list of layers, and no dock open.
+    window.activateWindow()
+    viewer.window._qt_viewer.layers.setFocus()
+    qtbot.wait(50)
+    keys = (Qt.Key.Key_D, Qt.KeyboardModifier.ControlModifier | Qt.KeyboardModifier.ShiftModifier)
+    qtbot.keyClick(viewer.window._qt_viewer.layers, *keys)
+    qtbot.waitUntil(lambda: results.shown is not None and results.shown.current, timeout=LONG_MS)
+    widget = window.findChild(DetectWidget)
+    widget.minimum_size.setFocus()
+    qtbot.wait(50)
+    before = results.shown
+    qtbot.keyClick(widget.minimum_size, *keys)
+    qtbot.waitUntil(lambda: results.shown is not before and results.shown.current, timeout=LONG_MS)
+
+
+def test_our_docks_are_tabs(make_napari_viewer, qtbot, model):
+    viewer = make_napari_viewer()
+    session().models.clear()
+    docks = [
+        viewer.window.add_plugin_dock_widget("napari-dino-uad", name)[0]
+        for name in ("Detect", "Fit")
+    ]
+    window = viewer.window._qt_window
+    qtbot.waitUntil(lambda: docks[1] in window.tabifiedDockWidgets(docks[0]), timeout=5000)
+    for dock in docks:
+        assert dock.inner_widget().minimumSizeHint().width() <= 380
+
+
+def test_the_colour_bar_shows_rates(make_napari_viewer, qtbot, ill, model):
+    viewer = make_napari_viewer()
+    data, keywords, _ = volume_layer(ill.volume)
+    viewer.add_layer(Image(data, **keywords))
+    session().models.clear()
+    session().add_model("healthy heads", model)
+    _, widget = viewer.window.add_plugin_dock_widget("napari-dino-uad", "Detect")
+    qtbot.waitUntil(lambda: not widget.loading.running, timeout=LONG_MS)
+    finish(qtbot, widget)
+    heat = viewer.layers[1]
+    if not hasattr(heat, "colorbar"):
+        pytest.skip("this napari has no colour bars")
+    assert heat.colorbar.visible
+    drawn = viewer.window._qt_viewer.canvas._layer_overlay_to_visual[heat][heat.colorbar]
+    _, _, labels = drawn.node.ticks.ticker._get_tick_frac_labels()
+    assert labels == ["10 %", "1 %", "0.1 %", "0.01 %"]

@@ -129,9 +129,14 @@ def test_a_click_jumps_to_the_worst_place(widget, viewer, detection, anomaly):
     worst = np.unravel_index(int(inside.argmax()), inside.shape)
     point = detection.scan.world_to_data(viewer.dims.point)
     np.testing.assert_allclose(point, worst, atol=0.5)
-    marks = widget.crosshair.layer
+    marks = widget.lines.layer
     assert marks in viewer.layers and marks.data[-1, 0, 0] == worst[0]
     assert viewer.layers.selection.active is not marks
+    # Another place of the slice is marked there, another slice not at all.
+    viewer.dims.set_point(0, detection.scan.data_to_world((3, 0, 0))[0])
+    assert marks.data[-1, 0, 0] == worst[0]
+    viewer.dims.set_point(1, detection.scan.data_to_world((0, 7, 0))[1])
+    assert marks.data[-1, 0, :2].tolist() == [3, 7]
     # The finding fills a good part of the screen.
     assert viewer.camera.zoom > 1
 
@@ -176,10 +181,13 @@ def test_a_closed_dock_leaves_nothing_behind(qtbot, viewer, detection):
         gone = weakref.ref(widget)
         widget.deleteLater()
         del widget
-        qtbot.wait(20)
-        gc.collect()
         results_of(viewer).updated.emit(detection)
-    assert gone() is None
+
+    def collected():
+        gc.collect()
+        return gone() is None
+
+    qtbot.waitUntil(collected, timeout=5000)
 
 
 def test_letters_in_a_note_stay_letters(qtbot, widget):

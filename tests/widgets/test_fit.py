@@ -68,7 +68,7 @@ def test_fit_on_a_folder_then_save_and_load(qtbot, widget, heads, tmp_path):
     assert widget.fitted is not None
     assert widget.fitted.normative.settings.components == 30
     assert widget.fitted.maps.lesions == "bright"
-    assert "bright lesions" in widget.result._text.text()
+    assert "bright lesions" in widget.result.text.text()
     assert len(session().models) == 1
     with qtbot.waitSignal(widget.saving.succeeded, timeout=LONG_MS):
         widget.save(tmp_path / "mine.safetensors")
@@ -147,13 +147,15 @@ def test_a_cache_that_is_off_keeps_nothing_and_says_so(monkeypatch):
 def test_a_model_is_told_in_words_and_plotted(qtbot, widget, model):
     widget._show_model(model, "Loaded mine.")
     assert widget.result.text.text() == (
-        "<b>Loaded mine.</b> 3 healthy scans, axial slices; calibrated on 1 other."
+        "<b>Loaded mine.</b> 3 healthy scans, axial slices, for bright or dark lesions; "
+        "calibrated on 1 other."
     )
     [curve] = widget.result.scores.listDataItems()
     assert curve.yData.max() > 3
-    assert widget.result.isVisibleTo(widget) and widget.result.history.isVisibleTo(widget) is False
-    widget.result.details.expand()
-    assert widget.result.history.isVisibleTo(widget)
+    assert widget.result.isVisibleTo(widget)
+    assert not widget.result.details.isExpanded()
+    [losses] = widget.result.history.listDataItems()
+    assert losses.yData.tolist() == model.normative.history_
 
 
 def test_fit_and_save_stay_in_sight(qtbot, widget, model):

@@ -13,6 +13,7 @@ from napari_dino_uad import Case, detect, drain, load_backbone
 from napari_dino_uad.core.explain.pictures import collect_pictures
 from napari_dino_uad.core.scans.phantom import PHANTOM_BACKBONE
 from napari_dino_uad.layer_data import volume_layer
+from napari_dino_uad.widgets.crosshair import crosshair_of
 from napari_dino_uad.widgets.inspect import InspectWidget
 from napari_dino_uad.widgets.inspect.pictures import shade
 from napari_dino_uad.widgets.layers import is_ours, is_scan_layer
@@ -107,6 +108,16 @@ def test_the_highest_point_of_the_finding_is_explained(qtbot, widget, viewer, de
     assert sum(rows.values()) == pytest.approx(2 * rows["Score"], abs=1e-3)
     facts = widget.panel.facts.text()
     assert "Nearest kind of healthy tissue" in facts and "Other side" in facts
+
+
+def test_the_place_of_the_crosshair_is_explained(qtbot, widget, viewer, detection):
+    voxel = tuple(int(value) for value in np.argwhere(detection.found.labels == 1)[0])
+    crosshair_of(viewer).move(detection.scan.data_to_world(voxel))
+    assert widget.here.isEnabled()
+    widget.here.click()
+    assert widget.place.voxel == voxel
+    widget.worst.click()
+    assert crosshair_of(viewer).voxel(detection.scan) == widget.place.voxel != voxel
 
 
 def test_the_verdict_follows_the_threshold(qtbot, widget, viewer, detection):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from napari_dino_uad.cli.extras import Extras
 from napari_dino_uad.cli.fit import load_on
 from napari_dino_uad.cli.options import (
     Device,
@@ -78,6 +79,19 @@ SeriesUid = Annotated[
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Repeat the cases that have results already.")
 ]
+Report = Annotated[
+    bool,
+    typer.Option(
+        "--report", help="Also write CASE_report.html, one page with the highest findings pictured."
+    ),
+]
+Dicom = Annotated[
+    bool,
+    typer.Option(
+        "--dicom",
+        help="Also write CASE_findings.dcm and CASE_anomaly.dcm on the slices of a DICOM series.",
+    ),
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -99,6 +113,8 @@ def _detect(
     engine: Engine = "auto",
     no_cache: NoCache = False,
     overwrite: Overwrite = False,
+    report: Report = False,
+    dicom: Dicom = False,
 ) -> None:
     """Find what is abnormal in scans.
 
@@ -120,7 +136,8 @@ def _detect(
     writable_folder(out)
     request = Request.of(model, fpr, min_size, series, volume)
     bad: dict[Path, str] = {}
-    todo = _unfinished(cases, out, request, bad, overwrite)
+    extras = Extras(report, dicom)
+    todo = _unfinished(cases, out, request, bad, overwrite, extras)
     skipped = len(cases) - len(todo) - len(bad)
     if skipped:
         note(f"{skipped} of {len(cases)} cases are done already; --overwrite makes them again.")
@@ -128,7 +145,7 @@ def _detect(
         size = fitted.preprocessing.input_size
         backbone = load_on(device, engine, fitted.backbone_key, weights, size)
         fitted.check_backbone(backbone)
-        _detect_all(todo, fitted, backbone, request, out, model, bad, not no_cache)
+        _detect_all(todo, fitted, backbone, request, out, model, bad, not no_cache, extras)
     _report(cases, bad, out)
 
 
@@ -171,14 +188,20 @@ def _note_left_out(files: SortedFiles) -> None:
 
 
 def _unfinished(
-    cases: dict[str, Path], out: Path, request: Request, bad: dict[Path, str], overwrite: bool
+    cases: dict[str, Path],
+    out: Path,
+    request: Request,
+    bad: dict[Path, str],
+    overwrite: bool,
+    extras: Extras,
 ) -> dict[str, Path]:
     """Return the cases without results; those that cannot be done go into `bad`."""
     todo = {}
     for name, scan in cases.items():
         try:
             check_places(out, name)
-            if overwrite or not is_finished(out, name, scan, request):
+            finished = is_finished(out, name, scan, request) and extras.there(out, name)
+            if overwrite or not finished:
                 todo[name] = scan
         except OF_ONE_SCAN as error:
             bad[scan] = sentence(error)
@@ -194,6 +217,7 @@ def _detect_all(
     model_path: Path,
     bad: dict[Path, str],
     cache: bool,
+    extras: Extras,
 ) -> None:
     """Detect in every scan and print a table; scans that cannot be used go into `bad`."""
     from napari_dino_uad.core.maps.domain_shift import measure_shift
@@ -221,6 +245,7 @@ def _detect_all(
                 seconds["findings"] = time.perf_counter() - clock
                 extra = _provenance(path, request, model, model_path, backbone, seconds)
                 finish(labels, findings, request.false_positive_rate, extra)
+            extras.write(out, name, anomaly, labels, findings, request)
             shift = measure_shift(anomaly.level, model.levels)
             if shift.unlike:
                 note(f"Warning: {name}: {shift.warning}")

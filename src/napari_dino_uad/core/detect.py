@@ -20,6 +20,7 @@ from napari_dino_uad.core.features.extract import (
     outwards,
     scored_slices,
 )
+from napari_dino_uad.core.maps.heads import scalp
 from napari_dino_uad.core.maps.places import TissueFrame
 from napari_dino_uad.core.maps.score_map import ScanLevel, refine_maps, scan_level
 from napari_dino_uad.core.maps.smoothing import GrowingMaps
@@ -119,15 +120,15 @@ class PlaneMap:
     distances : ndarray of float32, (slices, h, w)
         Smoothed distance of each patch to the nearest typical healthy one. NaN outside the tissue
         and in slices skipped as redundant with a neighbour within the smoothing width.
-    own : ScanLevel
-        The level and spread of the scan's own scores, which centring has taken out of them.
+    own_level : ScanLevel
+        The scan's own level and spread, which centring has taken out of the scores.
     """
 
     plane: Plane
     scores: NDArray[np.float32]
     grid: PatchGrid
     distances: NDArray[np.float32]
-    own: ScanLevel = field(default_factory=ScanLevel)
+    own_level: ScanLevel = field(default_factory=ScanLevel)
 
     @property
     def level(self) -> float:
@@ -189,6 +190,30 @@ class AnomalyMap:
     def foreground(self) -> NDArray[np.bool_]:
         """Tissue on the volume's canonical grid, (S, P, L)."""
         return np.ascontiguousarray(from_plane(self.scan.foreground, self.planes[0].plane))
+
+    @cached_property
+    def scalp(self) -> NDArray[np.bool_] | None:
+        """Scalp on the volume's canonical grid, (S, P, L); None if no skull was found.
+
+        It is measured at the first use, which takes a second or more.
+        """
+        if self.scan.preprocessing.plane != "axial" or self.volume.is_2d:
+            return None
+        if not self.tissue_frame.head:
+            return None
+        return scalp(self.scan)
+
+    def tissue(self, *, without_scalp: bool = False) -> NDArray[np.bool_]:
+        """Return the tissue to look at, (S, P, L).
+
+        Parameters
+        ----------
+        without_scalp : bool
+            Leave out the scalp, where it was found.
+        """
+        if not without_scalp or self.scalp is None:
+            return self.foreground
+        return self.foreground & ~self.scalp
 
     @cached_property
     def tissue_frame(self) -> TissueFrame:

@@ -61,12 +61,15 @@ class ReviewSettings:
         Whether the background is left out.
     edits : ndarray of int8, (S, P, L), or None
         1 where the reader added a voxel, -1 where one was removed.
+    without_scalp : bool
+        Whether the scalp is left out too.
     """
 
     rate: float
     minimum_size: float
     tissue_only: bool
     edits: NDArray[np.int8] | None = None
+    without_scalp: bool = False
 
 
 @dataclass(frozen=True)
@@ -140,6 +143,7 @@ def save_review(
             "rate": settings.rate,
             "minimum_size": settings.minimum_size,
             "tissue_only": settings.tissue_only,
+            "without_scalp": settings.without_scalp,
         },
         "judgements": [{"decision": one.decision, "note": one.note} for one in review.judgements],
         "seconds": anomaly.seconds,

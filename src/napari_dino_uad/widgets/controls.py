@@ -13,17 +13,45 @@ from qtpy.QtWidgets import (
     QProgressBar,
     QPushButton,
     QScrollArea,
+    QStyle,
     QVBoxLayout,
     QWidget,
 )
+from superqt import QCollapsible
 
 from napari_dino_uad.core.progress import Progress
+from napari_dino_uad.widgets.activity import Activity
+from napari_dino_uad.widgets.docks import tabify
 from napari_dino_uad.widgets.workers import Job
 
-__all__ = ["DockWidget", "RunControl", "WrapLabel", "rule", "small_label", "warning_label"]
+__all__ = [
+    "DockWidget",
+    "Fold",
+    "RunControl",
+    "WrapLabel",
+    "rule",
+    "short_paths",
+    "small_label",
+    "warning_label",
+]
 
 # A line may also break after these characters, and within very long words.
 _BREAKS = re.compile(r"([_\\/](?=\w)|[^\W_]{20}(?=[^\W_]))")
+# Width of a dock in pixels.
+_NARROWEST, _WIDEST = 300, 380
+
+# Absolute paths, of which a message shows the last two parts.
+_PATHS = re.compile(r"(?:[A-Za-z]:)?(?:[\\/][^\s\\/:;,]+){3,}")
+
+
+def short_paths(text: str) -> str:
+    """Shorten the absolute paths in a message to their last two parts."""
+
+    def shorten(found: re.Match[str]) -> str:
+        parts = re.split(r"[\\/]", found.group())
+        return "…/" + "/".join(parts[-2:])
+
+    return re.sub(_PATHS, shorten, text)
 
 
 class WrapLabel(QLabel):
@@ -67,6 +95,25 @@ def warning_label() -> WrapLabel:
     return label
 
 
+class Fold(QCollapsible):
+    """A fold that is closed at first.
+
+    Parameters
+    ----------
+    title : str
+    inner : QWidget
+        What it holds.
+    tooltip : str
+    """
+
+    def __init__(self, title: str, inner: QWidget, tooltip: str = "") -> None:
+        super().__init__(title)
+        self.setDuration(0)
+        self.layout().setContentsMargins(0, 0, 0, 0)
+        self.addWidget(inner)
+        self._toggle_btn.setToolTip(tooltip)
+
+
 def rule() -> QFrame:
     """Make a thin line between groups."""
     line = QFrame()
@@ -92,12 +139,19 @@ class DockWidget(QWidget):
         area.setFrameShape(QFrame.Shape.NoFrame)
         area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         area.setWidget(inner)
+        self._inner = inner
         outer = QVBoxLayout(self)
         outer.setContentsMargins(0, 0, 0, 0)
         outer.addWidget(area)
         self.footer = QVBoxLayout()
         outer.addLayout(self.footer)
-        self.setMinimumWidth(300)
+        self.setMinimumWidth(_NARROWEST)
+
+    def minimumSizeHint(self) -> QSize:
+        """Return a width at which nothing is cut off at the right edge."""
+        bar = self.style().pixelMetric(QStyle.PixelMetric.PM_ScrollBarExtent)
+        width = self._inner.minimumSizeHint().width() + bar
+        return QSize(min(max(width, _NARROWEST), _WIDEST), super().minimumSizeHint().height())
 
     def sizeHint(self) -> QSize:
         """Return a width that leaves most of the window to the image."""
@@ -117,12 +171,18 @@ class DockWidget(QWidget):
         if event.type() == QEvent.Type.ParentChange:
             if self.parent() is not None:
                 self._docked = True
+                # After napari has put the dock into its window.
+                QTimer.singleShot(0, self._tabify)
             elif self._docked:
                 self._docked = False
                 self.release()
                 # The widget is of no more use, unless a script docks it again at once.
                 QTimer.singleShot(0, self._delete_undocked)
         super().changeEvent(event)
+
+    def _tabify(self) -> None:
+        if self.parent() is not None:
+            tabify(self, DockWidget)
 
     def _delete_undocked(self) -> None:
         if self.parent() is None and not self.isVisible():
@@ -145,11 +205,18 @@ class RunControl(QWidget):
         Of the start button.
     cancel_tooltip : str
         Of the cancel button: what is kept.
+    remarks : bool
+        Whether remarks on the engine are shown below the message.
     """
 
-    def __init__(self, job: Job, text: str, tooltip: str, cancel_tooltip: str) -> None:
+    def __init__(
+        self, job: Job, text: str, tooltip: str, cancel_tooltip: str, *, remarks: bool = True
+    ) -> None:
         super().__init__()
         self._job = job
+        self._watched = [job]
+        self._complaining = False
+        self._shows_remarks = remarks
         self.start = QPushButton(text)
         self.start.setToolTip(tooltip)
         self._tooltip = tooltip
@@ -162,6 +229,7 @@ class RunControl(QWidget):
         self._bar.setTextVisible(False)
         self._bar.setFixedHeight(8)
         self._status = small_label()
+        self._text = ""
         self._remarks = small_label()
         self._remarks.hide()
         layout = QVBoxLayout(self)
@@ -170,9 +238,19 @@ class RunControl(QWidget):
         layout.addWidget(self._bar)
         layout.addWidget(self._status)
         layout.addWidget(self._remarks)
+        self._activity = [Activity(job)]
         job.progressed.connect(self._on_progress)
         job.failed.connect(self.complain)
+        job.succeeded.connect(self._forget_complaint)
         self.allow("")
+
+    def watch(self, job: Job) -> None:
+        """Show the bar of another job too, while it runs; its messages come through `say`."""
+        self._watched.append(job)
+        self._activity.append(Activity(job))
+        job.progressed.connect(lambda progress: self._on_other(job, progress))
+        job.stopped.connect(self._show_bar)
+        job.succeeded.connect(self._forget_complaint)
 
     def allow(self, reason: str) -> None:
         """Enable the buttons that can be used now.
@@ -188,7 +266,7 @@ class RunControl(QWidget):
             "Running; press Cancel to stop." if running else reason or self._tooltip
         )
         self.cancel.setEnabled(running)
-        self._bar.setVisible(running)
+        self._show_bar()
         if running:
             return
         if reason:
@@ -200,7 +278,12 @@ class RunControl(QWidget):
     @property
     def text(self) -> str:
         """The message."""
-        return self._status.text()
+        return self._text
+
+    @property
+    def complaining(self) -> bool:
+        """Whether the message is an error."""
+        return self._complaining
 
     @property
     def remarks(self) -> str:
@@ -211,29 +294,48 @@ class RunControl(QWidget):
         """Show a remark below the message; an empty one keeps the remark before."""
         if text:
             self._remarks.setText(text)
-            self._remarks.show()
+            self._remarks.setVisible(self._shows_remarks)
 
     def say(self, text: str) -> None:
-        """Show a message."""
+        """Show a message; the tooltip has its paths in full."""
+        self._complaining = False
+        self._text = text
+        short = short_paths(text)
         self._status.setProperty("reason", False)
         self._status.setStyleSheet("")
-        self._status.setText(text)
+        self._status.setText(short)
+        self._status.setToolTip("" if short == text else text)
         self._status.setVisible(bool(text))
 
     def complain(self, text: str) -> None:
-        """Show an error."""
+        """Show an error; the next success removes it."""
         self.say(text)
+        self._complaining = True
         # Readable on napari's dark and on its light background.
         self._status.setStyleSheet("color: #e8604c; font-weight: bold;")
 
-    def _on_progress(self, progress: Progress) -> None:
+    def _forget_complaint(self, *_: Any) -> None:
+        if self._complaining:
+            self.say("")
+
+    def _show_bar(self, *_: Any) -> None:
+        self._bar.setVisible(any(job.running for job in self._watched))
+
+    def _on_other(self, job: Job, progress: Progress) -> None:
+        if not self._job.running:
+            self._on_progress(progress, job)
+            self._show_bar()
+
+    def _on_progress(self, progress: Progress, job: Job | None = None) -> None:
         self.remark(progress.note)
-        self._bar.setRange(0, max(progress.total, 0))
+        # A bar of one step would stand still; Qt moves one without a length.
+        total = 0 if progress.total <= 1 else progress.total
+        self._bar.setRange(0, total)
         self._bar.setValue(progress.done)
         text = progress.step if not progress.detail else f"{progress.step}: {progress.detail}"
         if progress.total > 1:
             text += f", {progress.done} of {progress.total}"
-        left = self._job.seconds_left(progress)
+        left = (job or self._job).seconds_left(progress)
         if left is not None and left > 2:
             minutes, seconds = divmod(round(left), 60)
             text += f", {f'{minutes} min ' if minutes else ''}{seconds} s left"

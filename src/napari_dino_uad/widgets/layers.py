@@ -34,7 +34,11 @@ __all__ = [
 ]
 
 # Opacity of the heat at the threshold and at the last colour; the anatomy shows through both.
-_LOWEST_ALPHA, _HIGHEST_ALPHA = 0.35, 0.8
+_LOWEST_ALPHA, _HIGHEST_ALPHA = 0.55, 0.9
+
+# Part of a colormap that the heat uses. The ends would not show: the dark one on black, the pale
+# one on a white lesion.
+_COLOUR_RANGE = (0.28, 0.82)
 
 # Outlines of findings: visible on grey anatomy and on red, orange and yellow heat.
 _OUTLINES = (
@@ -55,7 +59,8 @@ _HALF = 0.5
 
 def is_ours(layer: Layer) -> bool:
     """Return whether a layer is a result of this plugin, and therefore not a scan."""
-    return layer.metadata.get(METADATA, {}).get("role") in ("anomaly", "findings", "explanation")
+    roles = ("anomaly", "findings", "explanation", "comparison")
+    return layer.metadata.get(METADATA, {}).get("role") in roles
 
 
 def is_scan_layer(layer: Layer) -> bool:
@@ -203,10 +208,11 @@ def slice_index(viewer: Viewer, layer: Layer, axis: int) -> int:
 
 
 def cut_colormap(limits: tuple[float, float], threshold: float, colours: str) -> Colormap:
-    """Make a colormap that is transparent below a threshold.
+    """Make a colormap that is transparent below a threshold, and more opaque the higher the score.
 
     A colour means the same score in all scans of a model. The threshold only moves the score at
-    which the heat begins.
+    which the heat begins. The brightest and the darkest colours are left out, so that heat stands
+    out from white and from black.
 
     Parameters
     ----------
@@ -215,12 +221,14 @@ def cut_colormap(limits: tuple[float, float], threshold: float, colours: str) ->
     threshold : float
         Score at which the heat begins.
     colours : str
-        Name of one of napari's colormaps.
+        Name of one of napari's colormaps, even in brightness.
     """
     from napari.utils.colormaps import Colormap, ensure_colormap
 
     position = np.linspace(0, 1, 256)
-    table: NDArray[np.float32] = ensure_colormap(colours).map(position).astype(np.float32)
+    low, high = _COLOUR_RANGE
+    shown = low + (high - low) * position
+    table: NDArray[np.float32] = ensure_colormap(colours).map(shown).astype(np.float32)
     cut = (threshold - limits[0]) / (limits[1] - limits[0])
     rise = np.clip((position - cut) / max(1 - cut, 1e-6), 0, 1)
     # The first colour is that of all scores below the scale, air included: never shown.

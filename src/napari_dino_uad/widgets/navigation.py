@@ -10,12 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_dino_uad.layer_data import METADATA
+from napari_dino_uad.widgets.crosshair import crosshair_of
 
 if TYPE_CHECKING:
     from napari.layers import Layer, Vectors
     from napari.viewer import Viewer
 
-__all__ = ["Crosshair", "show_voxel"]
+__all__ = ["CrossLines", "show_voxel"]
 
 # Share of the canvas that a region fills after zooming to it.
 _FILLED = 0.4
@@ -42,13 +43,11 @@ def show_voxel(
         Lowest and highest voxel of a region; the view zooms to it. Without it, neither zoom nor
         centre change.
     """
-    dims = viewer.dims
-    offset = dims.ndim - layer.ndim
-    world = layer.data_to_world(voxel)
-    # All axes: other planes of the same scan follow too.
-    dims.set_point([axis + offset for axis in range(layer.ndim)], list(world))
+    crosshair_of(viewer).move(layer.data_to_world(voxel))
     if extent is None:
         return
+    dims = viewer.dims
+    offset = dims.ndim - layer.ndim
     rows = [axis - offset for axis in dims.displayed[-2:]]
     low, high = (np.asarray(layer.data_to_world(corner)) for corner in extent)
     size = np.abs(high - low)[rows]
@@ -66,8 +65,8 @@ _FREE, _WIDTH = 0.06, 0.003
 _COLOUR = (1.0, 0.85, 0.2, 0.7)
 
 
-class Crosshair:
-    """Thin lines through a place of a scan, seen on the slices that pass through it.
+class CrossLines:
+    """Thin lines in the canvas through the place of the crosshair, on the slices through it.
 
     Parameters
     ----------
@@ -78,6 +77,21 @@ class Crosshair:
     def __init__(self, viewer: Viewer) -> None:
         self._viewer = weakref.ref(viewer)
         self.layer: Vectors | None = None
+        self._voxel: tuple[float, ...] = ()
+
+    def follow(self, scan: Layer) -> None:
+        """Move the lines, if they are shown, after the crosshair has moved within the slice.
+
+        When another slice is shown they stay where they are, and so are out of sight.
+        """
+        viewer = self._viewer()
+        if viewer is None or self.layer is None or self.layer not in viewer.layers:
+            return
+        voxel = crosshair_of(viewer).voxel(scan)
+        offset = viewer.dims.ndim - scan.ndim
+        shown = [axis - offset for axis in viewer.dims.displayed if axis >= offset]
+        if any(abs(voxel[axis] - self._voxel[axis]) > 0.5 for axis in shown):
+            self.mark(scan, voxel)
 
     def mark(self, scan: Layer, voxel: Sequence[float]) -> None:
         """Move the lines to a voxel of a layer in 2D or 3D."""
@@ -86,6 +100,7 @@ class Crosshair:
         viewer = self._viewer()
         if viewer is None or scan not in viewer.layers:
             return
+        self._voxel = tuple(float(one) for one in voxel)
         size = float(np.ptp(scan.extent.world, axis=0)[-2:].max())
         lines = _lines(np.asarray(voxel, dtype=float), scan, _FREE * size)
         if self.layer is not None and self.layer in viewer.layers and self.layer.ndim == scan.ndim:

@@ -44,6 +44,9 @@ PLANES = (
     Plane("Sagittal", 2, 0, 1, True, ("A", "P", "S", "I")),
 )
 
+# What rolling the axes of the coronal plane gives.
+_ROLLED_CORONAL = (2, 1, 0)
+
 
 def is_canonical(viewer: Viewer) -> bool:
     """Return whether the last three axes of a viewer run (S, P, L), or are taken to do so."""
@@ -101,6 +104,10 @@ class Orientation:
         plane = shown_plane(viewer)
         if plane is self._shown:
             return
+        axes = tuple(axis - (viewer.dims.ndim - 3) for axis in viewer.dims.order[-3:])
+        if self._shown is PLANES[1] and axes == _ROLLED_CORONAL:
+            # napari's button rolls axes, and would never come back from here to the first plane.
+            plane = PLANES[0]
         self._shown = plane
         if plane is None:
             viewer.camera.orientation2d = ("down", "right")

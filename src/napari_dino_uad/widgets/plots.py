@@ -2,24 +2,75 @@
 
 from __future__ import annotations
 
+import sys
+import threading
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pyqtgraph as pg
 from numpy.typing import NDArray
+from qtpy.QtCore import QObject, QTimer
 from qtpy.QtWidgets import QGraphicsView, QSizePolicy
 
 if TYPE_CHECKING:
+    import pyqtgraph as pg
+
     from napari_dino_uad.core.calibration import Calibration
 
-__all__ = ["HEALTHY", "healthy_shares", "still_plot"]
+__all__ = ["HEALTHY", "healthy_shares", "paint_plot", "still_plot", "theme_colours", "when_plots"]
 
 #: Colour of healthy scans.
 HEALTHY = (110, 160, 220)
 
 
+# How often the window looks whether pyqtgraph is there.
+_LOOK_MS = 20
+_IMPORTED = threading.Event()
+_IMPORTING: list[threading.Thread] = []
+
+
+def _import() -> None:
+    try:
+        import pyqtgraph  # noqa: F401
+    finally:
+        _IMPORTED.set()
+
+
+def when_plots(parent: QObject, build: Callable[[], None]) -> None:
+    """Call a function on the GUI thread when pyqtgraph is there: at once, or once it is imported.
+
+    Its import takes a fifth of a second, in which the window would stand still.
+
+    Parameters
+    ----------
+    parent : QObject
+        The function is not called after this was deleted.
+    build : callable
+    """
+    if _IMPORTED.is_set() or ("pyqtgraph" in sys.modules and not _IMPORTING):
+        build()
+        return
+    if not _IMPORTING:
+        thread = threading.Thread(target=_import, daemon=True)
+        _IMPORTING.append(thread)
+        thread.start()
+    timer = QTimer(parent)
+    timer.setInterval(_LOOK_MS)
+
+    def look() -> None:
+        if _IMPORTED.is_set():
+            timer.stop()
+            timer.deleteLater()
+            build()
+
+    timer.timeout.connect(look)
+    timer.start()
+
+
 def still_plot(height: int) -> pg.PlotWidget:
     """Make a plot that cannot be dragged or zoomed, of a height in pixels."""
+    import pyqtgraph as pg
+
     plot = pg.PlotWidget(background=None)
     plot.setFixedHeight(height)
     plot.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
@@ -29,6 +80,30 @@ def still_plot(height: int) -> pg.PlotWidget:
     # A cached background keeps the colour of the theme in which the plot was made.
     plot.setCacheMode(QGraphicsView.CacheModeFlag.CacheNone)
     return plot
+
+
+def theme_colours(theme: str) -> tuple[str, str]:
+    """Return the background and the text colour of one of napari's themes, as hex codes."""
+    from napari.utils.theme import get_theme
+
+    chosen = get_theme(theme)
+    return chosen.background.as_hex(), chosen.text.as_hex()
+
+
+def paint_plot(plot: pg.PlotWidget, background: str, text: str) -> None:
+    """Give a plot the colours of a theme.
+
+    Parameters
+    ----------
+    plot : PlotWidget
+    background, text : str
+        Colours, as hex codes.
+    """
+    plot.setBackground(background)
+    for name in ("bottom", "left"):
+        axis = plot.getAxis(name)
+        axis.setPen(text)
+        axis.setTextPen(text)
 
 
 def healthy_shares(calibration: Calibration, edges: NDArray[np.float64]) -> NDArray[np.float64]:

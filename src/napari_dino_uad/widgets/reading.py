@@ -110,13 +110,11 @@ def _wait_in_dialog(reading: _Reading[_Result], window: QWidget, what: str) -> b
     dialog.setLabelText(dialog.fontMetrics().elidedText(what, Qt.TextElideMode.ElideMiddle, room))
     dialog.setCancelButtonText("Cancel")
     dialog.setFixedWidth(_WIDTH)
-    cancelled: list[bool] = []
-    dialog.canceled.connect(lambda: cancelled.append(True))
     timer = QTimer(dialog)
     loop = QEventLoop()
 
     def poll() -> None:
-        if reading.done or cancelled:
+        if reading.done or dialog.wasCanceled():
             loop.quit()
 
     timer.timeout.connect(poll)
@@ -124,6 +122,7 @@ def _wait_in_dialog(reading: _Reading[_Result], window: QWidget, what: str) -> b
     dialog.show()
     loop.exec()
     timer.stop()
+    cancelled = dialog.wasCanceled()
     dialog.hide()
     dialog.deleteLater()
     return not cancelled

@@ -11,7 +11,12 @@ from qtpy.QtCore import QObject, Signal
 
 from napari_dino_uad.core.errors import InputError
 from napari_dino_uad.core.progress import Progress
-from napari_dino_uad.widgets.settings import recall
+from napari_dino_uad.widgets.settings import (
+    apply_cache_settings,
+    recall,
+    remember_model,
+    setting,
+)
 
 if TYPE_CHECKING:
     from napari_dino_uad.core.backbones.backbone import Backbone
@@ -37,7 +42,7 @@ class Session(QObject):
         self.models: dict[str, FittedModel] = {}
         self._pictures: list[tuple[FittedModel, HealthyPictures]] = []
         self._backbones: dict[tuple[str, str | None], Backbone] = {}
-        self._placed: dict[tuple[str, str, int], Backbone] = {}
+        self._placed: dict[tuple[str, str, int, str], Backbone] = {}
         self._placing = threading.Lock()
 
     def add_model(self, name: str, model: FittedModel) -> str:
@@ -119,18 +124,22 @@ class Session(QObject):
         """
         from napari_dino_uad.core.backbones.engines.choice import choose_engine, describe_place
 
+        apply_cache_settings()
         size = input_size or backbone.spec.input_size
-        name = (backbone.spec.key, backbone.sha256, size)
+        device = setting("device")
+        name = (backbone.spec.key, backbone.sha256, size, device)
         # Two measurements at the same time would slow each other down.
         while not self._placing.acquire(timeout=0.1):
             yield Progress("Loading the backbone", 0, 1, backbone.spec.key)
         try:
             if name not in self._placed:
-                self._placed[name] = yield from choose_engine(backbone, input_size=size)
+                self._placed[name] = yield from choose_engine(backbone, device, input_size=size)
         finally:
             self._placing.release()
         placed = self._placed[name]
-        yield Progress("Loading the backbone", 1, 1, placed.spec.key, note=describe_place(placed))
+        yield Progress(
+            "Loading the backbone", 1, 1, placed.spec.key, note=describe_place(placed, device)
+        )
         return placed
 
     def _known_file(self, key: str) -> Path | None:
@@ -149,7 +158,7 @@ def read_model(path: Path) -> Generator[Progress, None, tuple[str, FittedModel]]
     from napari_dino_uad.core.explain.pictures import load_pictures
     from napari_dino_uad.core.model_file import load_model
 
-    yield Progress("Loading", 0, 1)
+    yield Progress("Loading the model", 0, 1, path.stem)
     model = load_model(path)
     try:
         pictures = load_pictures(path)
@@ -157,6 +166,7 @@ def read_model(path: Path) -> Generator[Progress, None, tuple[str, FittedModel]]
             session().keep_pictures(model, pictures)
     except InputError as error:
         yield Progress("Loading", 1, 1, note=str(error))
+    remember_model(path)
     return path.stem, model
 
 

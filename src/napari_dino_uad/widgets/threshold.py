@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyqtgraph as pg
 from numpy.typing import NDArray
 from qtpy.QtCore import QSignalBlocker, QSize, Qt, QTimer, Signal
 from qtpy.QtGui import QPainter
 from qtpy.QtWidgets import (
-    QHBoxLayout,
     QLabel,
     QSizePolicy,
     QSlider,
@@ -22,7 +20,13 @@ from qtpy.QtWidgets import (
 )
 
 from napari_dino_uad.widgets.controls import small_label
-from napari_dino_uad.widgets.plots import HEALTHY, healthy_shares, still_plot
+from napari_dino_uad.widgets.plots import (
+    HEALTHY,
+    healthy_shares,
+    paint_plot,
+    still_plot,
+    when_plots,
+)
 
 if TYPE_CHECKING:
     from qtpy.QtGui import QPaintEvent
@@ -42,9 +46,13 @@ HIGHEST_RATE, LOWEST_RATE = 0.1, 1e-4
 _DEFAULT_RATE = 0.01
 _STEPS = 300
 _MARKS = (0.1, 0.05, 0.01, 0.001, 0.0001)
+_DECADES = (0.1, 0.01, 0.001, 0.0001)
+# Room in pixels between two marks.
+_GAP = 6
 _REST_MS = 150
 _BINS = 96
 
+_PLOT_HEIGHT = 84
 _SCAN = (240, 150, 60)
 # Visible on both histograms, on a dark and on a light background.
 _LINE = (150, 150, 150)
@@ -82,21 +90,33 @@ class _Marks(QWidget):
     def sizeHint(self) -> QSize:
         return QSize(200, self.fontMetrics().height() + 2)
 
-    def paintEvent(self, event: QPaintEvent) -> None:
-        painter = QPainter(self)
-        painter.setPen(self.palette().color(self.foregroundRole()))
+    def places(self) -> list[tuple[str, float, float]]:
+        """Return the text, left edge and width of each mark that has room."""
         option = QStyleOptionSlider()
         self._slider.initStyleOption(option)
         handle = self._slider.style().pixelMetric(
             QStyle.PixelMetric.PM_SliderLength, option, self._slider
         )
         room = self.width() - handle
-        for rate in _MARKS:
-            # One unit, at the end: more would run into each other.
-            text = f"{100 * rate:g}" + (" %" if rate == LOWEST_RATE else "")
+        placed: list[tuple[str, float, float]] = []
+        # The decades first: they are what a narrow dock has room for.
+        for rate in sorted(_MARKS, key=lambda rate: rate not in _DECADES):
+            text = f"{100 * rate:g}" + (" %" if rate in (LOWEST_RATE, HIGHEST_RATE) else "")
             width = self.fontMetrics().horizontalAdvance(text)
             centre = handle / 2 + room * _to_step(rate) / _STEPS
             left = min(max(0.0, centre - width / 2), self.width() - width)
+            apart = all(
+                left >= other + wide + _GAP or left + width + _GAP <= other
+                for _, other, wide in placed
+            )
+            if apart:
+                placed.append((text, left, width))
+        return placed
+
+    def paintEvent(self, event: QPaintEvent) -> None:
+        painter = QPainter(self)
+        painter.setPen(self.palette().color(self.foregroundRole()))
+        for text, left, _ in self.places():
             painter.drawText(int(left), self.fontMetrics().ascent(), text)
 
 
@@ -127,30 +147,21 @@ class ThresholdControl(QWidget):
         super().__init__()
         self._calibration: Calibration | None = None
         self._text = QLabel()
-        self._score = QLabel()
-        self._score.setAlignment(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
         self._interval = small_label()
         self._interval.setToolTip(
-            "False positives in single healthy scans at this threshold. The lowest and the "
-            "highest tenth of the scans are left out."
+            "The anomaly score at this threshold, and the false alarms in single healthy scans, "
+            "without the lowest and the highest tenth of them."
         )
-        self._plot = still_plot(84)
-        self._plot.hideAxis("left")
-        self._plot.getAxis("bottom").setStyle(tickTextOffset=2)
-        self._plot.setToolTip(
-            "How often each anomaly score occurs, on a logarithmic scale: blue in the healthy "
-            "scans the model was calibrated on, orange in this scan. Drag the line to move the "
-            "threshold."
-        )
-        self._curves = {
-            name: self._plot.plot(stepMode="center", fillLevel=0, pen=colour, brush=(*colour, 90))
-            for name, colour in (("healthy", HEALTHY), ("scan", _SCAN))
-        }
-        for curve in self._curves.values():
-            curve.hide()
-        self._line = pg.InfiniteLine(angle=90, movable=True, pen=pg.mkPen(_LINE, width=2))
-        self._plot.addItem(self._line)
-        self._line.sigPositionChanged.connect(self._on_line)
+        self._plot: Any = None
+        self._line: Any = None
+        self._curves: dict[str, Any] = {}
+        # Edges and shares of the histograms to draw, by name of the curve.
+        self._shares: dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]] = {}
+        self._colours: tuple[str, str] | None = None
+        self._holder = QWidget()
+        self._holder.setFixedHeight(_PLOT_HEIGHT)
+        inner = QVBoxLayout(self._holder)
+        inner.setContentsMargins(0, 0, 0, 0)
         self.slider = QSlider(Qt.Orientation.Horizontal)
         self.slider.setRange(0, _STEPS)
         self.slider.setPageStep(25)
@@ -163,21 +174,55 @@ class ThresholdControl(QWidget):
         self._rest.setSingleShot(True)
         self._rest.setInterval(_REST_MS)
         self._rest.timeout.connect(self._on_rest)
-        head = QHBoxLayout()
-        head.addWidget(self._text)
-        head.addWidget(self._score)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(2)
-        layout.addLayout(head)
+        layout.addWidget(self._text)
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
-        layout.addWidget(self._plot)
+        layout.addWidget(self._holder)
         layout.addWidget(self.slider)
-        layout.addWidget(_Marks(self.slider))
+        self.marks = _Marks(self.slider)
+        layout.addWidget(self.marks)
         layout.addWidget(self._interval)
         self.slider.setValue(_to_step(_DEFAULT_RATE))
         self._show_text()
-        self._show_scale(False)
+        self._show_scale()
+        when_plots(self, self._build_plot)
+
+    @property
+    def ready(self) -> bool:
+        """Whether the histogram is there."""
+        return self._plot is not None
+
+    def _build_plot(self) -> None:
+        """Make the histogram, and draw what is known so far."""
+        import pyqtgraph as pg
+
+        plot = still_plot(_PLOT_HEIGHT)
+        plot.hideAxis("left")
+        plot.getAxis("bottom").setStyle(tickTextOffset=2)
+        plot.setToolTip(
+            "How often each anomaly score occurs, on a logarithmic scale: blue in the healthy "
+            "scans the model was calibrated on, orange in this scan. Drag the line to move the "
+            "threshold."
+        )
+        self._curves = {
+            name: plot.plot(stepMode="center", fillLevel=0, pen=colour, brush=(*colour, 90))
+            for name, colour in (("healthy", HEALTHY), ("scan", _SCAN))
+        }
+        for curve in self._curves.values():
+            curve.hide()
+        self._line = pg.InfiniteLine(angle=90, movable=True, pen=pg.mkPen(_LINE, width=2))
+        plot.addItem(self._line)
+        self._line.sigPositionChanged.connect(self._on_line)
+        self._holder.layout().addWidget(plot)
+        self._plot = plot
+        if self._colours is not None:
+            self.paint(*self._colours)
+        self._show_scale()
+        for name, (edges, shares) in self._shares.items():
+            self._draw(name, edges, shares)
+        self._show_text()
 
     @property
     def rate(self) -> float:
@@ -197,25 +242,31 @@ class ThresholdControl(QWidget):
 
     def set_calibration(self, calibration: Calibration | None) -> None:
         """Show the scale of a model, or none, and remove the histogram of the scan."""
+        self._forget("scan")
         if calibration is self._calibration:
-            self._curves["scan"].hide()
             return
         self._calibration = calibration
-        self._curves["scan"].hide()
-        self._show_scale(calibration is not None)
+        self._show_scale()
         if calibration is None:
-            self._curves["healthy"].hide()
+            self._forget("healthy")
         else:
             edges = histogram_edges(calibration)
             self._draw("healthy", edges, healthy_shares(calibration, edges))
-            self._plot.setXRange(edges[0], edges[-1], padding=0)
         self._show_text()
 
-    def _show_scale(self, known: bool) -> None:
+    def paint(self, background: str, text: str) -> None:
+        """Give the histogram the colours of a theme, as hex codes."""
+        self._colours = (background, text)
+        if self._plot is not None:
+            paint_plot(self._plot, background, text)
+
+    def _show_scale(self) -> None:
         """Enable the control and show the scale of scores, which only a model has."""
+        known = self._calibration is not None
         self.setEnabled(known)
-        self._line.setVisible(known)
-        self._plot.getAxis("bottom").setStyle(showValues=known)
+        if self._plot is not None:
+            self._line.setVisible(known)
+            self._plot.getAxis("bottom").setStyle(showValues=known)
 
     def show_rate(self, rate: float) -> None:
         """Move the slider without a signal, and drop a signal that is still due."""
@@ -229,28 +280,35 @@ class ThresholdControl(QWidget):
         self._draw("scan", edges, shares)
 
     def _draw(self, name: str, edges: NDArray[np.float64], shares: NDArray[np.float64]) -> None:
+        self._shares[name] = (edges, shares)
+        if self._plot is None:
+            return
         # Five decades: a bin below that holds a handful of pixels.
         height = np.clip(np.log10(np.maximum(shares, 1e-12)) + 5, 0, None)
         self._curves[name].setData(edges, height)
         self._curves[name].show()
+        if name == "healthy":
+            self._plot.setXRange(edges[0], edges[-1], padding=0)
+
+    def _forget(self, name: str) -> None:
+        self._shares.pop(name, None)
+        if self._curves:
+            self._curves[name].hide()
 
     def _show_text(self) -> None:
-        self._text.setText(f"Healthy false positives: {format_rate(self.rate)}")
+        self._text.setText(f"False alarms in healthy tissue: {format_rate(self.rate)}")
         if self._calibration is None:
-            self._score.setText("")
             self._interval.setText("")
             return
         low, high = (format_rate(rate) for rate in self._calibration.interval(self.rate))
         scans = len(self._calibration.scan_rates)
-        self._interval.setText(
-            f"Most healthy scans: {low} to {high} (of {scans})"
-            if scans > 1
-            else "Calibrated on one healthy scan"
-        )
-        self._score.setText(f"score {self.threshold:.3f}")
-        self._line.blockSignals(True)
-        self._line.setValue(self.threshold)
-        self._line.blockSignals(False)
+        most = f"most healthy scans {low} to {high} (of {scans})"
+        one = "calibrated on one healthy scan"
+        self._interval.setText(f"Score {self.threshold:.2f}; {most if scans > 1 else one}")
+        if self._line is not None:
+            self._line.blockSignals(True)
+            self._line.setValue(self.threshold)
+            self._line.blockSignals(False)
 
     def _on_slider(self) -> None:
         self._show_text()

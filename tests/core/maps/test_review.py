@@ -8,7 +8,7 @@ import pytest
 from napari_dino_uad.core.errors import InputError
 from napari_dino_uad.core.maps.findings import describe_labels
 from napari_dino_uad.core.maps.review import Judgement, Review
-from napari_dino_uad.core.scans.geometry import volume_from_array
+from napari_dino_uad.core.scans.volume import volume_from_array
 
 SHAPE = (6, 30, 30)
 

@@ -68,7 +68,7 @@ def test_a_tilted_gantry_is_warned_of(tmp_path):
     for index in range(4):
         write_dicom(tmp_path / f"{index}.dcm", np.arange(48).reshape(6, 8), (0, index, index * 3))
     [series] = list_series(tmp_path)
-    assert series.warning == "Tilted gantry: slices are shifted by 1.00 mm each"
+    assert series.warning == "Tilted gantry: slices are shifted by 1.00 mm each (corrected)"
 
 
 def test_a_folder_of_several_series_lists_them(tmp_path):

@@ -52,13 +52,11 @@ class ScoreParts:
     symmetry : float
         What the comparison of left and right adds.
     brightness : float
-        What the brightness, compared with the other side, adds or takes away.
+        What being brighter or darker than the other side adds.
     smoothing : float
         What the patches around it add or take away.
     centring : float
-        The scan's own level, taken away.
-    scaling : float
-        What the scan's own spread adds or takes away.
+        What bringing the scan's own scores to the common level and spread adds or takes away.
     planes : float
         What the other planes add or take away; 0 with one plane.
     edges : float
@@ -74,7 +72,6 @@ class ScoreParts:
     brightness: float
     smoothing: float
     centring: float
-    scaling: float
     planes: float
     edges: float
     score: float
@@ -104,8 +101,7 @@ def score_parts(anomaly: AnomalyMap, slice_: SliceExplanation, place: Place) -> 
     model, symmetry = float(slice_.model[place.patch]), float(slice_.symmetry[place.patch])
     brightness = float(slice_.brightness[place.patch])
     before = float(first.scores[place.index][place.patch])
-    centred = before * first.own.divisor
-    smoothed = centred + first.own.level
+    smoothed = first.own_level.undo(before)
     by_plane = [_unrefined(anomaly, number, place) for number in range(len(anomaly.planes))]
     mean = float(np.mean(by_plane))
     score = float(anomaly.scores[place.voxel])
@@ -115,8 +111,7 @@ def score_parts(anomaly: AnomalyMap, slice_: SliceExplanation, place: Place) -> 
         symmetry=symmetry,
         brightness=brightness,
         smoothing=smoothed - model - symmetry - brightness,
-        centring=-first.own.level,
-        scaling=before - centred,
+        centring=before - smoothed,
         planes=planes,
         edges=score - before - planes,
         score=score,

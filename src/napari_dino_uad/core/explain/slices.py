@@ -52,7 +52,7 @@ class SliceExplanation:
     symmetry : ndarray of float32
         What the comparison of left and right adds, in the same unit.
     brightness : ndarray of float32
-        What the comparison of brightness adds or takes away, in the same unit.
+        What being brighter or darker than the other side adds.
     mirror : ndarray of float32 or None
         1 - cosine of a patch and its mirror image; None in sagittal slices.
     colours : ndarray of uint8, (h, w, 3)
@@ -173,19 +173,23 @@ class Explainer:
         unit = model.context.to_unit(seen)
         raw = np.zeros(tissue.shape, dtype=np.float32)
         raw[tissue] = view.normative.score_tissue(seen, mask).float().numpy()
-        model_part = np.where(tissue, (raw - scale.mean) / scale.deviation, 0)
         mirror = self._mirror(unit, mask)
-        symmetry = np.zeros(tissue.shape[1:], dtype=np.float32)
-        if scale.symmetry > 0 and mirror is not None:
-            added = (mirror - scale.mirror_mean) / scale.mirror_deviation
-            symmetry = np.where(tissue[0], scale.symmetry * added, 0).astype(np.float32)
+        compared = None if mirror is None or scale.symmetry == 0 else mirror[None]
+        bright = self.anomaly.scan.brightness([index], self.grid)
+        parts = scale.parts(raw, compared, bright, tissue, model.maps.lesions)
+        own, symmetry, brightness = (
+            np.zeros(tissue.shape[1:], np.float32)
+            if part is None
+            else np.where(tissue, part, 0)[0].astype(np.float32)
+            for part in parts
+        )
         return SliceExplanation(
             index=index,
             tissue=tissue[0],
             raw=raw[0],
-            model=model_part[0].astype(np.float32),
+            model=own,
             symmetry=symmetry,
-            brightness=self._brightness(index, raw, tissue),
+            brightness=brightness,
             mirror=mirror,
             colours=self._colours.apply(unit)[0],
             embeddings=unit[0].half().numpy(),
@@ -198,18 +202,6 @@ class Explainer:
         if self.view.preprocessing.plane == "sagittal":
             return None
         return np.asarray(mirror_distance(unit, mask)[0].numpy())
-
-    def _brightness(
-        self, index: int, raw: NDArray[np.float32], tissue: NDArray[np.bool_]
-    ) -> NDArray[np.float32]:
-        """Return what the brightness adds to each patch of a slice, (h, w)."""
-        scale = self.view.scale
-        if not scale.brightness:
-            return np.zeros(tissue.shape[1:], dtype=np.float32)
-        bright = self.anomaly.scan.brightness([index], self.grid)
-        lesions = self.anomaly.model.maps.lesions
-        added = scale.combine(raw, None, bright, tissue, lesions) - scale.combine(raw, None)
-        return np.where(tissue, added, 0)[0].astype(np.float32)
 
     def _by_method(self, seen: torch.Tensor) -> dict[str, Any]:
         """Explain what only some methods can."""

@@ -187,14 +187,37 @@ class ScoreScale:
         -------
         ndarray of float32, (B, h, w)
         """
-        out = own = np.asarray((scores - self.mean) / self.deviation, dtype=np.float32)
-        if mirror is not None:
-            out = out + self.symmetry * ((mirror - self.mirror_mean) / self.mirror_deviation)
-        if brightness is not None and tissue is not None:
-            brighter = mirror_difference(brightness, tissue) / self.brightness_deviation
-            stranger = mirror_difference(own, tissue)
-            out = out + self.brightness * brightness_term(brighter, stranger, lesions)
+        out, *added = self.parts(scores, mirror, brightness, tissue, lesions)
+        for part in added:
+            if part is not None:
+                out = out + part
         return np.asarray(out, dtype=np.float32)
+
+    def parts(
+        self,
+        scores: NDArray[np.float32],
+        mirror: NDArray[np.float32] | None,
+        brightness: NDArray[np.float32] | None = None,
+        tissue: NDArray[np.bool_] | None = None,
+        lesions: Lesions = "none",
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None, NDArray[np.float32] | None]:
+        """Return the summands of `combine`, with the same arguments.
+
+        Returns
+        -------
+        tuple of (ndarray, ndarray or None, ndarray or None)
+            Of the model, the asymmetry of embeddings and the brightness; None for what is left
+            out.
+        """
+        own = np.asarray((scores - self.mean) / self.deviation, dtype=np.float32)
+        asymmetry = term = None
+        if mirror is not None:
+            asymmetry = self.symmetry * ((mirror - self.mirror_mean) / self.mirror_deviation)
+        if brightness is not None and tissue is not None and self.brightness > 0:
+            brighter = mirror_difference(brightness, tissue) / np.float32(self.brightness_deviation)
+            stranger = mirror_difference(own, tissue)
+            term = self.brightness * brightness_term(brighter, stranger, lesions)
+        return own, asymmetry, term
 
 
 def _check_weight(name: str, weight: float) -> None:
@@ -222,6 +245,10 @@ class ScanLevel:
     def apply(self, maps: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return scores on the common scale."""
         return np.asarray((maps - np.float32(self.level)) / np.float32(self.divisor))
+
+    def undo(self, score: float) -> float:
+        """Return what a score was before `apply`."""
+        return score * self.divisor + self.level
 
 
 def scan_level(

@@ -30,6 +30,7 @@ _PICTURES = 3
 _ROWS, _NOTE = 10, 200
 # Width of a picture: three fit between the margins of a sheet of A4 at 96 dots per inch.
 _WIDTH = 204
+_NBSP = "\N{NO-BREAK SPACE}"
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,8 @@ class CaseFacts:
         The threshold, as a false-positive rate on healthy tissue.
     minimum_size : float or None
         In the scan's `size_unit`; None for its default.
+    without_scalp : bool
+        Whether the scalp is left out too.
     tissue_only : bool
     added, removed : int
         Voxels corrected by hand.
@@ -54,6 +57,7 @@ class CaseFacts:
     rate: float
     minimum_size: float | None = None
     tissue_only: bool = True
+    without_scalp: bool = False
     added: int = 0
     removed: int = 0
     model_name: str = ""
@@ -89,6 +93,8 @@ def render_report(
     labels: NDArray[np.uint8],
     rows: Sequence[FindingRow],
     facts: CaseFacts,
+    *,
+    printed: bool = False,
 ) -> str:
     """Return the report on a scan as one HTML page, without names of patients or folders.
 
@@ -101,6 +107,8 @@ def render_report(
         The findings, largest first. The three with the highest peaks are pictured, rejected ones
         last.
     facts : CaseFacts
+    printed : bool
+        Whether it has no margins, because it goes onto paper with margins of its own.
     """
     from jinja2 import Environment, FileSystemLoader
 
@@ -114,6 +122,7 @@ def render_report(
         rows=[_cells(row) for row in rows[:_ROWS]],
         unit=size_unit(anomaly.volume).name,
         width=_WIDTH,
+        printed=printed,
         left=max(0, len(rows) - _ROWS),
         pictures=[
             _picture(anomaly, labels, row, threshold)
@@ -155,6 +164,7 @@ def _facts(anomaly: AnomalyMap, facts: CaseFacts, threshold: float) -> list[tupl
     unit = size_unit(volume)
     smallest = unit.smallest if facts.minimum_size is None else facts.minimum_size
     searched = f"{'tissue only' if facts.tissue_only else 'background too'}, "
+    searched += "without the scalp, " if facts.without_scalp and facts.tissue_only else ""
     searched += f"findings of {smallest:g} {unit.name} or more"
     cohort = model.cohort
     told = f"{cohort.get('scans', 0)} scans, {cohort.get('slices', 0)} slices, "
@@ -186,8 +196,8 @@ def _cells(row: FindingRow) -> dict[str, Any]:
         "p": f"{finding.p_value:.1g}",
         "slices": row.slices,
         "side": row.side,
-        "place": "" if place is None else " / ".join(f"{mm:.0f}" for mm in place),
-        "decision": "not reviewed" if row.decision == "open" else row.decision,
+        "place": "" if place is None else f"{_NBSP}/{_NBSP}".join(f"{mm:.0f}" for mm in place),
+        "decision": f"not{_NBSP}reviewed" if row.decision == "open" else row.decision,
         "rejected": row.decision == "rejected",
         "note": note,
     }

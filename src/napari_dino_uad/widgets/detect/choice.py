@@ -8,8 +8,9 @@ from magicgui.widgets import ComboBox
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QFormLayout, QHBoxLayout, QPushButton, QVBoxLayout, QWidget
 
-from napari_dino_uad.widgets.controls import small_label
+from napari_dino_uad.widgets.controls import Fold, small_label
 from napari_dino_uad.widgets.layers import covering_layers, is_scan_layer
+from napari_dino_uad.widgets.results.texts import model_details, model_words
 from napari_dino_uad.widgets.session import session
 
 if TYPE_CHECKING:
@@ -63,7 +64,13 @@ class Choice(QWidget):
         form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
         form.addRow("Scan", self.scan_box.native)
         form.addRow("Model", row)
+        self._engine = ""
         self._model_text = small_label()
+        self._details_text = small_label()
+        self.details = Fold(
+            "Details", self._details_text, "Method, backbone, versions and the engine that runs it."
+        )
+        self.details.hide()
         self.differs = small_label()
         self.covered = small_label()
         self.covered.linkActivated.connect(self._uncover)
@@ -73,7 +80,7 @@ class Choice(QWidget):
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addLayout(form)
-        for label in (self._model_text, self.differs, self.covered):
+        for label in (self._model_text, self.details, self.differs, self.covered):
             layout.addWidget(label)
         self.scan_box.changed.connect(lambda *_: results.choose(self.scan_box.value))
         self.model_box.changed.connect(self._on_model)
@@ -143,5 +150,16 @@ class Choice(QWidget):
             layer.visible = False
 
     def _on_model(self, *_: Any) -> None:
-        self._model_text.setText(self.model.summary() if self.model else "")
+        self._show_words()
         self.model_changed.emit()
+
+    def show_engine(self, text: str) -> None:
+        """Name the engine in the details; an empty text keeps the one before."""
+        self._engine = text or self._engine
+        self._show_words()
+
+    def _show_words(self) -> None:
+        model = self.model
+        self._model_text.setText("" if model is None else model_words(self.model_name, model))
+        self._details_text.setText("" if model is None else model_details(model, self._engine))
+        self.details.setVisible(model is not None)

@@ -34,12 +34,14 @@ class ModelLoader(Job):
 
     def __init__(self, parent: QWidget) -> None:
         super().__init__(parent)
+        self.path: Path | None = None
         self.progressed.connect(self._on_progress)
         self.succeeded.connect(self._on_loaded)
         self.failed.connect(self.complained)
 
     def load(self, path: Path | None) -> None:
         """Load a model file and its backbone; without a file only the default backbone."""
+        self.path = path
         if path is not None:
             self.said.emit(f"Loading {path.name}…")
         self.start(loader(path))
@@ -49,6 +51,7 @@ class ModelLoader(Job):
 
     def _on_loaded(self, result: tuple[str, FittedModel, str] | None) -> None:
         if result is None:
+            self.said.emit("")
             return
         name, model, problem = result
         self.said.emit("")

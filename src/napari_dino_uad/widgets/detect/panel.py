@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from qtpy.QtCore import QSignalBlocker, Signal
+from qtpy.QtCore import QSignalBlocker, Qt, Signal
 from qtpy.QtWidgets import (
     QCheckBox,
     QDoubleSpinBox,
@@ -12,6 +12,7 @@ from qtpy.QtWidgets import (
     QLabel,
     QPushButton,
     QSizePolicy,
+    QSlider,
     QVBoxLayout,
     QWidget,
 )
@@ -24,6 +25,7 @@ from napari_dino_uad.widgets.results.found import Settings
 from napari_dino_uad.widgets.results.texts import (
     describe_cursor,
     describe_deleted,
+    describe_differences,
     describe_edits,
     describe_findings,
     describe_left_out,
@@ -38,6 +40,9 @@ if TYPE_CHECKING:
 
 __all__ = ["FindingsPanel"]
 
+# Room in pixels for the buttons and the frame of a number box in napari's style.
+_BUTTONS = 52
+
 
 class FindingsPanel(QWidget):
     """Shows one detection: its warning, threshold, findings and corrections.
@@ -50,18 +55,28 @@ class FindingsPanel(QWidget):
         The threshold has stopped moving, or another setting changed.
     edits_discarded
         The user wants the findings without the corrections.
+    trusted
+        The user wants to see a map in spite of its warning.
+    opacity_changed : float
+        Of the heat, 0 to 1.
     """
 
     dragged = Signal()
     changed = Signal()
     edits_discarded = Signal()
+    trusted = Signal()
+    opacity_changed = Signal(float)
 
     def __init__(self) -> None:
         super().__init__()
         self.warning = warning_label()
+        self.show_anyway = QPushButton("Show anyway")
+        self.show_anyway.setToolTip("Show heat and volumes in spite of the warning.")
+        self.show_anyway.hide()
+        self.notices = small_label()
+        self.opacity = _opacity_slider()
         self.threshold = ThresholdControl()
         self.minimum_size = QDoubleSpinBox()
-        # napari's style would make the box narrower than its text.
         self.minimum_size.setSizePolicy(QSizePolicy.Policy.Fixed, QSizePolicy.Policy.Fixed)
         self.minimum_size.setToolTip(
             "Smaller findings are not shown. In ml; in mm² for a single slice; in pixels if the "
@@ -73,11 +88,20 @@ class FindingsPanel(QWidget):
         self.tissue_only.setToolTip(
             "Leave out the dark background, which the model has not learnt."
         )
+        self.without_scalp = QCheckBox("Leave out scalp")
+        self.without_scalp.setToolTip(
+            "In heads with a skull, leave out what lies outside it. It can take away some of a "
+            "lesion at the surface of the brain: up to 7 % of it in 15 patients with gliomas. It "
+            "has no effect where no skull is found."
+        )
         size_row = QHBoxLayout()
         size_row.addWidget(QLabel("Smallest"))
         size_row.addWidget(self.minimum_size)
         size_row.addStretch()
         size_row.addWidget(self.tissue_only)
+        opacity_row = QHBoxLayout()
+        opacity_row.addWidget(QLabel("Opacity"))
+        opacity_row.addWidget(self.opacity, 1)
         self.summary = WrapLabel()
         self.edits = small_label()
         self.discard = QPushButton("Discard edits")
@@ -93,9 +117,13 @@ class FindingsPanel(QWidget):
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self.warning)
+        layout.addWidget(self.show_anyway)
+        layout.addWidget(self.notices)
         layout.addWidget(rule())
         layout.addWidget(self.threshold)
         layout.addLayout(size_row)
+        layout.addWidget(self.without_scalp)
+        layout.addLayout(opacity_row)
         for widget in (
             self.summary,
             self._edits_row,
@@ -107,15 +135,22 @@ class FindingsPanel(QWidget):
         self.threshold.dragged.connect(lambda _: self.dragged.emit())
         self.threshold.rested.connect(lambda _: self.changed.emit())
         self.minimum_size.valueChanged.connect(lambda _: self.changed.emit())
-        self.tissue_only.toggled.connect(lambda _: self.changed.emit())
+        for box in (self.tissue_only, self.without_scalp):
+            box.toggled.connect(lambda _: self.changed.emit())
+        self.tissue_only.toggled.connect(self.without_scalp.setEnabled)
         self.discard.clicked.connect(lambda _: self.edits_discarded.emit())
+        self.show_anyway.clicked.connect(lambda _: self.trusted.emit())
+        self.opacity.valueChanged.connect(lambda value: self.opacity_changed.emit(value / 100))
         self.show_findings(None)
 
     @property
     def settings(self) -> Settings:
         """The current settings."""
         return Settings(
-            self.threshold.rate, self.minimum_size.value(), self.tissue_only.isChecked()
+            self.threshold.rate,
+            self.minimum_size.value(),
+            self.tissue_only.isChecked(),
+            without_scalp=self.without_scalp.isChecked(),
         )
 
     def show_detection(self, detection: Detection) -> None:
@@ -125,13 +160,16 @@ class FindingsPanel(QWidget):
         self.threshold.show_rate(detection.settings.rate)
         if detection.histogram is not None:
             self.threshold.show_scan(detection.edges, detection.histogram)
-        for control in (self.minimum_size, self.tissue_only):
+        controls = (self.minimum_size, self.tissue_only, self.without_scalp)
+        for control in controls:
             control.blockSignals(True)
         self.minimum_size.setValue(detection.settings.minimum_size)
         self.tissue_only.setChecked(detection.settings.tissue_only)
-        for control in (self.minimum_size, self.tissue_only):
+        self.without_scalp.setChecked(detection.settings.without_scalp)
+        for control in controls:
             control.blockSignals(False)
-        self._warn(detection.warning, *_notices(detection.scan))
+        self._warn(describe_differences(detection), detection.held)
+        self._notice(detection.scan)
         self.cursor_text.setText("")
         self.show_findings(detection)
 
@@ -141,12 +179,14 @@ class FindingsPanel(QWidget):
             self._take_unit(scan)
         self.threshold.set_calibration(None if model is None else model.calibration)
         self.threshold.show_rate(self.threshold.rate)
-        self._warn(*(() if scan is None else _notices(scan)))
+        self._warn("", False)
+        self._notice(scan)
         self.cursor_text.setText("")
         self.show_findings(None)
 
     def show_findings(self, detection: Detection | None) -> None:
         """Show the findings, greyed out until they match the settings."""
+        self.show_anyway.setVisible(detection is not None and detection.held)
         self.summary.setText("" if detection is None else describe_findings(detection))
         self.summary.setEnabled(detection is None or detection.current)
         edits = "" if detection is None else describe_edits(detection)
@@ -179,10 +219,20 @@ class FindingsPanel(QWidget):
             return
         self.cursor_text.setText("" if detection is None else describe_cursor(detection, world))
 
-    def _warn(self, *sentences: str) -> None:
-        text = "\n".join(sentence for sentence in sentences if sentence)
+    def show_opacity(self, opacity: float) -> None:
+        """Move the slider of the opacity, without a signal."""
+        with QSignalBlocker(self.opacity):
+            self.opacity.setValue(round(100 * opacity))
+
+    def _warn(self, text: str, held: bool) -> None:
         self.warning.setText(text)
         self.warning.setVisible(bool(text))
+        self.show_anyway.setVisible(held)
+
+    def _notice(self, scan: Image | None) -> None:
+        text = "" if scan is None else "\n".join(_notices(scan))
+        self.notices.setText(text)
+        self.notices.setVisible(bool(text))
 
     def _take_unit(self, scan: Image) -> None:
         unit = layer_size_unit(scan)
@@ -198,6 +248,21 @@ class FindingsPanel(QWidget):
             self.minimum_size.setSingleStep(unit.smallest / 2)
             self.minimum_size.setSuffix(f" {unit.name}")
             self.minimum_size.setValue(unit.smallest)
+        # napari's style would make the box narrower than its text and its two buttons.
+        longest = f"{1000 * unit.smallest:.{unit.decimals}f} {unit.name}"
+        width = self.minimum_size.fontMetrics().horizontalAdvance(longest)
+        self.minimum_size.setMinimumWidth(width + _BUTTONS)
+
+
+def _opacity_slider() -> QSlider:
+    slider = QSlider(Qt.Orientation.Horizontal)
+    slider.setRange(0, 100)
+    slider.setValue(100)
+    slider.setToolTip(
+        "How strongly the heat covers the scan. Higher scores are always more opaque than lower "
+        "ones. Hold H to hide heat and outlines."
+    )
+    return slider
 
 
 def _notices(scan: Image) -> tuple[str, ...]:

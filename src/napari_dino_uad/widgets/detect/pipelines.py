@@ -94,11 +94,13 @@ def detector(
         Slice on screen.
     """
     model, low, edges = detection.model, detection.limits[0], detection.edges
+    name = detection.model_name
     tissue_only = detection.settings.tissue_only
+    without_scalp = detection.settings.without_scalp
 
     def pipeline() -> Generator[Progress, None, Detected]:
         from napari_dino_uad.core.detect import SliceMaps, detect
-        from napari_dino_uad.core.maps.domain_shift import measure_shift
+        from napari_dino_uad.core.maps.domain_shift import differences, measure_shift
         from napari_dino_uad.core.slices.planes import plane_axis, to_plane
 
         started = time.perf_counter()
@@ -119,10 +121,20 @@ def detector(
                 yield progress
         anomaly = detecting.value
         yield Progress("Finishing", 1, 1, volume.name)
-        fill_map(array, anomaly, low, tissue_only)
+        fill_map(array, anomaly, low, tissue_only, without_scalp)
         histogram = score_histogram(anomaly.scores[anomaly.foreground], edges)
         warning = measure_shift(anomaly.level, model.levels).warning
+        frame = anomaly.tissue_frame
         seconds = time.perf_counter() - started
-        return Detected(anomaly, array, histogram, warning, seconds, tissue_only)
+        return Detected(
+            anomaly,
+            array,
+            histogram,
+            warning,
+            seconds,
+            tissue_only,
+            frame,
+            differences(volume, anomaly.scan, frame, model.preprocessing, name),
+        )
 
     return pipeline

@@ -5,20 +5,25 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import Qt
+from qtpy.QtCore import Qt, QTimer
 from qtpy.QtWidgets import QPushButton
 
 from napari_dino_uad.core.results import RESEARCH_USE
 from napari_dino_uad.widgets.controls import DockWidget, RunControl, small_label
 from napari_dino_uad.widgets.detect.choice import Choice
+from napari_dino_uad.widgets.detect.compare import Compare
 from napari_dino_uad.widgets.detect.model_loader import ModelLoader
 from napari_dino_uad.widgets.detect.panel import FindingsPanel
 from napari_dino_uad.widgets.detect.run import DetectionRun
+from napari_dino_uad.widgets.detect.worst import worst_voxel
 from napari_dino_uad.widgets.files import choose_folder, choose_model
+from napari_dino_uad.widgets.navigation import show_voxel
+from napari_dino_uad.widgets.plots import theme_colours
 from napari_dino_uad.widgets.results.saving import saver
-from napari_dino_uad.widgets.results.store import results_of
+from napari_dino_uad.widgets.results.store import HIDE_KEY, results_of
 from napari_dino_uad.widgets.results.texts import why_no_detection, why_no_saving
 from napari_dino_uad.widgets.session import session
+from napari_dino_uad.widgets.settings import has_preferences, last_model, setting
 from napari_dino_uad.widgets.workers import Job
 
 if TYPE_CHECKING:
@@ -61,9 +66,14 @@ class DetectWidget(DockWidget):
         self.loading = ModelLoader(self)
         self.saving = Job(self)
         self.shown: Detection | None = None
+        # Detect was asked for before a model was loaded.
+        self._wanted = False
+        # The detection whose worst slice is shown once its findings are there.
+        self._going_to: Detection | None = None
         self._build()
         self._connect()
-        self.loading.load(None)
+        self.loading.load(None if session().models else last_model())
+        self._on_theme()
         self._on_scan()
         self.find()
 
@@ -83,16 +93,31 @@ class DetectWidget(DockWidget):
             "Detect",
             "Compute the heatmap, the slice on screen first (Ctrl+Shift+D).",
             "Stop; the slices that are done stay on screen.",
+            remarks=False,
         )
+        for job in (self.loading, self.saving):
+            self.run.watch(job)
         self.detecting = DetectionRun(
             self.job, self._viewer, self._results, self.choice, self.panel, self
         )
+        self.compare = Compare(self._viewer, self._results)
         self.save_button = QPushButton("Save map and findings…")
         notice = small_label(RESEARCH_USE)
         notice.setAlignment(Qt.AlignmentFlag.AlignCenter)
-        for widget in (self.choice, self.run, self.panel, self.save_button):
+        for widget in (
+            self.choice,
+            self.run,
+            self.panel,
+            self.save_button,
+            self.compare.fold,
+        ):
             self.content.addWidget(widget)
         self.content.addStretch()
+        if not has_preferences():
+            settings = QPushButton("Settings…")
+            settings.setToolTip("Default model, device, cache and colours.")
+            settings.clicked.connect(self._open_settings)
+            self.content.addWidget(settings)
         self.content.addWidget(notice)
 
     def _connect(self) -> None:
@@ -104,6 +129,9 @@ class DetectWidget(DockWidget):
         self.panel.dragged.connect(self._on_settings)
         self.panel.changed.connect(self._on_rest)
         self.panel.edits_discarded.connect(self._on_discard)
+        self.panel.trusted.connect(self._on_trusted)
+        self.panel.opacity_changed.connect(self._results.set_opacity)
+        self.panel.show_opacity(self._results.opacity)
         self.detecting.shown.connect(self._on_result)
         self.detecting.said.connect(self.run.say)
         self.detecting.complained.connect(self.run.complain)
@@ -111,8 +139,10 @@ class DetectWidget(DockWidget):
         self.job.succeeded.connect(self.find)
         self.loading.said.connect(self.run.say)
         self.loading.complained.connect(self.run.complain)
-        self.loading.remarked.connect(self.run.remark)
-        self.loading.stopped.connect(self._update_state)
+        self.loading.remarked.connect(self.choice.show_engine)
+        self.loading.stopped.connect(self._on_loaded)
+        self.job.progressed.connect(lambda progress: self.choice.show_engine(progress.note))
+        self.job.succeeded.connect(self._on_finished)
         self.saving.succeeded.connect(self.run.say)
         self.saving.failed.connect(self.run.complain)
         for signal, slot in self._outside():
@@ -123,15 +153,18 @@ class DetectWidget(DockWidget):
         return [
             (session().model_added, self.choice.choose_model),
             (self._results.scan_chosen, self._on_scan),
+            (self._results.scan_opened, self._on_opened),
             (self._results.scan_closed, self._on_closed),
             (self._results.scan_replaced, self._on_replaced),
             (self._results.changed, self._on_layers),
             (self._results.painted, self.find),
+            (self._results.updated, self.compare.follow),
             (self._results.detect_asked, self.detect),
             (self._results.cursor_moved, self._on_cursor),
             (self._results.search.found, self._on_findings),
             (self._results.search.recovered, self._say_result),
             (self.findings_job.failed, self.run.complain),
+            *([(events.theme, self._on_theme)] if (events := self._theme_events()) else []),
         ]
 
     def release(self) -> None:
@@ -175,7 +208,7 @@ class DetectWidget(DockWidget):
         """Show the result of the chosen scan, or that it has none."""
         self.choice.refresh_scans()
         detection = self._results.shown
-        if not self.job.running:
+        if not self.job.running and not self.loading.running:
             self.run.say("" if detection is None else detection.message)
         self._show(detection)
 
@@ -213,12 +246,57 @@ class DetectWidget(DockWidget):
 
     # Detecting ----------------------------------------------------------------------------
 
+    @property
+    def busy(self) -> bool:
+        """Whether a detection runs, or waits for its model."""
+        return self.job.running or self._wanted
+
     def detect(self, *_: Any) -> None:
-        """Detect on the chosen scan, from the slice on screen outwards."""
+        """Detect on the chosen scan, from the slice on screen outwards.
+
+        Without a model it waits for the one that is being loaded.
+        """
         scan = self.choice.scan
-        if scan is not None and self.choice.model is not None and not self.job.running:
+        if scan is not None and self.choice.model is None and self.loading.path is not None:
+            self._wanted = self.loading.running
+        elif scan is not None and self.choice.model is not None and not self.job.running:
+            self._wanted = False
             self.detecting.start(scan, self.choice.model_name)
         self._update_state()
+
+    def _on_opened(self, scan: Image) -> None:
+        """Detect on a scan that was opened, if the user wants that."""
+        if setting("detect_on_opening") and not self.busy:
+            # After the scan has become the chosen one.
+            QTimer.singleShot(0, self.detect)
+
+    def _on_loaded(self) -> None:
+        wanted, self._wanted = self._wanted, False
+        self._update_state()
+        if wanted:
+            self.detect()
+
+    def _on_finished(self, *_: Any) -> None:
+        if setting("go_to_worst"):
+            self._going_to = self._results.shown
+
+    def _go_to_worst(self) -> None:
+        """Show the worst slice of the largest finding, once after a run."""
+        detection = self._going_to
+        if detection is None or not detection.current or detection.held:
+            return
+        self._going_to = None
+        voxel = worst_voxel(detection)
+        if voxel is not None and detection is self.shown and not self.job.running:
+            show_voxel(self._viewer, detection.scan, voxel)
+
+    def _on_trusted(self) -> None:
+        if self.shown is not None:
+            self.shown.trust()
+            self._on_result(self.shown)
+            self._results.updated.emit(self.shown)
+            self._go_to_worst()
+            self._update_state()
 
     def cancel(self, *_: Any) -> None:
         """Stop the detection; the slices on screen stay."""
@@ -236,7 +314,9 @@ class DetectWidget(DockWidget):
         """Apply the controls to the heat, and grey out the findings until they follow."""
         if self.shown is not None:
             chosen = self.panel.settings
-            self.shown.choose(chosen.rate, chosen.minimum_size, chosen.tissue_only)
+            self.shown.choose(
+                chosen.rate, chosen.minimum_size, chosen.tissue_only, chosen.without_scalp
+            )
             self._say_result()
             self.panel.show_findings(self.shown)
             self._results.updated.emit(self.shown)
@@ -262,7 +342,31 @@ class DetectWidget(DockWidget):
 
     def _on_findings(self) -> None:
         self.panel.show_findings(self.shown)
+        self._go_to_worst()
         self._update_state()
+
+    # Keys and colours ---------------------------------------------------------------------
+
+    def keyPressEvent(self, event: Any) -> None:
+        """Hide heat and findings while the key is held, also when the dock has the focus."""
+        if event.text().upper() == HIDE_KEY:
+            self._results.hide_for_now(True)
+        else:
+            super().keyPressEvent(event)
+
+    def keyReleaseEvent(self, event: Any) -> None:
+        """Show them again."""
+        if event.text().upper() == HIDE_KEY and not event.isAutoRepeat():
+            self._results.hide_for_now(False)
+        else:
+            super().keyReleaseEvent(event)
+
+    def _theme_events(self) -> Any:
+        return self._viewer.events if hasattr(self._viewer, "theme") else None
+
+    def _on_theme(self, *_: Any) -> None:
+        if self._theme_events() is not None:
+            self.threshold.paint(*theme_colours(self._viewer.theme))
 
     # Cursor, saving, state ----------------------------------------------------------------
 
@@ -272,6 +376,13 @@ class DetectWidget(DockWidget):
     def read_cursor(self, world: tuple[float, ...], *, again: bool = False) -> None:
         """Show what lies under the cursor; parameters as in `FindingsPanel.read_cursor`."""
         self.panel.read_cursor(self.shown, world, again=again)
+
+    def _open_settings(self) -> None:
+        from napari_dino_uad.widgets.settings_dialog import SettingsDialog
+
+        dialog = SettingsDialog(self)
+        dialog.exec()
+        dialog.deleteLater()
 
     def _choose_folder(self) -> None:
         folder = choose_folder(self, "Save map and findings in", "results folder")
@@ -290,8 +401,12 @@ class DetectWidget(DockWidget):
 
     def _update_state(self, *_: Any) -> None:
         """Enable what can be used now, and explain why the rest cannot."""
-        self.run.allow(why_no_detection(self.choice.scan, self.choice.model))
+        loading = self.loading.running and self.loading.path is not None
+        why = why_no_detection(self.choice.scan, self.choice.model)
+        # Detect may be pressed while its model is being loaded, and starts then.
+        self.run.allow("" if loading and self.choice.scan is not None else why)
         self.choice.compare(self.shown)
+        self.compare.refresh()
         why = why_no_saving(self.shown)
         self.save_button.setEnabled(not why)
         self.save_button.setToolTip(why or _SAVE_TOOLTIP)

@@ -233,15 +233,17 @@ def exporter(
                     rate=settings.rate,
                     minimum_size=settings.minimum_size,
                     tissue_only=settings.tissue_only,
+                    without_scalp=settings.without_scalp,
                     added=found.added,
                     removed=found.removed,
                     model_name=model_name,
                     scan_name=name if choice.named else "",
                 )
-                page = render_report(anomaly, labels, rows, facts)
                 if choice.html:
+                    page = render_report(anomaly, labels, rows, facts)
                     write_text(folder / f"{name}_report.html", page)
                 if choice.pdf:
+                    page = render_report(anomaly, labels, rows, facts, printed=True)
                     write_pdf(folder / f"{name}_report.pdf", page)
                 done += 1
                 yield Progress("Exporting", done, steps, name)

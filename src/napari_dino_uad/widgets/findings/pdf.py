@@ -23,7 +23,7 @@ def write_pdf(path: Path, html: str) -> None:
     path : Path
         File to write.
     html : str
-        From `render_report`.
+        From `render_report`, as it is printed.
 
     Raises
     ------

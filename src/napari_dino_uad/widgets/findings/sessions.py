@@ -44,7 +44,11 @@ def review_saver(detection: Detection, path: Path) -> Callable[[], Generator[Pro
 
         yield Progress("Saving the review", 0, 1)
         kept = ReviewSettings(
-            settings.rate, settings.minimum_size, settings.tissue_only, settings.edits
+            settings.rate,
+            settings.minimum_size,
+            settings.tissue_only,
+            settings.edits,
+            settings.without_scalp,
         )
         with writing(path.parent, path):
             save_review(path, anomaly, kept, review, name)
@@ -74,7 +78,7 @@ def reopener(
     models = dict(session().models)
 
     def pipeline() -> Generator[Progress, None, Reopened]:
-        from napari_dino_uad.core.maps.domain_shift import measure_shift
+        from napari_dino_uad.core.maps.domain_shift import differences, measure_shift
         from napari_dino_uad.core.saved_review import open_review
 
         started = time.perf_counter()
@@ -85,11 +89,22 @@ def reopener(
         calibration = anomaly.model.calibration
         array = np.empty(anomaly.volume.shape, dtype=np.float32)
         edges = histogram_edges(calibration)
-        fill_map(array, anomaly, calibration.threshold(HIGHEST_RATE), tissue_only)
+        low, scalped = calibration.threshold(HIGHEST_RATE), opened.settings.without_scalp
+        fill_map(array, anomaly, low, tissue_only, scalped)
         histogram = score_histogram(anomaly.scores[anomaly.foreground], edges)
         warning = measure_shift(anomaly.level, anomaly.model.levels).warning
+        frame = anomaly.tissue_frame
+        differs = differences(
+            anomaly.volume,
+            anomaly.scan,
+            frame,
+            anomaly.model.preprocessing,
+            opened.model_name,
+        )
         seconds = time.perf_counter() - started
-        return opened, Detected(anomaly, array, histogram, warning, seconds, tissue_only)
+        return opened, Detected(
+            anomaly, array, histogram, warning, seconds, tissue_only, frame, differs
+        )
 
     return pipeline
 
@@ -107,12 +122,16 @@ def show_review(
         data, keywords, _ = volume_layer(opened.anomaly.volume)
         scan = Image(data, **keywords)
         viewer.layers.append(scan)
-    settings = Settings(kept.rate, kept.minimum_size, kept.tissue_only, kept.edits)
+    settings = Settings(
+        kept.rate, kept.minimum_size, kept.tissue_only, kept.edits, kept.without_scalp
+    )
     detection = Detection(viewer, scan, name, model, settings)
     earlier = results.of(scan)
     if earlier is not None:
         # The layers are used again, but not the decisions and corrections of before.
         detection.layers = earlier.layers
+    # A reader has judged this map before.
+    detection.trusted = True
     detection.begin(detected.array, None)
     detection.settings, detection.review = settings, opened.review
     detection.finish(detected)

@@ -225,10 +225,11 @@ class FindingsTable(QTableView):
         header.setHighlightSections(False)
         header.setMinimumSectionSize(24)
         header.setStyleSheet("QHeaderView::section { padding: 1px 2px; }")
-        header.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
+        header.setSectionResizeMode(QHeaderView.ResizeMode.Interactive)
         self.verticalHeader().setDefaultSectionSize(self.fontMetrics().height() + 6)
         self.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
         self.setHorizontalScrollMode(QAbstractItemView.ScrollMode.ScrollPerPixel)
+        self._fit_columns()
         self.setFixedHeight((_SHOWN + 2) * (self.fontMetrics().height() + 6))
         self.clicked.connect(lambda _: self.chosen.emit(self.label))
         self.selectionModel().currentRowChanged.connect(lambda *_: self.selected.emit(self.label))
@@ -237,9 +238,18 @@ class FindingsTable(QTableView):
         """Show findings, each with the colour of its outline; the selected one stays selected."""
         label = self.label
         self._source.show(rows, colours)
+        self._fit_columns()
         if self.label != label and any(row.label == label for row in rows):
             self.select(label)
         self.selected.emit(self.label)
+
+    def _fit_columns(self) -> None:
+        """Make columns as wide as their texts; Qt would leave room for an arrow in each title."""
+        header = self.horizontalHeader()
+        for column in range(self._sorted.columnCount()):
+            title = str(self._sorted.headerData(column, Qt.Orientation.Horizontal))
+            wanted = header.fontMetrics().horizontalAdvance(title) + 14
+            self.setColumnWidth(column, max(wanted, self.sizeHintForColumn(column) + 2))
 
     @property
     def rows(self) -> list[FindingRow]:

@@ -15,6 +15,7 @@ from napari_dino_uad.core.maps.review import REVIEW_ENDING
 from napari_dino_uad.core.report.pictures import peak_voxel
 from napari_dino_uad.core.results import RESEARCH_USE
 from napari_dino_uad.widgets.controls import DockWidget, small_label
+from napari_dino_uad.widgets.crosshair import crosshair_of
 from napari_dino_uad.widgets.files import choose_file
 from napari_dino_uad.widgets.findings.exporting import ExportChoice, ExportDialog, exporter
 from napari_dino_uad.widgets.findings.keys import StepKeys
@@ -29,7 +30,7 @@ from napari_dino_uad.widgets.findings.sessions import (
 )
 from napari_dino_uad.widgets.findings.table import FindingsTable
 from napari_dino_uad.widgets.layers import slice_index
-from napari_dino_uad.widgets.navigation import Crosshair, show_voxel
+from napari_dino_uad.widgets.navigation import CrossLines, show_voxel
 from napari_dino_uad.widgets.results.store import results_of
 from napari_dino_uad.widgets.results.texts import why_no_saving
 from napari_dino_uad.widgets.settings import recall, remember
@@ -74,7 +75,7 @@ class FindingsWidget(DockWidget):
         self._opening: list[Image] = []
         self._build()
         self.keys = StepKeys(self._viewer, self, self.table.step)
-        self.crosshair = Crosshair(self._viewer)
+        self.lines = CrossLines(self._viewer)
         self._connect()
         self.refresh()
 
@@ -138,6 +139,7 @@ class FindingsWidget(DockWidget):
             (self._results.changed, self.refresh),
             (self._results.updated, self._on_updated),
             (self._results.painted, self._on_painted),
+            (crosshair_of(self._viewer).moved, self._on_crosshair),
         ]
 
     def release(self) -> None:
@@ -153,7 +155,7 @@ class FindingsWidget(DockWidget):
             for event in (dims.current_step, dims.order, dims.ndisplay):
                 event.disconnect(self._on_step)
             self.keys.release()
-            self.crosshair.remove()
+            self.lines.remove()
         super().release()
 
     # Showing ------------------------------------------------------------------------------
@@ -172,8 +174,8 @@ class FindingsWidget(DockWidget):
             self.bar.take_note()
             self._shown = detection
             self._peaks = {}
-            self.crosshair.remove()
-        rows = [] if detection is None else detection.rows
+            self.lines.remove()
+        rows = [] if detection is None or detection.held else detection.rows
         if rows != self.table.rows:
             self._peaks = {}
             self.table.show_rows(rows, self._colours())
@@ -203,6 +205,8 @@ class FindingsWidget(DockWidget):
             return _NOTHING
         if detection.anomaly is None or detection.found is None:
             return "Findings come when the map is finished."
+        if detection.held:
+            return "This scan is not of the kind the model knows; press Show anyway in Detect."
         rows = detection.rows
         if not rows:
             return "No finding above the threshold."
@@ -273,7 +277,11 @@ class FindingsWidget(DockWidget):
         ndim = detection.scan.ndim
         voxel = self._peaks[label][-ndim:]
         show_voxel(self._viewer, detection.scan, voxel, _extent(detection, label, voxel))
-        self.crosshair.mark(detection.scan, voxel)
+        self.lines.mark(detection.scan, voxel)
+
+    def _on_crosshair(self, _: Any = None) -> None:
+        if self._shown is not None and self._shown.scan in self._viewer.layers:
+            self.lines.follow(self._shown.scan)
 
     def _axis(self) -> int:
         """Return the axis (S, P, L) along which the viewer shows slices."""

@@ -11,6 +11,7 @@ from napari_dino_uad.core.normative.methods import METHODS
 from napari_dino_uad.core.progress import Progress
 from napari_dino_uad.widgets.layer_masks import LayerScan, layer_cases
 from napari_dino_uad.widgets.session import session
+from napari_dino_uad.widgets.settings import remember_model
 from napari_dino_uad.widgets.workers import writing
 
 if TYPE_CHECKING:
@@ -220,6 +221,7 @@ def saver(model: FittedModel, path: Path) -> Callable[[], Generator[Progress, No
         yield Progress("Saving", 0, 1)
         with writing(path.parent, path):
             save_model(model, path)
+            remember_model(path)
             if pictures is not None:
                 beside = f" Pictures: {save_pictures(pictures, path).name}."
         return f"Saved {path.name}, {path.stat().st_size / 1e6:.1f} MB.{beside}"

@@ -131,6 +131,8 @@ def describe_cohort(model: FittedModel) -> str:
     scans, held = (int(cohort.get(key, 0)) for key in ("scans", "validation_scans"))
     planes = ", ".join(model.planes)
     text = f"{scans} healthy scan{'' if scans == 1 else 's'}, {planes} slices"
+    if any(view.scale.brightness for view in model.views):
+        text += f", for {model.lesions_text}"
     if held:
         text += f"; calibrated on {held} other{'' if held == 1 else 's'}"
     return f"{text}."

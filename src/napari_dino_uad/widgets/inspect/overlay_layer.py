@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 __all__ = ["highlight", "overlay_layer", "place_layer"]
 
-_PICKED = (1.0, 0.16, 0.78, 0.9)
+_PICKED = (1.0, 0.9, 0.0, 0.85)
+_RING = (1.0, 0.16, 0.78, 1.0)
 _FAINT = 0.22
 # Steps of this share of the circle of hues never come close to each other.
 _GOLDEN = 0.618
@@ -118,7 +119,7 @@ def place_layer(scan: Image, voxel: tuple[int, int, int]) -> Points:
         name="asked here",
         symbol="ring",
         size=max(3.0, _RING_SHARE * float(shape[-2:].max())),
-        face_color=[_PICKED],
+        face_color=[_RING],
         border_width=0,
         **keywords,
     )

@@ -99,8 +99,10 @@ class PlacePanel(QWidget):
         model = anomaly.model
         self._parts = score_parts(anomaly, one, place)
         self.show_threshold(detection.threshold)
+        side = anomaly.tissue_frame.side(place.voxel)
+        where = f"{side[:1].upper()}{side[1:]}, " if side else ""
         self.whose.setText(
-            f"{place_text(anomaly.volume, place.voxel)}, {detection.scan.name}, "
+            f"{where}{place_text(anomaly.volume, place.voxel)}, {detection.scan.name}, "
             f"model {detection.model_name}"
         )
         lines = describe_method(model, one, place)

@@ -32,10 +32,9 @@ __all__ = [
 PART_NAMES = {
     "model": "Unlike healthy tissue",
     "symmetry": "Unlike the other side",
-    "brightness": "Brighter or darker than it",
+    "brightness": "Brightness, both sides",
     "smoothing": "Tissue around it",
     "centring": "The scan's own level",
-    "scaling": "The scan's own spread",
     "planes": "Other planes",
     "edges": "Anatomy's edges",
     "score": "Score",
@@ -47,14 +46,13 @@ _REASONS = {
     "brightness": "it is brighter or darker than the same place on the other side",
     "smoothing": "the tissue around it scores high",
     "centring": "the rest of the scan scores low",
-    "scaling": "the rest of the scan is uniform",
     "planes": "it stands out in the other planes",
     "edges": "the edges of the anatomy draw the score here",
 }
 
 #: What the colours of each overlay mean.
 OVERLAY_HELP = {
-    "component": "Pink: the kind of healthy tissue nearest to the place you asked about. Faint "
+    "component": "Yellow: the kind of healthy tissue nearest to the place you asked about. Faint "
     "colours: the other kinds.",
     "colours": "Like colours are like tissue to the network, in all scans of this model.",
     "observed": "What the network sees. Compare it with what the model expects.",
@@ -111,11 +109,10 @@ def describe_method(model: FittedModel, one: SliceExplanation, place: Place) -> 
     lines: list[str] = []
     if one.p_values:
         rates = (
-            f"{_share(float(rates[place.patch]))} healthy tissue scores higher with "
-            f"{METHODS[name].title}"
+            f"{format_rate(float(rates[place.patch]))} by {METHODS[name].title.partition(':')[0]}"
             for name, rates in one.p_values.items()
         )
-        lines.append(f"<b>By model:</b> {', '.join(rates)}.")
+        lines.append(f"<b>Healthy tissue that scores higher:</b> {', '.join(rates)}.")
     if one.component is not None:
         alone = normative.method == "dpmm"
         lines.append(_component(members["dpmm"], one, place, raw if alone else None, scale))

@@ -5,18 +5,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from qtpy.QtWidgets import QHBoxLayout, QProgressBar, QPushButton
+from qtpy.QtWidgets import QProgressBar, QPushButton
 
 from napari_dino_uad.core.explain.overlays import OVERLAYS, kinds_of
 from napari_dino_uad.core.results import RESEARCH_USE
 from napari_dino_uad.widgets.controls import DockWidget, WrapLabel, rule, small_label
-from napari_dino_uad.widgets.forms import combo_box, wide_form
+from napari_dino_uad.widgets.crosshair import crosshair_of
+from napari_dino_uad.widgets.forms import combo_box, in_row, wide_form
 from napari_dino_uad.widgets.inspect.overlay_layer import highlight, overlay_layer, place_layer
 from napari_dino_uad.widgets.inspect.panel import PlacePanel
 from napari_dino_uad.widgets.inspect.pipelines import overlayer, slice_explainer
 from napari_dino_uad.widgets.inspect.pointer import Pointer, voxel_at
 from napari_dino_uad.widgets.inspect.texts import OVERLAY_HELP, why_nothing
-from napari_dino_uad.widgets.navigation import show_voxel
 from napari_dino_uad.widgets.results.store import results_of
 from napari_dino_uad.widgets.workers import Job
 
@@ -81,14 +81,13 @@ class InspectWidget(DockWidget):
 
     def _build(self) -> None:
         self.head = WrapLabel("<b>Why is this marked?</b>")
-        self.pick = QPushButton("Point at the scan")
+        self.pick = QPushButton("Point")
         self.pick.setCheckable(True)
         self.pick.setChecked(True)
         self.pick.setToolTip("While this is on, a click on the scan asks about that place.")
         self.worst = QPushButton("Highest point")
-        row = QHBoxLayout()
-        row.addWidget(self.pick)
-        row.addWidget(self.worst)
+        self.here = QPushButton("Crosshair")
+        row = in_row(self.pick, self.worst, self.here)
         self.status = small_label()
         self.bar = QProgressBar()
         self.bar.setTextVisible(False)
@@ -111,6 +110,7 @@ class InspectWidget(DockWidget):
     def _connect(self) -> None:
         self.pick.toggled.connect(self._on_pick)
         self.worst.clicked.connect(self.ask_highest)
+        self.here.clicked.connect(self.ask_crosshair)
         self.pointer.picked.connect(self._on_picked)
         self.overlay.changed.connect(self._on_overlay)
         self.job.succeeded.connect(self._on_slice)
@@ -214,8 +214,12 @@ class InspectWidget(DockWidget):
         best = flat[int(anomaly.scores.reshape(-1)[flat].argmax())]
         voxel = tuple(int(value) for value in np.unravel_index(best, labels.shape))
         scan = detection.scan
-        show_voxel(self._viewer, scan, voxel[-scan.ndim :])
+        crosshair_of(self._viewer).move(scan.data_to_world(voxel[-scan.ndim :]))
         self.ask((voxel[0], voxel[1], voxel[2]))
+
+    def ask_crosshair(self, *_: Any) -> None:
+        """Ask about the place of the crosshair."""
+        self._on_picked(crosshair_of(self._viewer).position)
 
     def ask(self, voxel: tuple[int, int, int]) -> None:
         """Ask about a voxel (S, P, L) of the scan shown."""
@@ -351,6 +355,10 @@ class InspectWidget(DockWidget):
         ready = not why and detection is not None
         found = ready and detection is not None and bool(detection.findings)
         self.pick.setEnabled(ready)
+        self.here.setEnabled(ready)
+        self.here.setToolTip(
+            why or "Ask about the place of the crosshair: where you clicked or jumped to last."
+        )
         self.worst.setEnabled(found)
         self.worst.setToolTip(
             "Ask about the highest point of the finding selected, or of the largest one."

@@ -16,14 +16,14 @@ if TYPE_CHECKING:
     from napari_dino_uad.widgets.orientation import Plane
     from napari_dino_uad.widgets.results.detection import Detection
 
-__all__ = ["frame_of", "layers_shown", "lookup_table", "outlines", "plane_of"]
+__all__ = ["frame_of", "layers_of", "lookup_table", "outlines", "plane_of"]
 
 # Pixels of an outline's picture for each voxel: outlines are thinner than a voxel.
 _FINE = 3
 
 
-def layers_shown(layers: list[Layer], scan: Image, detection: Detection | None) -> list[Layer]:
-    """List the visible layers that belong to a scan, from the bottom to the top.
+def layers_of(layers: list[Layer], scan: Image, detection: Detection | None) -> list[Layer]:
+    """List the layers that belong to a scan, from the bottom to the top.
 
     These are the scan, its heat and findings, and labels on its grid such as a true outline.
 
@@ -37,11 +37,7 @@ def layers_shown(layers: list[Layer], scan: Image, detection: Detection | None) 
         Of the scan.
     """
     pair = [] if detection is None else detection.layers.pair
-    return [
-        layer
-        for layer in layers
-        if layer.visible and (layer is scan or layer in pair or _lies_on(layer, scan))
-    ]
+    return [layer for layer in layers if layer is scan or layer in pair or _lies_on(layer, scan)]
 
 
 def _lies_on(layer: Layer, scan: Image) -> bool:

@@ -12,7 +12,7 @@ from napari_dino_uad.widgets.controls import DockWidget, small_label
 from napari_dino_uad.widgets.crosshair import crosshair_of
 from napari_dino_uad.widgets.orientation import PLANES, orientation_of
 from napari_dino_uad.widgets.planes.pane import PlanePane
-from napari_dino_uad.widgets.planes.pictures import layers_shown
+from napari_dino_uad.widgets.planes.pictures import layers_of
 from napari_dino_uad.widgets.results.store import results_of
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ __all__ = ["ThreePlanesWidget"]
 # Changes of a layer that are seen; not all of them exist in each kind of layer.
 _SEEN = (
     *("data", "contrast_limits", "colormap", "gamma", "opacity", "scale", "translate"),
-    *("paint", "labels_update", "contour"),
+    *("visible", "paint", "labels_update", "contour"),
 )
 _HELP = "Click: move the crosshair. Wheel: slices. Ctrl and wheel: zoom. Double click: whole slice."
 
@@ -116,20 +116,19 @@ class ThreePlanesWidget(DockWidget):
         """Take the scan that all docks show, and the layers that belong to it."""
         scan = self._results.scan
         self._scan = scan if scan is not None and scan.ndim == 3 else None
-        layers = self._shown()
-        self._watch(layers)
+        self._watch(self._layers())
         text = "" if self._scan is not None else "Open a scan with several slices."
         self.hint.setText(text)
         self.hint.setVisible(bool(text))
         self._on_seen()
 
-    def _shown(self) -> list[Layer]:
+    def _layers(self) -> list[Layer]:
         if self._scan is None:
             return []
-        return layers_shown(list(self._viewer.layers), self._scan, self._results.shown)
+        return layers_of(list(self._viewer.layers), self._scan, self._results.shown)
 
     def _watch(self, layers: list[Layer]) -> None:
-        """Follow changes of these layers and of no other; that of their visibility too."""
+        """Follow changes of these layers, and of no other."""
         for old, connect in ((self._watched, False), (layers, True)):
             for layer in old:
                 for name in _SEEN:
@@ -157,7 +156,8 @@ class ThreePlanesWidget(DockWidget):
             for pane in self.panes:
                 pane.clear_slice()
             return
-        layers, voxel = self._shown(), self._crosshair.voxel(self._scan)
+        layers = [layer for layer in self._layers() if layer.visible]
+        voxel = self._crosshair.voxel(self._scan)
         world = self._crosshair.position[-3:]
         for number, pane in enumerate(self.panes):
             if number in self._stale:

@@ -20,12 +20,18 @@ if TYPE_CHECKING:
     from napari.viewer import Viewer
 
     from napari_dino_uad.core.detect import AnomalyMap
+    from napari_dino_uad.core.maps.domain_shift import Differences
     from napari_dino_uad.core.maps.finding_rows import FindingRow
     from napari_dino_uad.core.maps.findings import Finding
+    from napari_dino_uad.core.maps.places import TissueFrame
+    from napari_dino_uad.core.maps.review import Judgement
     from napari_dino_uad.core.model import FittedModel
     from napari_dino_uad.widgets.results.found import Detected, Found, Settings
 
 __all__ = ["Detection"]
+
+# False-positive rates marked on the colour bar.
+_BAR_RATES = (0.1, 0.01, 0.001, 0.0001)
 
 
 class Detection:
@@ -60,6 +66,12 @@ class Detection:
         Shares of this scan's scores.
     warning : str
         Why the model may not fit this scan; empty if it does.
+    trusted : bool
+        Whether the user wants to see the map in spite of the warning.
+    frame : TissueFrame or None
+        Where the tissue lies, for the sides of findings.
+    differences : Differences or None
+        What distinguishes the scan from the model's cohort.
     message : str
         How the run ended, for the line below the button.
     slices_done : int
@@ -84,10 +96,15 @@ class Detection:
         self.anomaly: AnomalyMap | None = None
         self.found: Found | None = None
         self.warning = ""
+        self.trusted = False
+        self.frame: TissueFrame | None = None
+        self.differences: Differences | None = None
         self.message = ""
         self.slices_done = 0
+        self._filled_without_scalp = settings.without_scalp
         self.deleted: list[str] = []
         self.review = Review()
+        self._rows: tuple[Found, tuple[Judgement, ...], list[FindingRow]] | None = None
         self._array: NDArray[np.float32] | None = None
         # The labels as drawn here; where the layer differs, the user has painted.
         self._drawn: NDArray[np.uint8] | None = None
@@ -98,6 +115,22 @@ class Detection:
     def threshold(self) -> float:
         """The score at the chosen rate."""
         return self.model.calibration.threshold(self.settings.rate)
+
+    @property
+    def ticks(self) -> list[tuple[float, str]]:
+        """Scores and labels of the colour bar, in false-positive rates."""
+        threshold = self.model.calibration.threshold
+        return [(threshold(rate), f"{100 * rate:g} %") for rate in _BAR_RATES]
+
+    @property
+    def held(self) -> bool:
+        """Whether heat and findings wait until the user asks for them in spite of the warning."""
+        return bool(self.warning) and not self.trusted
+
+    def trust(self) -> None:
+        """Show heat and findings in spite of the warning."""
+        self.trusted = True
+        self.layers.hold(False)
 
     @property
     def findings(self) -> list[Finding]:
@@ -118,8 +151,13 @@ class Detection:
         found, anomaly = self.found, self.anomaly
         if found is None or anomaly is None:
             return []
-        judgements = self.review.of(found.labels, found.findings)
-        return finding_rows(found.findings, anomaly.tissue_frame, judgements)
+        judged, known = self.review.judgements, self._rows
+        if known is None or known[0] is not found or known[1] is not judged:
+            # Kept, because a table asks at every movement of the slider.
+            judgements = self.review.of(found.labels, found.findings)
+            rows = finding_rows(found.findings, anomaly.tissue_frame, judgements)
+            known = self._rows = (found, judged, rows)
+        return known[2]
 
     def show_review(self) -> None:
         """Give the findings layer the decisions and notes."""
@@ -146,16 +184,21 @@ class Detection:
             self.settings = replace(self.settings, edits=earlier.settings.edits)
             self.review = earlier.review
             self.layers = earlier.layers
+            if earlier.model is self.model:
+                self.trusted, self.warning = earlier.trusted, earlier.warning
             for role in list(self.layers.explained):
                 self.layers.explain(role, None)
+        self.layers.hold(self.held)
         if self.layers.findings is not None:
             self._draw(np.zeros(array.shape, dtype=np.uint8))
-        self.layers.show_heat(array, self.limits, self.threshold)
+        self.layers.show_heat(array, self.limits, self.threshold, self.ticks)
 
     def finish(self, detected: Detected) -> None:
         """Take the finished map; the array shown has its values already."""
         self.anomaly = detected.anomaly
         self.warning = detected.warning
+        self.frame, self.differences = detected.frame, detected.differences
+        self.layers.hold(self.held)
         self.histogram = detected.histogram
         count = slice_count(len(detected.anomaly.scan))
         self.message = f"{count} in {detected.seconds:.1f} s"
@@ -168,7 +211,9 @@ class Detection:
         """Write the whole map into the layer, with or without the background."""
         if self._array is None or self.anomaly is None:
             return
-        fill_map(self._array, self.anomaly, self.limits[0], self.settings.tissue_only)
+        tissue_only, scalped = self.settings.tissue_only, self.settings.without_scalp
+        fill_map(self._array, self.anomaly, self.limits[0], tissue_only, scalped)
+        self._filled_without_scalp = scalped
         self.layers.refresh()
 
     # Threshold and findings ---------------------------------------------------------------
@@ -178,6 +223,7 @@ class Detection:
         rate: float | None = None,
         minimum_size: float | None = None,
         tissue_only: bool | None = None,
+        without_scalp: bool | None = None,
     ) -> None:
         """Change settings; the heat follows at once, the findings with `show`."""
         if self._drawn_found:
@@ -189,6 +235,7 @@ class Detection:
             rate=was.rate if rate is None else rate,
             minimum_size=was.minimum_size if minimum_size is None else minimum_size,
             tissue_only=was.tissue_only if tissue_only is None else tissue_only,
+            without_scalp=was.without_scalp if without_scalp is None else without_scalp,
         )
         if self.settings.tissue_only != was.tissue_only:
             self.fill()
@@ -208,8 +255,11 @@ class Detection:
         self.found = found
         self._draw(found.labels)
         self._drawn_found = True
+        if self._filled_without_scalp != self.settings.without_scalp:
+            # The search has found the scalp; here it would stop the window.
+            self.fill()
         if self.layers.heat is None and self._array is not None:
-            self.layers.show_heat(self._array, self.limits, self.threshold)
+            self.layers.show_heat(self._array, self.limits, self.threshold, self.ticks)
         self.deleted = []
         if moved and self.settings.edits is not None:
             # Undo would bring back voxels of another threshold.

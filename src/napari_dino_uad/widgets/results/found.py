@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from napari_dino_uad.core.detect import AnomalyMap
+    from napari_dino_uad.core.maps.domain_shift import Differences
     from napari_dino_uad.core.maps.findings import Finding
+    from napari_dino_uad.core.maps.places import TissueFrame
 
 __all__ = ["Detected", "Found", "Settings", "fill_map", "find"]
 
@@ -29,12 +31,15 @@ class Settings:
         Whether the background is left out.
     edits : ndarray of int8, (S, P, L), or None
         1 where the user added a voxel, -1 where the user removed one; never changed in place.
+    without_scalp : bool
+        Whether the scalp is left out too, where a skull was found.
     """
 
     rate: float
     minimum_size: float
     tissue_only: bool
     edits: NDArray[np.int8] | None = field(default=None, compare=False)
+    without_scalp: bool = False
 
     def same(self, other: Settings) -> bool:
         """Return whether both give the same findings."""
@@ -85,6 +90,10 @@ class Detected:
     seconds : float
     tissue_only : bool
         Whether the background of the array is blank.
+    frame : TissueFrame or None
+        Where the tissue lies, for the sides of findings.
+    differences : Differences or None
+        What distinguishes the scan from the cohort.
     """
 
     anomaly: AnomalyMap
@@ -93,6 +102,8 @@ class Detected:
     warning: str
     seconds: float
     tissue_only: bool
+    frame: TissueFrame | None = None
+    differences: Differences | None = None
 
 
 def find(anomaly: AnomalyMap, settings: Settings) -> Found:
@@ -107,7 +118,7 @@ def find(anomaly: AnomalyMap, settings: Settings) -> Found:
         volume,
         calibration.threshold(settings.rate),
         calibration,
-        foreground=anomaly.foreground if settings.tissue_only else None,
+        foreground=_tissue(anomaly, settings),
         minimum_size=settings.minimum_size,
     )
     if settings.edits is None:
@@ -119,9 +130,22 @@ def find(anomaly: AnomalyMap, settings: Settings) -> Found:
     return Found(settings, automatic, labels, findings, *count_edits(automatic, labels), left_out)
 
 
+def _tissue(anomaly: AnomalyMap, settings: Settings) -> NDArray[np.bool_] | None:
+    """Return where findings may lie; None is everywhere."""
+    return anomaly.tissue(without_scalp=settings.without_scalp) if settings.tissue_only else None
+
+
 def fill_map(
-    array: NDArray[np.float32], anomaly: AnomalyMap, low: float, tissue_only: bool
+    array: NDArray[np.float32],
+    anomaly: AnomalyMap,
+    low: float,
+    tissue_only: bool,
+    without_scalp: bool = False,
 ) -> None:
     """Write a finished map into the array for display; a blank background gets the score `low`."""
     scores = anomaly.scores
-    np.copyto(array, np.where(anomaly.foreground, scores, low) if tissue_only else scores)
+    if tissue_only:
+        tissue = anomaly.tissue(without_scalp=without_scalp)
+        np.copyto(array, np.where(tissue, scores, low))
+    else:
+        np.copyto(array, scores)

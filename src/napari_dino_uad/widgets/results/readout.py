@@ -9,7 +9,6 @@ from qtpy.QtCore import QObject, QTimer
 from qtpy.QtWidgets import QLabel
 
 from napari_dino_uad.layer_data import METADATA
-from napari_dino_uad.widgets.results.texts import place
 from napari_dino_uad.widgets.threshold import format_rate
 
 if TYPE_CHECKING:
@@ -23,10 +22,11 @@ if TYPE_CHECKING:
 __all__ = ["Readout", "describe_point"]
 
 _TOOLTIP = (
-    "The point below the cursor: millimetres to the patient's right (R), front (A) and head (S) "
-    "from the scan's origin, its value, and after a detection its anomaly score and the share of "
-    "healthy tissue that scores higher."
+    "The point below the cursor: millimetres to the patient's right (R) or left (L), front (A) or "
+    "back (P), head (S) or feet (I) from the scan's origin, its value, and after a detection its "
+    "anomaly score and the share of healthy tissue that scores higher."
 )
+_SIDES = ("RL", "AP", "SI")
 
 
 class Readout(QObject):
@@ -62,7 +62,7 @@ class Readout(QObject):
         if bar is not None:
             self.label = QLabel()
             self.label.setToolTip(_TOOLTIP)
-            bar.insertPermanentWidget(0, self.label)
+            bar.addPermanentWidget(self.label)
             self._show()
 
     def _on_cursor(self, world: tuple[float, ...], again: bool) -> None:
@@ -121,8 +121,9 @@ def describe_point(scan: Image, detection: Detection | None, world: tuple[float,
 
 def _place(scan: Image, voxel: tuple[int, ...]) -> str:
     volume: Volume | None = scan.metadata.get(METADATA, {}).get("volume")
-    if volume is not None:
-        return place(volume, voxel)
+    if volume is not None and volume.spacing_known:
+        sides = zip(_SIDES, volume.to_ras_mm(voxel), strict=True)
+        return " ".join(f"{side[value < 0]} {abs(value):.0f}" for side, value in sides) + " mm"
     return " ".join(
         f"{name} {number}"
         for name, number in zip(("slice", "row", "column"), voxel, strict=True)

@@ -16,6 +16,8 @@ from napari_dino_uad.widgets.layers import (
     outline_colormap,
     slice_index,
 )
+from napari_dino_uad.widgets.results.colour_bar import show_bar
+from napari_dino_uad.widgets.settings import setting
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,7 +28,6 @@ if TYPE_CHECKING:
 __all__ = ["ResultLayers"]
 
 _ROLES = ("anomaly", "findings")
-_COLOURS = "autumn"
 
 
 class ResultLayers:
@@ -61,6 +62,10 @@ class ResultLayers:
         self._heat_hidden = False
         self.attached = True
         self._limits = (0.0, 1.0)
+        self._cut = 0.0
+        self._ticks: Sequence[tuple[float, str]] = ()
+        self.held = False
+        self._hidden_for_now: list[Layer] = []
         self._hidden_with_scan: list[Layer] = []
         self._placing = False
         self._named_for = scan.name
@@ -89,7 +94,11 @@ class ResultLayers:
     # Showing ------------------------------------------------------------------------------
 
     def show_heat(
-        self, array: NDArray[np.float32], limits: tuple[float, float], threshold: float
+        self,
+        array: NDArray[np.float32],
+        limits: tuple[float, float],
+        threshold: float,
+        ticks: Sequence[tuple[float, str]] = (),
     ) -> None:
         """Show a map on the scan.
 
@@ -101,10 +110,12 @@ class ResultLayers:
             Scores of the first and the last colour.
         threshold : float
             Score at which the heat begins.
+        ticks : sequence of (float, str)
+            Scores and labels of the colour bar.
         """
-        self._limits = limits
+        self._limits, self._cut, self._ticks = limits, threshold, ticks
         data = array.reshape(self.scan.data.shape)
-        colormap = cut_colormap(limits, threshold, _COLOURS)
+        colormap = cut_colormap(limits, threshold, setting("colours"))
         if self.heat is None:
             self.heat = Image(
                 data,
@@ -113,6 +124,7 @@ class ResultLayers:
                 colormap=colormap,
                 interpolation2d="linear",
                 blending="translucent",
+                visible=not self.held,
                 metadata=self._metadata("anomaly"),
                 **layer_geometry(self.scan),
             )
@@ -130,6 +142,7 @@ class ResultLayers:
                 data.copy(),
                 name=self._name("findings"),
                 colormap=outline_colormap(),
+                visible=not self.held,
                 metadata=self._metadata("findings"),
                 **layer_geometry(self.scan),
             )
@@ -146,8 +159,28 @@ class ResultLayers:
 
     def reveal(self) -> None:
         """Show the scan and its pair, which the user may have hidden."""
-        for layer in (self.scan, *self.pair):
+        for layer in (self.scan, *([] if self.held else self.pair)):
             layer.visible = True
+
+    def hold(self, held: bool) -> None:
+        """Hide the pair until the user asks for it, or show it again."""
+        if held == self.held:
+            return
+        self.held = held
+        self._hidden_with_scan = []
+        for layer in self.pair:
+            layer.visible = not held
+
+    def hide_for_now(self, hidden: bool) -> None:
+        """Hide the pair while a key is held, and show it again."""
+        if hidden and not self._hidden_for_now:
+            self._hidden_for_now = [layer for layer in self.pair if layer.visible]
+            for layer in self._hidden_for_now:
+                layer.visible = False
+        elif not hidden:
+            layers, self._hidden_for_now = self._hidden_for_now, []
+            for layer in layers:
+                layer.visible = True
 
     def place(self) -> None:
         """Put the pair directly above the scan, and hide it if the scan is hidden."""
@@ -170,6 +203,8 @@ class ResultLayers:
                 self._hidden_with_scan.append(layer)
         self._placing = False
         self.attached = True
+        if self.heat is not None:
+            show_bar(viewer, self.heat, self._ticks)
         if selected is not None and selected in layers and layers.selection.active != selected:
             # Keep the scan selected: a reader adjusts its contrast next.
             layers.selection.active = selected
@@ -322,8 +357,13 @@ class ResultLayers:
 
     def cut(self, threshold: float) -> None:
         """Set the score at which the heat begins."""
+        self._cut = threshold
         if self.heat is not None:
-            self.heat.colormap = cut_colormap(self._limits, threshold, _COLOURS)
+            self.heat.colormap = cut_colormap(self._limits, threshold, setting("colours"))
+
+    def recolour(self) -> None:
+        """Take the colours of the settings."""
+        self.cut(self._cut)
 
     def slice_on_screen(self) -> tuple[Any, ...] | None:
         """Return the index of the slice on screen in the layers' arrays; None in a 3D view."""

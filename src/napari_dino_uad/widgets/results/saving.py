@@ -60,6 +60,7 @@ def results_extra(model_name: str, settings: Settings, found: Found) -> dict[str
         "model_name": model_name,
         "minimum_size": settings.minimum_size,
         "tissue_only": settings.tissue_only,
+        "without_scalp": settings.without_scalp,
         "edited": settings.edits is not None,
         "voxels_added": found.added,
         "voxels_removed": found.removed,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from napari.layers import Image, Layer
@@ -13,13 +14,17 @@ from napari_dino_uad.widgets.orientation import orientation_of
 from napari_dino_uad.widgets.results.detection import Detection
 from napari_dino_uad.widgets.results.readout import Readout
 from napari_dino_uad.widgets.results.search import Search
+from napari_dino_uad.widgets.settings import settings_changed
+from napari_dino_uad.widgets.shortcuts import bind_window
 
 if TYPE_CHECKING:
     from napari.viewer import Viewer
 
-__all__ = ["Results", "results_of"]
+__all__ = ["HIDE_KEY", "Results", "results_of"]
 
 _KEY = "Control-Shift-D"
+#: Key that hides heat and findings while it is held; napari has no use for it.
+HIDE_KEY = "H"
 # Pause in painting after which the findings are updated.
 _PAINTED_MS = 250
 
@@ -87,7 +92,11 @@ class Results(QObject):
             self._watch(layer)
         viewer.mouse_move_callbacks.append(self._on_mouse)
         viewer.dims.events.current_step.connect(self._on_step)
-        viewer.bind_key(_KEY, self._on_key, overwrite=True)
+        if not bind_window(viewer):
+            viewer.bind_key(_KEY, self._on_key, overwrite=True)
+        viewer.bind_key(HIDE_KEY, self._while_held, overwrite=True)
+        settings_changed().connect(self._on_setting)
+        self.opacity = 1.0
 
     # The scan chosen ----------------------------------------------------------------------
 
@@ -116,6 +125,28 @@ class Results(QObject):
 
     def _on_key(self, _: Any = None) -> None:
         self.detect_asked.emit()
+
+    def _while_held(self, _: Any = None) -> Iterator[None]:
+        self.hide_for_now(True)
+        yield
+        self.hide_for_now(False)
+
+    def hide_for_now(self, hidden: bool) -> None:
+        """Hide all heat and findings while a key is held, and show them again."""
+        for detection in self:
+            detection.layers.hide_for_now(hidden)
+
+    def set_opacity(self, opacity: float) -> None:
+        """Set the opacity of all heat, 0 to 1."""
+        self.opacity = opacity
+        for detection in self:
+            if detection.layers.heat is not None:
+                detection.layers.heat.opacity = opacity
+
+    def _on_setting(self, name: str) -> None:
+        if name == "colours":
+            for detection in self:
+                detection.layers.recolour()
 
     def _on_mouse(self, viewer: Viewer, event: Any) -> None:
         self.cursor_moved.emit(tuple(viewer.cursor.position), False)
@@ -147,6 +178,8 @@ class Results(QObject):
     def keep(self, detection: Detection) -> None:
         """Make this the detection of its scan."""
         self._detections[detection.scan] = detection
+        if detection.layers.heat is not None:
+            detection.layers.heat.opacity = self.opacity
 
     def watch_findings(self, detection: Detection) -> None:
         """Watch for corrections painted on the findings of a detection."""

@@ -11,6 +11,7 @@ from napari_dino_uad.widgets.threshold import format_rate
 if TYPE_CHECKING:
     from napari.layers import Image
 
+    from napari_dino_uad.core.maps.findings import Finding
     from napari_dino_uad.core.model import FittedModel
     from napari_dino_uad.core.scans.volume import Volume
     from napari_dino_uad.widgets.results.detection import Detection
@@ -19,9 +20,12 @@ __all__ = [
     "describe_cancelled",
     "describe_cursor",
     "describe_deleted",
+    "describe_differences",
     "describe_edits",
     "describe_findings",
     "describe_left_out",
+    "model_details",
+    "model_words",
     "place",
     "slice_count",
     "why_no_detection",
@@ -44,7 +48,7 @@ def why_no_detection(scan: Image | None, model: FittedModel | None) -> str:
     if scan is None:
         return "Open a scan first: drag a file or folder into the window."
     if model is None:
-        return "No model yet: fit one in the Fit widget, or load a model file."
+        return "No model yet: press Load…, or fit one in the Fit dock."
     return ""
 
 
@@ -52,6 +56,8 @@ def why_no_saving(shown: Detection | None) -> str:
     """Return why there is nothing to save; empty if there is."""
     if shown is None:
         return "Detect first: no map yet."
+    if shown.held:
+        return "This scan is not of the kind the model knows; press Show anyway first."
     if shown.anomaly is None:
         return "This map is not finished; press Detect to complete it."
     return ""
@@ -61,29 +67,58 @@ def describe_findings(detection: Detection) -> str:
     """Summarise the findings of a detection."""
     if detection.anomaly is None or detection.found is None:
         return ""
+    if detection.held:
+        return ""
     rate = format_rate(detection.found.settings.rate)
     findings = detection.findings
     if not findings:
-        return f"No finding above {rate} healthy false positives."
+        return f"No finding at {rate} false alarms in healthy tissue."
     volume, first = detection.anomaly.volume, findings[0]
     unit = size_unit(volume)
     total = unit.text(sum(finding.voxels for finding in findings))
     many = len(findings) > 1
     head = f"<b>{len(findings)} finding{'s' if many else ''}, {total}</b>"
     parts = [f"largest {unit.text(first.voxels)}"] if many else []
+    side = "" if detection.frame is None else detection.frame.side(first.centroid_voxel)
+    if side:
+        parts.append(side)
     if not volume.is_2d:
-        one = first.first_slice == first.last_slice
-        parts.append(
-            f"slice {first.first_slice}"
-            if one
-            else f"slices {first.first_slice} to {first.last_slice}"
-        )
-    parts.append(f"centre {place(volume, first.centroid_voxel)}".replace(" ", "&nbsp;"))
-    text = ", ".join(parts)
-    text = f"{head}. {text[0].upper()}{text[1:]}."
+        parts.append(_slices(first))
+    elif not side:
+        parts.append(f"centre {place(volume, first.centroid_voxel)}".replace(" ", "&nbsp;"))
+    text = f"{head}; {', '.join(parts)}." if parts else f"{head}."
     if len(findings) == MOST_FINDINGS and not detection.found.left_out:
         text += f" At most {MOST_FINDINGS} findings are kept, the largest ones."
     return text
+
+
+def _slices(finding: Finding) -> str:
+    if finding.first_slice == finding.last_slice:
+        return f"slice {finding.first_slice}"
+    return f"slices {finding.first_slice} to {finding.last_slice}"
+
+
+def describe_differences(detection: Detection) -> str:
+    """Return the warning of a scan unlike the cohort, with what differs; empty if it is alike."""
+    if not detection.warning:
+        return ""
+    differences = detection.differences
+    return f"{detection.warning} {'' if differences is None else differences.text}".strip()
+
+
+def model_words(name: str, model: FittedModel) -> str:
+    """Describe a model for a radiologist: its name, cohort, planes and date."""
+    scans = int(model.cohort.get("scans", 0))
+    parts = [name, f"{scans} healthy scan{'' if scans == 1 else 's'}", ", ".join(model.planes)]
+    date = str(model.cohort.get("date", ""))
+    return ", ".join([*parts, *([f"fitted {date}"] if date else [])])
+
+
+def model_details(model: FittedModel, engine: str) -> str:
+    """Describe a model for a researcher: method, backbone, slices, versions and engine."""
+    versions = ", ".join(f"{name} {version}" for name, version in model.versions.items())
+    lines = [model.summary(), f"Fitted with {versions}" if versions else "", engine]
+    return "\n".join(line for line in lines if line)
 
 
 def describe_cancelled(running: Detection, shown: Detection | None) -> str:
@@ -145,7 +180,7 @@ def describe_deleted(detection: Detection) -> str:
 def describe_cursor(detection: Detection, world: tuple[float, ...]) -> str:
     """Describe a point: its place, its score and how rare that score is."""
     anomaly, layer = detection.anomaly, detection.scan
-    if anomaly is None:
+    if anomaly is None or detection.held:
         return ""
     position = layer.world_to_data(world[-layer.ndim :])
     index = tuple(round(float(value)) for value in position)

@@ -132,7 +132,7 @@ def measure(
     list of Measured
         In the order of `specs`.
     """
-    step = "Measuring which engine is fastest, once on this machine"
+    step = "Measuring this computer (once)"
     images = _probe(backbone, input_size)
     running: dict[EngineSpec, Backbone] = {}
     measured: dict[EngineSpec, Measured] = {}

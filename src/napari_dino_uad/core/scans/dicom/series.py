@@ -23,6 +23,8 @@ __all__ = ["Series", "judge", "series_of_frames"]
 # Gaps that differ by less than this share are rounding in the headers.
 _EVEN = 0.05
 
+_MIXED = "The slices of this series have several orientations: each is a volume by itself"
+
 
 @dataclass(frozen=True)
 class Series:
@@ -84,13 +86,19 @@ def series_of_frames(frames: Iterable[Frame]) -> list[Series]:
     """
     groups = groups_of(frames)
     planes: dict[str, set[str]] = defaultdict(set)
+    directions: dict[str, set[tuple[float, ...] | None]] = defaultdict(set)
     for group, _ in groups:
         planes[group[0].header.uid].add(_plane(group[0]))
+        directions[group[0].header.uid].add(group[0].axes)
     found = []
     for group, dropped in groups:
-        plane = _plane(group[0]) if len(planes[group[0].header.uid]) > 1 else ""
+        uid = group[0].header.uid
+        plane = _plane(group[0]) if len(planes[uid]) > 1 else ""
         for stack, label in volumes_in(group):
-            found.append(_series(stack, " ".join(filter(None, (plane, label))), dropped))
+            entry = _series(stack, " ".join(filter(None, (plane, label))), dropped)
+            if len(directions[uid]) > 1:
+                entry = replace(entry, notices=(*entry.notices, _MIXED))
+            found.append(entry)
     seen: dict[str, int] = defaultdict(int)
     out = []
     for entry in sorted(found, key=lambda entry: -entry.slices):
@@ -169,5 +177,7 @@ def judge(group: Sequence[Frame]) -> tuple[float, str | None]:
     usual = float(gaps.mean())
     drift = np.linalg.norm(steps - gaps[:, None] * normal, axis=1)
     if drift.max() > _EVEN * usual:
-        return usual, f"Tilted gantry: slices are shifted by {drift.max():.2f} mm each"
+        return usual, (
+            f"Tilted gantry: slices are shifted by {drift.max():.2f} mm each (corrected)"
+        )
     return usual, None

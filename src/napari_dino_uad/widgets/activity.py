@@ -1,0 +1,56 @@
+"""Progress of jobs in napari's activity dock."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from qtpy.QtCore import QObject
+
+if TYPE_CHECKING:
+    from napari_dino_uad.core.progress import Progress
+    from napari_dino_uad.widgets.workers import Job
+
+__all__ = ["Activity"]
+
+
+class Activity(QObject):
+    """Shows a job in napari's activity dock while it runs.
+
+    Parameters
+    ----------
+    job : Job
+    """
+
+    def __init__(self, job: Job) -> None:
+        super().__init__(job)
+        self._bar: Any = None
+        self._total = 0
+        job.progressed.connect(self._on_progress)
+        job.stopped.connect(self.close)
+
+    def _on_progress(self, progress: Progress) -> None:
+        text = progress.step if not progress.detail else f"{progress.step}: {progress.detail}"
+        total = max(progress.total, 0)
+        if self._bar is None or total != self._total:
+            self.close()
+            self._bar, self._total = _make_bar(total, text), total
+        if self._bar.desc.rstrip(": ") != text:
+            self._bar.set_description(text)
+        step = progress.done - self._bar.n
+        if step > 0:
+            self._bar.update(step)
+
+    def close(self) -> None:
+        """Remove the bar."""
+        bar, self._bar = self._bar, None
+        if bar is not None:
+            bar.close()
+
+
+def _make_bar(total: int, text: str) -> Any:
+    import io
+
+    from napari.utils import progress
+
+    # The bar is drawn in the window only; the terminal gets nothing.
+    return progress(total=total, desc=text, file=io.StringIO(), mininterval=0)

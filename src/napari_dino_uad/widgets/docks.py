@@ -1,0 +1,47 @@
+"""Docks of this plugin share one place: they are tabs, not stacked."""
+
+from __future__ import annotations
+
+from qtpy.QtWidgets import QDockWidget, QMainWindow, QWidget
+
+__all__ = ["dock_of", "tabify"]
+
+
+def dock_of(widget: QWidget) -> QDockWidget | None:
+    """Return the dock that a widget is in, or None."""
+    parent = widget.parentWidget()
+    while parent is not None and not isinstance(parent, QDockWidget):
+        parent = parent.parentWidget()
+    return parent
+
+
+def tabify(widget: QWidget, kind: type[QWidget]) -> bool:
+    """Make the dock of a widget a tab beside another dock of ours in the same area.
+
+    Parameters
+    ----------
+    widget : QWidget
+        Content of the dock.
+    kind : type
+        Class of the content of our docks.
+
+    Returns
+    -------
+    bool
+        Whether there was another dock.
+    """
+    dock = dock_of(widget)
+    window = None if dock is None else dock.parentWidget()
+    if dock is None or not isinstance(window, QMainWindow) or dock.isFloating():
+        return False
+    area = window.dockWidgetArea(dock)
+    for other in window.findChildren(QDockWidget):
+        ours = other is not dock and other.findChild(kind) is not None
+        if ours and not other.isFloating() and window.dockWidgetArea(other) == area:
+            # Already a tab: the user may have arranged them.
+            if other not in window.tabifiedDockWidgets(dock):
+                window.tabifyDockWidget(other, dock)
+            dock.show()
+            dock.raise_()
+            return True
+    return False

@@ -1,0 +1,66 @@
+"""napari's colour bar beside the heat, labelled in false-positive rates."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from napari.layers import Image
+    from napari.viewer import Viewer
+
+__all__ = ["show_bar"]
+
+_log = logging.getLogger(__name__)
+
+_SIZE = (14, 130)
+
+
+def show_bar(viewer: Viewer, layer: Image, ticks: Sequence[tuple[float, str]]) -> None:
+    """Show the colour bar of a layer; napari has one from 0.9 on.
+
+    Parameters
+    ----------
+    viewer : Viewer
+    layer : Image
+        In the viewer.
+    ticks : sequence of (float, str)
+        Scores and their labels. napari labels its bars with scores only, so the labels are given to
+        the drawn bar; if this napari draws it otherwise, the bar shows scores.
+    """
+    bar = getattr(layer, "colorbar", None)
+    if bar is None:
+        return
+    if not bar.visible:
+        bar.size = _SIZE
+        bar.visible = True
+    try:
+        drawn = _drawn(viewer, layer, bar)
+        if drawn is not None and ticks:
+            ticker = drawn.node.ticks.ticker
+            ticker._get_tick_frac_labels = partial(_places, ticker.axis, ticks)
+            drawn._on_ticks_change()
+    except Exception:  # noqa: BLE001 - another napari may draw its bars otherwise
+        _log.debug("the colour bar keeps its scores", exc_info=True)
+
+
+def _drawn(viewer: Viewer, layer: Image, bar: Any) -> Any:
+    """Return what napari draws a bar with; None without a window."""
+    window = getattr(viewer, "window", None)
+    if window is None:
+        return None
+    drawn = window._qt_viewer.canvas._layer_overlay_to_visual[layer][bar]
+    return drawn[0] if isinstance(drawn, list) else drawn
+
+
+def _places(axis: Any, ticks: Sequence[tuple[float, str]]) -> tuple[Any, Any, list[str]]:
+    """Return the places of the labels as shares of an axis, no minor ticks, and the labels."""
+    low, high = axis.domain
+    places = np.array([(score - low) / (high - low) for score, _ in ticks])
+    inside = (places > -1e-3) & (places < 1 + 1e-3)
+    labels = [label for (_, label), keep in zip(ticks, inside, strict=True) if keep]
+    return np.clip(places[inside], 0, 1), np.array([]), labels
