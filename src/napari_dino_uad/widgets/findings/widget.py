@@ -12,7 +12,6 @@ from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QPushButton
 from napari_dino_uad.core.dicom_export.source import why_no_dicom
 from napari_dino_uad.core.maps.findings import size_unit
 from napari_dino_uad.core.maps.review import REVIEW_ENDING
-from napari_dino_uad.core.report.pictures import peak_voxel
 from napari_dino_uad.core.results import RESEARCH_USE
 from napari_dino_uad.widgets.controls import DockWidget, small_label
 from napari_dino_uad.widgets.crosshair import crosshair_of
@@ -33,6 +32,7 @@ from napari_dino_uad.widgets.layers import slice_index
 from napari_dino_uad.widgets.navigation import CrossLines, show_voxel
 from napari_dino_uad.widgets.results.store import results_of
 from napari_dino_uad.widgets.results.texts import why_no_saving
+from napari_dino_uad.widgets.results.worst import worst_place
 from napari_dino_uad.widgets.settings import recall, remember
 from napari_dino_uad.widgets.workers import Job
 
@@ -49,6 +49,7 @@ __all__ = ["FindingsWidget"]
 
 _FOLDER = "review folder"
 _KINDS = f"Reviews (*{REVIEW_ENDING})"
+_HELD = "This scan is not of the kind the model knows; press Show anyway in Detect."
 _NOTHING = "No findings yet: press Detect in the Detect dock, or open a saved review."
 
 
@@ -69,9 +70,9 @@ class FindingsWidget(DockWidget):
         self._viewer: Viewer = getattr(napari_viewer, "__wrapped__", napari_viewer)
         self._results = results_of(self._viewer)
         self._shown: Detection | None = None
-        self._peaks: dict[int, tuple[int, int, int]] = {}
+        self._places: dict[int, tuple[int, ...]] = {}
         self._profiled: AnomalyMap | None = None
-        self._profile_of = (0, True)
+        self._profile_of = (0, True, False)
         self._opening: list[Image] = []
         self._build()
         self.keys = StepKeys(self._viewer, self, self.table.step)
@@ -173,11 +174,11 @@ class FindingsWidget(DockWidget):
         if detection is not self._shown:
             self.bar.take_note()
             self._shown = detection
-            self._peaks = {}
+            self._places = {}
             self.lines.remove()
         rows = [] if detection is None or detection.held else detection.rows
         if rows != self.table.rows:
-            self._peaks = {}
+            self._places = {}
             self.table.show_rows(rows, self._colours())
             self.table.selected.emit(self.table.label)
         self.table.setEnabled(detection is None or detection.current)
@@ -206,7 +207,7 @@ class FindingsWidget(DockWidget):
         if detection.anomaly is None or detection.found is None:
             return "Findings come when the map is finished."
         if detection.held:
-            return "This scan is not of the kind the model knows; press Show anyway in Detect."
+            return _HELD
         rows = detection.rows
         if not rows:
             return "No finding above the threshold."
@@ -250,6 +251,8 @@ class FindingsWidget(DockWidget):
         detection = self._shown
         if detection is None or detection.found is None:
             return "No findings yet."
+        if detection.held:
+            return _HELD
         if detection.layers.findings is None:
             return "The findings layer was deleted; move the threshold to draw it again."
         return ""
@@ -265,17 +268,12 @@ class FindingsWidget(DockWidget):
     def jump(self, label: int) -> None:
         """Show the worst place of a finding, with crosshair and zoom."""
         detection = self._shown
-        if detection is None or detection.found is None or detection.anomaly is None:
+        if detection is None or detection.held or detection.scan not in self._viewer.layers:
             return
-        finding = next((one for one in detection.findings if one.label == label), None)
-        if finding is None or detection.scan not in self._viewer.layers:
+        voxel = self._places.get(label) or worst_place(detection, label)
+        if voxel is None:
             return
-        if label not in self._peaks:
-            first, last = finding.first_slice, finding.last_slice
-            labels = detection.found.labels
-            self._peaks[label] = peak_voxel(detection.anomaly, labels, label, first, last)
-        ndim = detection.scan.ndim
-        voxel = self._peaks[label][-ndim:]
+        self._places[label] = voxel
         show_voxel(self._viewer, detection.scan, voxel, _extent(detection, label, voxel))
         self.lines.mark(detection.scan, voxel)
 
@@ -311,14 +309,19 @@ class FindingsWidget(DockWidget):
     def _update_profile(self) -> None:
         """Draw the profile of the scan shown along the viewer's slider."""
         detection = self._shown
-        seen = detection is not None and detection.anomaly is not None and detection.scan.ndim == 3
+        seen = (
+            detection is not None
+            and detection.anomaly is not None
+            and not detection.held
+            and detection.scan.ndim == 3
+        )
         self.profile.setVisible(seen)
         self.profile_title.setVisible(seen)
         if not seen or detection is None or detection.anomaly is None:
             self._profiled = None
             return
-        axis, tissue_only = self._axis(), detection.settings.tissue_only
-        wanted = (axis, tissue_only)
+        axis, settings = self._axis(), detection.settings
+        wanted = (axis, settings.tissue_only, settings.without_scalp)
         if self._profiled is not detection.anomaly or self._profile_of != wanted:
             self._profiled, self._profile_of = detection.anomaly, wanted
             plane = ("axial", "coronal", "sagittal")[axis]

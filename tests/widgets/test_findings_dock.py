@@ -39,14 +39,14 @@ def anomaly(model, ill):
     return drain(detect(ill.volume, model))
 
 
-def show(qtbot, viewer, anomaly, rate=RATE):
+def show(qtbot, viewer, anomaly, rate=RATE, minimum_size=0.1):
     """Show a finished detection in a viewer, as Detect does."""
     results = results_of(viewer)
     data, keywords, _ = volume_layer(anomaly.volume)
     scan = Image(data, **keywords)
     viewer.add_layer(scan)
     model = anomaly.model
-    detection = Detection(viewer, scan, "healthy heads", model, Settings(rate, 0.1, True))
+    detection = Detection(viewer, scan, "healthy heads", model, Settings(rate, minimum_size, True))
     low = detection.limits[0]
     array = np.where(anomaly.foreground, anomaly.scores, low).astype(np.float32)
     detection.begin(array, None)
@@ -125,8 +125,9 @@ def test_the_layer_has_the_same_table(widget, detection):
 def test_a_click_jumps_to_the_worst_place(widget, viewer, detection, anomaly):
     click(widget, 1)
     label = widget.table.label
-    inside = np.where(detection.found.labels == label, anomaly.scores, -np.inf)
-    worst = np.unravel_index(int(inside.argmax()), inside.shape)
+    inside = np.where(detection.found.labels == label, anomaly.scores - detection.threshold, 0)
+    number = int(inside.sum(axis=(1, 2)).argmax())
+    worst = (number, *np.unravel_index(int(inside[number].argmax()), inside[number].shape))
     point = detection.scan.world_to_data(viewer.dims.point)
     np.testing.assert_allclose(point, worst, atol=0.5)
     marks = widget.lines.layer
@@ -266,7 +267,9 @@ def test_the_profile_is_the_peak_of_each_slice(qtbot, widget, viewer, detection,
         viewer.dims.order = (1, 0, 2)
     assert len(widget.profile.scores) == anomaly.volume.shape[1]
     assert "coronal" in widget.profile_title.text()
-    np.testing.assert_array_equal(slice_peaks(anomaly, 2, False), anomaly.scores.max(axis=(0, 1)))
+    np.testing.assert_array_equal(
+        slice_peaks(anomaly.scores, 2, None), anomaly.scores.max(axis=(0, 1))
+    )
 
 
 def test_exports_say_the_decisions(qtbot, widget, detection, tmp_path):
@@ -394,4 +397,41 @@ def test_without_a_detection_the_dock_says_so(qtbot):
     assert "press Detect" in widget.summary.text()
     for button in (widget.export_button, widget.save_button, widget.bar.accept, widget.bar.edit):
         assert not button.isEnabled() and button.toolTip()
+    widget.release()
+
+
+def test_a_scan_of_another_kind_waits(qtbot, viewer, detection):
+    detection.warning, detection.trusted = "Not of this kind.", False
+    widget = FindingsWidget(viewer)
+    qtbot.addWidget(widget)
+    assert not widget.table.rows and "Show anyway" in widget.summary.text()
+    assert widget.profile.isHidden()
+    for button in (widget.bar.edit, widget.export_button, widget.bar.next):
+        assert not button.isEnabled() and button.toolTip()
+    detection.trust()
+    results_of(viewer).updated.emit(detection)
+    assert widget.table.rows and widget.export_button.isEnabled()
+    widget.release()
+
+
+def test_a_picture_has_findings_too(qtbot, viewer, model, ill, tmp_path):
+    number = int(ill.lesion.sum(axis=(1, 2)).argmax())
+    grey = np.clip(ill.volume.array[number] / ill.volume.array.max() * 255, 0, 255)
+    sitk.WriteImage(sitk.GetImageFromArray(grey.astype(np.uint8)), str(tmp_path / "picture.png"))
+    anomaly = drain(detect(read_volume(tmp_path / "picture.png"), model))
+    results = results_of(viewer)
+    detection = show(qtbot, viewer, anomaly, minimum_size=20.0)
+    detection.trust()
+    widget = FindingsWidget(viewer)
+    qtbot.addWidget(widget)
+    assert widget.table.rows and widget.profile.isHidden()
+    widget.table.step(1)
+    point = detection.scan.world_to_data(viewer.dims.point)
+    assert detection.found.labels[0][tuple(np.round(point).astype(int))] == widget.table.label
+    widget.decide("rejected")
+    assert results.shown.rows[0].unit == "pixels"
+    with qtbot.waitSignal(widget.job.succeeded, timeout=LONG_MS):
+        widget.export(tmp_path, EVERYTHING)
+    page = (tmp_path / "picture_report.html").read_text(encoding="utf-8")
+    assert "pixels" in page and "slice 0" not in page
     widget.release()
