@@ -183,8 +183,9 @@ class _ClosingWorker(GeneratorWorker):
         self._finished.connect(self._set_discard)
         thread = threading.Thread(target=self.run, name=_THREAD, daemon=True)
         _THREADS.add(thread)
-        # In the event loop, so that signals connected after the start are not missed.
-        QTimer.singleShot(1, thread.start)
+        # In the event loop, so that signals connected after the start are not missed. PyQt keeps no
+        # reference to the object of a method, but it does to a function.
+        QTimer.singleShot(1, lambda: thread.start())
 
     def work(self) -> Any:
         """Run the pipeline."""
