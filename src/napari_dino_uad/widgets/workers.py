@@ -272,7 +272,8 @@ class Job(QObject):
         worker = create_worker(run, _worker_class=_ClosingWorker)
 
         def on_yielded(value: Progress) -> None:
-            if generation == self._generation:
+            # Qt may deliver the last steps after the result.
+            if generation == self._generation and self.running:
                 self.progressed.emit(value)
 
         def on_returned(value: Any) -> None:

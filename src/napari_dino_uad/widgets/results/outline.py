@@ -88,9 +88,9 @@ def _lines(field: NDArray[np.float32], level: float) -> NDArray[np.float32]:
     places = squares[:, None] + _CORNERS
     values = field[places[..., 0], places[..., 1]]
     following, after = np.roll(places, -1, axis=1), np.roll(values, -1, axis=1)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        share = ((level - values) / (after - values))[..., None]
     # Of the edges that are not crossed nothing is read.
+    rise = after - values
+    share = np.divide(level - values, rise, out=np.zeros_like(rise), where=rise != 0)[..., None]
     crossings = places + share * (following - places)
     found = [
         crossings[code == number][:, list(join)].reshape(-1, 2)
