@@ -24,21 +24,20 @@ class Activity(QObject):
     def __init__(self, job: Job) -> None:
         super().__init__(job)
         self._bar: Any = None
-        self._total = 0
         job.progressed.connect(self._on_progress)
         job.stopped.connect(self.close)
 
     def _on_progress(self, progress: Progress) -> None:
         text = progress.step if not progress.detail else f"{progress.step}: {progress.detail}"
-        total = max(progress.total, 0)
-        if self._bar is None or total != self._total:
-            self.close()
-            self._bar, self._total = _make_bar(total, text), total
+        if self._bar is None:
+            self._bar = _make_bar(text)
         if self._bar.desc.rstrip(": ") != text:
             self._bar.set_description(text)
-        step = progress.done - self._bar.n
-        if step > 0:
-            self._bar.update(step)
+        percent = 100 * progress.done // progress.total if progress.total > 0 else 0
+        if percent < self._bar.n:
+            # The next step begins.
+            self._bar.reset()
+        self._bar.update(percent - self._bar.n)
 
     def close(self) -> None:
         """Remove the bar."""
@@ -47,10 +46,10 @@ class Activity(QObject):
             bar.close()
 
 
-def _make_bar(total: int, text: str) -> Any:
+def _make_bar(text: str) -> Any:
     import io
 
     from napari.utils import progress
 
     # The bar is drawn in the window only; the terminal gets nothing.
-    return progress(total=total, desc=text, file=io.StringIO(), mininterval=0)
+    return progress(total=100, desc=text, file=io.StringIO(), mininterval=0)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from napari_dino_uad.layer_data import METADATA
 from napari_dino_uad.widgets.crosshair import crosshair_of
+from napari_dino_uad.widgets.layers import camera_of
 
 if TYPE_CHECKING:
     from napari.layers import Layer, Vectors
@@ -55,9 +56,10 @@ def show_voxel(
     room = np.asarray(viewer.canvas.size, dtype=float)
     zoom = float(np.min(_FILLED * room / np.maximum(size, 1e-6)))
     # Some anatomy around the region stays on screen.
-    viewer.camera.zoom = min(zoom, _CLOSEST * float(np.min(room / whole)))
+    camera = camera_of(viewer)
+    camera.zoom = min(zoom, _CLOSEST * float(np.min(room / whole)))
     middle = (low + high)[rows] / 2
-    viewer.camera.center = (*viewer.camera.center[:-2], *middle)
+    camera.center = (*camera.center[:-2], *middle)
 
 
 # Pixels of the screen: width of the lines, and what stays free on each side of the place.

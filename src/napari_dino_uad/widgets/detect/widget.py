@@ -272,6 +272,9 @@ class DetectWidget(DockWidget):
 
     def _on_loaded(self) -> None:
         wanted, self._wanted = self._wanted, False
+        if not self.run.complaining:
+            self.run.say("")
+            self._say_result()
         self._update_state()
         if wanted:
             self.detect()
