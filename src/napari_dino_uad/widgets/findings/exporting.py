@@ -101,7 +101,9 @@ def exporter(
             for number, write in enumerate(writers):
                 yield Progress("Exporting", number, len(writers), name)
                 write()
-        return f"Exported {name} into {folder.name}."
+        missing = choice.dicom_seg and not case.rows
+        why = " There is no finding, so there is no DICOM segmentation." if missing else ""
+        return f"Exported {name} into {folder.name}.{why}"
 
     return pipeline
 
@@ -153,11 +155,17 @@ class _Case:
         name = self.anomaly.volume.name
         dicom = DicomPaths.of(folder, name)
         choice = self.choice
+        # A segmentation without a segment is not allowed.
+        segments = choice.dicom_seg and bool(self.rows)
         return [
             (choice.results, partial(self._write_results, folder)),
             (choice.html, partial(self._write_html, folder / f"{name}_report.html")),
             (choice.pdf, partial(self._write_pdf, folder / f"{name}_report.pdf")),
-            (choice.dicom_seg, partial(self._write_segments, dicom.segmentation)),
+            # A segmentation without a segment is not allowed.
+            (
+                choice.dicom_seg and bool(self.rows),
+                partial(self._write_segments, dicom.segmentation),
+            ),
             (choice.dicom_map, partial(self._write_map, dicom.parametric_map)),
         ]
 
