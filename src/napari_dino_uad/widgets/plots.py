@@ -26,7 +26,7 @@ _SHOWN_MS = 50
 
 
 def when_plots(parent: QObject, build: Callable[[], None]) -> None:
-    """Call a function that makes plots: at once if pyqtgraph is there, else after the dock is shown.
+    """Call a function that makes plots: at once if pyqtgraph is there, else once the dock is shown.
 
     The import of pyqtgraph takes a fifth of a second. It has to stay on the GUI thread: in another
     one it has crashed.
