@@ -161,11 +161,7 @@ class _Case:
             (choice.results, partial(self._write_results, folder)),
             (choice.html, partial(self._write_html, folder / f"{name}_report.html")),
             (choice.pdf, partial(self._write_pdf, folder / f"{name}_report.pdf")),
-            # A segmentation without a segment is not allowed.
-            (
-                choice.dicom_seg and bool(self.rows),
-                partial(self._write_segments, dicom.segmentation),
-            ),
+            (segments, partial(self._write_segments, dicom.segmentation)),
             (choice.dicom_map, partial(self._write_map, dicom.parametric_map)),
         ]
 
