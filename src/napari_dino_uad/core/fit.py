@@ -25,6 +25,7 @@ from napari_dino_uad.core.features.cohort_features import UsedSlices, collect_co
 from napari_dino_uad.core.features.context import Context
 from napari_dino_uad.core.features.extract import features_key
 from napari_dino_uad.core.features.feature_set import FeatureSet
+from napari_dino_uad.core.maps.healthy_scale import measure_scale, reweighted
 from napari_dino_uad.core.maps.score_map import MapSettings
 from napari_dino_uad.core.model import FittedModel, View
 from napari_dino_uad.core.normative.methods import new_config, new_normative
@@ -167,9 +168,8 @@ def fit(
 def remap(
     model: FittedModel,
     cases: Sequence[Case],
-    *,
-    valid: Sequence[Case],
     maps: MapSettings,
+    *,
     backbone: Backbone,
     batch: int | None = None,
     cache: FeatureCache | bool = True,
@@ -180,8 +180,8 @@ def remap(
     ----------
     model : FittedModel
         The model.
-    cases, valid : sequence of Case
-        The scans that it was fitted on and calibrated with.
+    cases : sequence of Case
+        The scans that it was calibrated with.
     maps : MapSettings
         How patch scores are turned into a map from now on.
     backbone : Backbone
@@ -196,32 +196,22 @@ def remap(
     Returns
     -------
     FittedModel
-        The same normative models; scales and calibrations are measured anew.
-    """
-    from napari_dino_uad.core.maps.healthy_scale import measure_scale
+        The same normative models and healthy scores with other weights, calibrated anew.
 
-    _refuse_sagittal_symmetry(maps, model.planes)
-    job = _Job(
-        train=list(cases),
-        held_out=list(valid),
-        method=model.normative.method,
-        settings={},
-        seed=0,
-        backbone=backbone,
-        context=model.context,
-        maps=maps,
-        batch=batch or backbone.engine.batch,
-        store=open_cache(cache),
-        states=None,
+    Raises
+    ------
+    InputError
+        If the settings compare left and right in a way that was not measured in the fit.
+    """
+    views = tuple(
+        dataclasses.replace(
+            view, scale=reweighted(view.scale, model.maps, maps, view.preprocessing.plane)
+        )
+        for view in model.views
     )
-    views = []
-    for view in model.views:
-        train, held_out, _ = yield from _collect(job, view.preprocessing, "")
-        plane = view.preprocessing.plane
-        scale = yield from measure_scale(view.normative, train, held_out, maps, plane)
-        views.append(dataclasses.replace(view, scale=scale))
-    changed = dataclasses.replace(model, views=tuple(views), maps=maps)
-    return (yield from calibrate(changed, valid, backbone=backbone, batch=job.batch, cache=cache))
+    changed = dataclasses.replace(model, views=views, maps=maps)
+    size = batch or backbone.engine.batch
+    return (yield from calibrate(changed, cases, backbone=backbone, batch=size, cache=cache))
 
 
 @dataclass(frozen=True)
@@ -302,7 +292,6 @@ def _fit_view(
 
     The training is kept in a file, which is added to `files`, so that a stopped fit resumes.
     """
-    from napari_dino_uad.core.maps.healthy_scale import measure_scale
     from napari_dino_uad.core.maps.prototypes import fit_prototypes
     from napari_dino_uad.core.normative.resumable import fit_resumably
 

@@ -66,15 +66,15 @@ class Activity(QObject):
 
     def _show(self, progress: Progress) -> None:
         text = progress.step if not progress.detail else f"{progress.step}: {progress.detail}"
-        total = max(progress.total, 0)
-        if self._bar is None or total != self._bar.total:
-            self._close()
-            self._bar = _make_bar(total, text)
-        bar = self._bar
-        if bar.desc.rstrip(": ") != text:
-            bar.set_description(text)
-        if progress.done > bar.n:
-            bar.update(progress.done - bar.n)
+        if self._bar is None:
+            self._bar = _make_bar(text)
+        if self._bar.desc.rstrip(": ") != text:
+            self._bar.set_description(text)
+        percent = 100 * progress.done // progress.total if progress.total > 0 else 0
+        if percent < self._bar.n:
+            # The next step begins.
+            self._bar.reset()
+        self._bar.update(percent - self._bar.n)
 
     def _close(self) -> None:
         bar, self._bar = self._bar, None
@@ -82,8 +82,8 @@ class Activity(QObject):
             bar.close()
 
 
-def _make_bar(total: int, text: str) -> Any:
+def _make_bar(text: str) -> Any:
     from napari.utils import progress
 
     # The bar is drawn in the window only; the terminal gets nothing.
-    return progress(total=total, desc=text, file=io.StringIO(), mininterval=0)
+    return progress(total=100, desc=text, file=io.StringIO(), mininterval=0)

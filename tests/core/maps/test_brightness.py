@@ -6,12 +6,15 @@ import numpy as np
 import pytest
 
 from napari_dino_uad import Case, detect, drain, fit, load_model, save_model
+from napari_dino_uad.core.errors import InputError
+from napari_dino_uad.core.fit import remap
 from napari_dino_uad.core.maps.brightness import (
     BRIGHTNESS_WEIGHTS,
     LESIONS,
     brightness_term,
     mirror_difference,
 )
+from napari_dino_uad.core.maps.healthy_scale import reweighted
 from napari_dino_uad.core.maps.score_map import MapSettings, ScoreScale
 from napari_dino_uad.core.scans.volume import volume_from_array
 from napari_dino_uad.core.slices.patch_grid import PatchGrid
@@ -117,6 +120,42 @@ def test_the_summary_names_the_lesions_looked_for(models):
     assert "bright or dark lesions" in models["either"].summary()
     assert "; dark lesions" in models["dark"].summary()
     assert "brightness not compared" in models["none"].summary()
+
+
+def test_a_model_is_remapped_as_if_it_were_fitted_so(models, healthy):
+    cases = [Case(head.volume) for head in healthy[:1]]
+    backbone = models["either"].load_backbone()
+    for lesions in ("none", "bright"):
+        maps = MapSettings(lesions=lesions)
+        again = drain(remap(models["either"], cases, maps, backbone=backbone))
+        [view], [expected] = again.views, models[lesions].views
+        assert again.maps == maps
+        assert view.scale.symmetry == expected.scale.symmetry
+        assert view.scale.brightness == expected.scale.brightness
+        assert view.scale.deviation == pytest.approx(expected.scale.deviation)
+    with pytest.raises(InputError, match="fit the model again"):
+        drain(remap(models["none"], cases, MapSettings(lesions="dark"), backbone=backbone))
+
+
+@pytest.mark.parametrize(
+    ("measured", "wanted"),
+    [
+        ({"symmetry": 0.0}, {}),
+        ({"symmetry": 0.0}, {"symmetry": 0.5}),
+        ({"lesions": "none"}, {"lesions": "either"}),
+    ],
+)
+def test_what_was_not_measured_cannot_be_weighted(measured, wanted):
+    symmetry = 0.0 if "symmetry" in measured else 0.5
+    scale = ScoreScale(0.0, 1.0, symmetry=symmetry)
+    with pytest.raises(InputError, match="fit the model again"):
+        reweighted(scale, MapSettings(**measured), MapSettings(**wanted), "axial")
+
+
+def test_a_cohort_without_symmetry_stays_so():
+    scale = ScoreScale(0.0, 1.0)
+    assert reweighted(scale, MapSettings(), MapSettings(lesions="bright"), "axial") == scale
+    assert reweighted(scale, MapSettings(), MapSettings(symmetry=0.5), "sagittal") == scale
 
 
 def test_no_symmetry_means_no_brightness(healthy):

@@ -286,9 +286,8 @@ def _run(
         if model.maps != maps:
             model = yield from remap(
                 model,
-                setting.split.train,
-                valid=setting.split.valid,
-                maps=maps,
+                setting.split.valid,
+                maps,
                 backbone=setting.backbone,
                 batch=setting.batch,
                 cache=setting.cache,

@@ -24,7 +24,7 @@ Lesions = Literal["either", "bright", "dark", "none"]
 LESIONS: tuple[Lesions, ...] = get_args(Lesions)
 
 #: Weight of the term beside the model's score, both in healthy standard deviations.
-BRIGHTNESS_WEIGHTS: dict[Lesions, float] = {"either": 1.2, "bright": 1.0, "dark": 1.0, "none": 0.0}
+BRIGHTNESS_WEIGHTS: dict[Lesions, float] = {"either": 1.2, "bright": 0.6, "dark": 0.6, "none": 0.0}
 
 # Standard deviation in patches of the Gaussian that smooths each slice before it is mirrored: heads
 # are slightly tilted, and their halves are no exact mirror images.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Generator
 from typing import TYPE_CHECKING
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from napari_dino_uad.core.normative.base import NormativeModel
     from napari_dino_uad.core.slices.planes import Plane
 
-__all__ = ["measure_scale"]
+__all__ = ["measure_scale", "reweighted"]
 
 
 def measure_scale(
@@ -76,10 +77,7 @@ def measure_scale(
     elif weight is None:
         measuring = Inner(measure_symmetry(train))
         yield from measuring
-        alone = BRIGHTNESS_WEIGHTS[maps.lesions] == 0
-        weight = SYMMETRY_WEIGHT if alone else SYMMETRY_WEIGHT_BESIDE
-        if measuring.value >= SYMMETRIC_RATIO:
-            weight = 0.0
+        weight = _weight_of(maps) if measuring.value < SYMMETRIC_RATIO else 0.0
     scores, mirrors = [], []
     done = 0
     for features, mask, _ in valid.transformed():
@@ -97,6 +95,45 @@ def measure_scale(
     brightness = BRIGHTNESS_WEIGHTS[maps.lesions]
     spread = _brightness_deviation(train, valid) if brightness > 0 else 1.0
     return ScoreScale(mean, deviation, *_moments(mirrors), weight, spread, brightness)
+
+
+def _weight_of(maps: MapSettings) -> float:
+    """Return the weight of the comparison of embeddings in a symmetric cohort."""
+    if maps.symmetry is not None:
+        return maps.symmetry
+    alone = BRIGHTNESS_WEIGHTS[maps.lesions] == 0
+    return SYMMETRY_WEIGHT if alone else SYMMETRY_WEIGHT_BESIDE
+
+
+def reweighted(
+    scale: ScoreScale, measured: MapSettings, maps: MapSettings, plane: Plane
+) -> ScoreScale:
+    """Return the same healthy statistics with the weights of other settings.
+
+    Parameters
+    ----------
+    scale : ScoreScale
+        From `measure_scale`.
+    measured, maps : MapSettings
+        The settings of `scale`, and those wanted.
+    plane : {"axial", "coronal", "sagittal"}
+
+    Raises
+    ------
+    InputError
+        If they need what was not measured.
+    """
+    symmetric = scale.symmetry > 0
+    weight = 0.0
+    if plane != "sagittal" and (symmetric or maps.symmetry is not None):
+        weight = _weight_of(maps)
+    brightness = BRIGHTNESS_WEIGHTS[maps.lesions] if weight > 0 else 0.0
+    unknown = measured.symmetry == 0 and maps.symmetry is None and plane != "sagittal"
+    if unknown or (weight > 0 and not symmetric) or (brightness > 0 and scale.brightness == 0):
+        raise InputError(
+            "The fit did not compare left and right as these settings do; fit the model again."
+        )
+    return dataclasses.replace(scale, symmetry=weight, brightness=brightness)
 
 
 def _brightness_deviation(*sets: FeatureSet) -> float:

@@ -57,7 +57,7 @@ class FusionConfig:
         Seed of the fit; the same seed gives the same model.
     """
 
-    members: tuple[str, ...] = ("memory-bank", "ar")
+    members: tuple[str, ...] = ("dpmm", "ar")
     combine: Combine = "stouffer"
     seed: int = 0
 

@@ -51,6 +51,8 @@ class ResultLayers:
         None before they are shown, and after the user has deleted them.
     explained : dict of Layer
         What Inspect shows of the result: "overlay", within the pair, and "place", above it.
+    redrawing : bool
+        Whether the findings are being redrawn after a change that is not the user's.
     attached : bool
         Whether the pair follows its scan; not after the user has moved the pair.
     """
@@ -69,6 +71,7 @@ class ResultLayers:
         self.held = False
         self._outline = Outline(self)
         self._hidden_for_now: list[Layer] = []
+        self.redrawing = False
         self._hidden_with_scan: list[Layer] = []
         self._placing = False
         self._named_for = scan.name
@@ -154,11 +157,20 @@ class ResultLayers:
         elif self.findings.data.shape == data.shape and self.findings.data.dtype == data.dtype:
             # In place, and in 8 bits: anything else redraws a hundred times slower.
             np.copyto(self.findings.data, data)
-            self.findings.refresh(extent=False)
+            self.redraw_findings()
         else:
             self.findings.data = data.copy()
         if self.findings not in self.viewer.layers:
             self.place()
+
+    def redraw_findings(self, *, thumbnail: bool = True) -> None:
+        """Redraw the findings after a change that is not the user's."""
+        if self.findings is not None:
+            self.redrawing = True
+            try:
+                self.findings.refresh(thumbnail=thumbnail, extent=False)
+            finally:
+                self.redrawing = False
 
     def reveal(self) -> None:
         """Show the scan and its pair, which the user may have hidden."""

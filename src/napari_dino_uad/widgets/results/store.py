@@ -198,7 +198,7 @@ class Results(QObject):
 
     def _on_drawn(self, _: Any = None) -> None:
         viewer = self._viewer()
-        if viewer is None:
+        if viewer is None or any(one.layers.redrawing for one in self):
             return
         step = tuple(viewer.dims.current_step)
         if step == self._step:
