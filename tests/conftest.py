@@ -14,7 +14,7 @@ from napari_dino_uad.core.scans.phantom import PHANTOM_BACKBONE, Phantom, make_p
 _HEALTHY = 4
 
 # Test folders and files that need a display, and fixtures and files that run the real backbone.
-_WINDOW = ("widgets", "test_reader_writer.py")
+_WINDOW = ("e2e", "widgets", "test_reader_writer.py")
 _BACKBONE_FIXTURES = {"model", "heads", "backbone", "three_planes"}
 _BACKBONE_FILES = {
     "test_backbone_files.py",

@@ -61,6 +61,7 @@ def test_manifest_is_valid_and_commands_exist():
         for kind in ("widgets", "readers", "writers", "sample_data")
         for contribution in getattr(manifest.contributions, kind)
     }
+    used |= {item.command for items in manifest.contributions.menus.values() for item in items}
     assert used == commands
 
 

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from napari_dino_uad import save_model
 from napari_dino_uad.cli import app
+from napari_dino_uad.core.explain.pictures import load_pictures
 
 SETTINGS = ["--set", "components=40", "--set", "epochs=2", "--set", "max_patches=8000"]
 
@@ -53,6 +54,17 @@ def test_fit_writes_a_model_and_info_tells_of_it(heads, tmp_path):
     assert "efficientnet-lite0" in told
     assert "dark lesions" in told
     assert "threshold at 5 % FPR" in told
+
+
+def test_pictures_are_stored_beside_a_model_on_request_only(heads, tmp_path):
+    out = tmp_path / "model.safetensors"
+    fitting = ["fit", heads / "healthy", "--pattern", "*_flair.nii.gz", "--out", out, *SETTINGS]
+    assert run(*fitting).exit_code == 0
+    assert [path.name for path in tmp_path.iterdir()] == [out.name]
+    result = run(*fitting, "--store-pictures")
+    assert result.exit_code == 0, result.output
+    assert "pictures of healthy patches" in result.output
+    assert len(load_pictures(out).images) > 100
 
 
 def test_detect_writes_on_the_grid_of_the_file(heads, model_file, tmp_path):

@@ -146,8 +146,15 @@ def test_segments_lie_on_the_source(tmp_path, kind):
     if kind not in ("tilted", "uneven"):
         # Voxel for voxel: as many as on the grid of the scan, and each on the same slice.
         assert int(pixels.sum()) == int((labels > 0).sum())
+    if kind != "uneven":
+        # Opened again, they are labels where they were.
         ours = read_volume(tmp_path / "seg.dcm")
         assert set(np.unique(ours.array)) == {0, 1, 2}
+        for number, row in enumerate(rows, start=1):
+            voxels = np.argwhere(ours.array == number)
+            centre = ours.to_ras_mm(voxels.mean(axis=0))
+            off = 1.5 if kind in ("tilted", "missing") else 0.01
+            np.testing.assert_allclose(centre, row.finding.centroid_ras_mm, atol=off)
 
 
 @pytest.mark.parametrize("kind", KINDS)

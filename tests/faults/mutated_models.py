@@ -181,6 +181,11 @@ _OTHERS = [
     [], {}, [1, "a"], {"a": 1}, "1", 10**30,
 ]  # fmt: skip
 _ANY_NUMBER = {"mean", "mirror_mean"}
+# What files of earlier formats lack.
+_NEWER = {
+    "root", "whitening_power", "held_out_share", "lesions", "level", "spread", "brightness",
+    "brightness_deviation",
+}  # fmt: skip
 # A switch the other way round and nothing asked for are other settings, not spoilt ones.
 _SETTINGS = {"centring", "neighbours", "shared_spread", "position_map", "foreground"}
 
@@ -193,8 +198,10 @@ def header_mutations(content: Content) -> Iterator[Mutation]:
         own = _parent(content.header, where)[key]
         changed = copy.deepcopy(content.header)
         del _parent(changed, where)[key]
-        # Layers without a dilation of their own take the last one.
-        yield Mutation(f"{name} deleted", Content(changed, content.tensors), "dilations." in name)
+        # Layers without a dilation of their own take the last one, and files of earlier formats
+        # lack some settings.
+        lacking = "dilations." in name or key in _NEWER
+        yield Mutation(f"{name} deleted", Content(changed, content.tensors), lacking)
         for other in _OTHERS:
             if type(other) is type(own) and other == own:
                 continue

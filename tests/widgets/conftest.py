@@ -2,23 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
-from qtpy.QtCore import QSettings
+from window_fixtures import own_settings, torch_beside_a_window
 
-from napari_dino_uad.widgets import settings, workers
-
-
-@pytest.fixture(autouse=True)
-def own_settings(tmp_path, monkeypatch):
-    """Keep the tests out of the user's last choices."""
-    path = str(tmp_path / "settings.ini")
-    monkeypatch.setattr(
-        settings, "QSettings", lambda *_: QSettings(path, QSettings.Format.IniFormat)
-    )
-    monkeypatch.setattr(settings, "_page", lambda: None)
-
-
-@pytest.fixture(autouse=True)
-def torch_beside_a_window():
-    """Take the care with torch that widgets take, before other fixtures import it plainly."""
-    workers.import_torch()
+__all__ = ["own_settings", "torch_beside_a_window"]

@@ -7,7 +7,7 @@ import torch
 from napari.components import ViewerModel
 from napari.layers import Image
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QFileDialog
+from qtpy.QtWidgets import QFileDialog, QScrollArea
 
 from napari_dino_uad import drain, load_model
 from napari_dino_uad.core.backbones import hub as backbone_hub
@@ -150,6 +150,7 @@ def test_a_model_is_told_in_words_and_plotted(qtbot, widget, model):
         "<b>Loaded mine.</b> 3 healthy scans, axial slices, for bright or dark lesions; "
         "calibrated on 1 other."
     )
+    qtbot.waitUntil(lambda: widget.result.scores is not None, timeout=LONG_MS)
     [curve] = widget.result.scores.listDataItems()
     assert curve.yData.max() > 3
     assert widget.result.isVisibleTo(widget)
@@ -159,10 +160,16 @@ def test_a_model_is_told_in_words_and_plotted(qtbot, widget, model):
 
 
 def test_fit_and_save_stay_in_sight(qtbot, widget, model):
-    widget._show_model(model, "Loaded mine.")
+    qtbot.waitUntil(lambda: widget.result.scores is not None, timeout=LONG_MS)
     widget.resize(350, 500)
     widget.show()
     qtbot.waitExposed(widget)
+    widget._show_model(model, "Loaded mine.")
+    area = widget.findChild(QScrollArea)
+    qtbot.waitUntil(lambda: area.verticalScrollBar().value() > 0)
+    plot = widget.result.scores
+    top = plot.mapTo(area.viewport(), plot.rect().topLeft()).y()
+    assert 0 <= top <= area.viewport().height() - plot.height()
     for button in (widget.run.start, widget.result.save):
         corner = button.mapTo(widget, button.rect().bottomRight())
         assert widget.rect().contains(corner)

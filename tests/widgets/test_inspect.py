@@ -145,6 +145,17 @@ def test_a_second_place_in_a_slice_needs_no_job(qtbot, widget, detection, anomal
     np.testing.assert_array_equal(ring.data[0], (index, *second))
 
 
+def test_a_map_that_waits_is_not_explained(qtbot, widget, viewer, detection):
+    detection.warning = "another kind"
+    results_of(viewer).updated.emit(detection)
+    assert "another kind than the model knows" in widget.status.text()
+    widget.ask(tuple(np.argwhere(detection.found.labels == 1)[0]))
+    assert widget.place is None
+    detection.trust()
+    results_of(viewer).updated.emit(detection)
+    assert "Click a place" in widget.status.text()
+
+
 def test_background_is_told_apart(qtbot, widget, detection):
     ask(qtbot, widget, (0, 0, 0))
     assert "background" in widget.status.text()

@@ -11,7 +11,7 @@ from qtpy.QtGui import QMouseEvent, QWheelEvent
 from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QApplication
 
-from napari_dino_uad.core.scans.geometry import volume_from_array
+from napari_dino_uad.core.scans.volume import volume_from_array
 from napari_dino_uad.layer_data import volume_layer
 from napari_dino_uad.widgets.crosshair import crosshair_of
 from napari_dino_uad.widgets.navigation import show_voxel

@@ -12,7 +12,7 @@ from qtpy.QtCore import QPoint
 from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QApplication
 
-from napari_dino_uad.core.scans.geometry import volume_from_array
+from napari_dino_uad.core.scans.volume import volume_from_array
 from napari_dino_uad.layer_data import volume_layer
 from napari_dino_uad.widgets.orientation import shown_plane
 from napari_dino_uad.widgets.results.readout import describe_point

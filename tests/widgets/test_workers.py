@@ -8,7 +8,7 @@ import threading
 import time
 
 import pytest
-from qtpy.QtCore import QObject
+from qtpy.QtCore import QObject, QThreadPool
 
 from napari_dino_uad.core.errors import InputError
 from napari_dino_uad.core.progress import Progress
@@ -154,3 +154,15 @@ print("alive", drawn_by_llvm)
     assert ran.returncode == 0, ran.stderr
     if "alive True" not in ran.stdout:
         pytest.skip("this window is not drawn through LLVM")
+
+
+def test_jobs_leave_the_pool_that_qt_draws_in(qtbot):
+    # napari hangs if Qt waits there, with Python's lock, for jobs that wait for the lock.
+    jobs = [Job() for _ in range(3)]
+    for job in jobs:
+        with qtbot.waitSignal(job.progressed, timeout=20_000):
+            job.start(_steps(10_000))
+    assert QThreadPool.globalInstance().activeThreadCount() == 0
+    for job in jobs:
+        job.cancel()
+    qtbot.waitUntil(lambda: not any(one.name == "pipeline" for one in threading.enumerate()))

@@ -14,10 +14,10 @@ from qtpy.QtWidgets import (
     QPushButton,
     QScrollArea,
     QStyle,
+    QToolButton,
     QVBoxLayout,
     QWidget,
 )
-from superqt import QCollapsible
 
 from napari_dino_uad.core.progress import Progress
 from napari_dino_uad.widgets.activity import Activity
@@ -95,8 +95,10 @@ def warning_label() -> WrapLabel:
     return label
 
 
-class Fold(QCollapsible):
-    """A fold that is closed at first.
+class Fold(QWidget):
+    """A button that shows and hides what it holds; closed at first.
+
+    superqt's fold keeps the height that its content had when it was opened, and cuts longer texts.
 
     Parameters
     ----------
@@ -107,11 +109,25 @@ class Fold(QCollapsible):
     """
 
     def __init__(self, title: str, inner: QWidget, tooltip: str = "") -> None:
-        super().__init__(title)
-        self.setDuration(0)
-        self.layout().setContentsMargins(0, 0, 0, 0)
-        self.addWidget(inner)
-        self._toggle_btn.setToolTip(tooltip)
+        super().__init__()
+        self._inner = inner
+        self.button = QToolButton()
+        self.button.setText(title)
+        self.button.setToolTip(tooltip)
+        self.button.setCheckable(True)
+        self.button.setAutoRaise(True)
+        self.button.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
+        self.button.toggled.connect(self._on_toggled)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(self.button)
+        layout.addWidget(inner)
+        self._on_toggled(False)
+
+    def _on_toggled(self, shown: bool) -> None:
+        arrow = Qt.ArrowType.DownArrow if shown else Qt.ArrowType.RightArrow
+        self.button.setArrowType(arrow)
+        self._inner.setVisible(shown)
 
 
 def rule() -> QFrame:
@@ -229,7 +245,7 @@ class RunControl(QWidget):
         self._bar.setTextVisible(False)
         self._bar.setFixedHeight(8)
         self._status = small_label()
-        self._text = ""
+        self._text = self._step = ""
         self._remarks = small_label()
         self._remarks.hide()
         layout = QVBoxLayout(self)
@@ -249,7 +265,7 @@ class RunControl(QWidget):
         self._watched.append(job)
         self._activity.append(Activity(job))
         job.progressed.connect(lambda progress: self._on_other(job, progress))
-        job.stopped.connect(self._show_bar)
+        job.stopped.connect(self._on_other_stopped)
         job.succeeded.connect(self._forget_complaint)
 
     def allow(self, reason: str) -> None:
@@ -298,6 +314,8 @@ class RunControl(QWidget):
 
     def say(self, text: str) -> None:
         """Show a message; the tooltip has its paths in full."""
+        if text == self._text and not self._complaining and not self._status.property("reason"):
+            return
         self._complaining = False
         self._text = text
         short = short_paths(text)
@@ -321,6 +339,11 @@ class RunControl(QWidget):
     def _show_bar(self, *_: Any) -> None:
         self._bar.setVisible(any(job.running for job in self._watched))
 
+    def _on_other_stopped(self) -> None:
+        self._show_bar()
+        if self._text and self._text == self._step:
+            self.say("")
+
     def _on_other(self, job: Job, progress: Progress) -> None:
         if not self._job.running:
             self._on_progress(progress, job)
@@ -339,4 +362,5 @@ class RunControl(QWidget):
         if left is not None and left > 2:
             minutes, seconds = divmod(round(left), 60)
             text += f", {f'{minutes} min ' if minutes else ''}{seconds} s left"
+        self._step = text
         self.say(text)

@@ -14,14 +14,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from qtpy.QtCore import QObject, Signal
 
+from napari_dino_uad.widgets.pointer import Pointer
+
 if TYPE_CHECKING:
     from napari.layers import Layer
     from napari.viewer import Viewer
 
 __all__ = ["Crosshair", "crosshair_of"]
-
-# A press that moved further, in pixels of the canvas, was a drag.
-_CLICK = 4
 
 
 class Crosshair(QObject):
@@ -40,7 +39,8 @@ class Crosshair(QObject):
         self._viewer = weakref.ref(viewer)
         self._followers = 0
         viewer.dims.events.point.connect(self._on_point)
-        viewer.mouse_drag_callbacks.append(self._on_press)
+        self._pointer = Pointer(viewer, self)
+        self._pointer.picked.connect(self.move)
 
     @property
     def position(self) -> tuple[float, ...]:
@@ -68,26 +68,10 @@ class Crosshair(QObject):
         Every call with True needs one with False.
         """
         self._followers += 1 if wanted else -1
+        self._pointer.on = self._followers > 0
 
     def _on_point(self, _: Any = None) -> None:
         self.moved.emit(self.position)
-
-    def _on_press(self, viewer: Viewer, event: Any) -> Any:
-        """Move to the place of a click that neither draws nor drags."""
-        if self._followers < 1 or not _may_point(viewer, event):
-            return
-        pressed, world = np.array(event.pos), tuple(event.position)
-        yield
-        while event.type == "mouse_move":
-            yield
-        if np.abs(np.array(event.pos) - pressed).max() <= _CLICK:
-            self.move(world)
-
-
-def _may_point(viewer: Viewer, event: Any) -> bool:
-    active = viewer.layers.selection.active
-    pans = active is None or str(active.mode) in ("pan_zoom", "Mode.PAN_ZOOM")
-    return event.button == 1 and not event.modifiers and viewer.dims.ndisplay == 2 and pans
 
 
 _CROSSHAIRS: dict[int, Crosshair] = {}

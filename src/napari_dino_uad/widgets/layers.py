@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from napari_dino_uad.core.scans.volume import Volume
 
 __all__ = [
+    "camera_of",
     "covering_layers",
     "cut_colormap",
     "is_ours",
@@ -55,6 +56,11 @@ _FAINT = (0.6, 0.6, 0.6, 0.45)
 # Images with another blending, or fainter than this, let the layers below show through.
 _COVERING = ("translucent", "translucent_no_depth", "opaque")
 _HALF = 0.5
+
+
+def camera_of(viewer: Viewer) -> Any:
+    """Return the camera, which moved to the scene of the viewer in napari 0.9."""
+    return viewer.scene.camera if hasattr(viewer, "scene") else viewer.camera
 
 
 def is_ours(layer: Layer) -> bool:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from napari_dino_uad.layer_data import METADATA
 from napari_dino_uad.widgets.crosshair import crosshair_of
+from napari_dino_uad.widgets.layers import camera_of
 
 if TYPE_CHECKING:
     from napari.layers import Layer, Vectors
@@ -55,13 +56,14 @@ def show_voxel(
     room = np.asarray(viewer.canvas.size, dtype=float)
     zoom = float(np.min(_FILLED * room / np.maximum(size, 1e-6)))
     # Some anatomy around the region stays on screen.
-    viewer.camera.zoom = min(zoom, _CLOSEST * float(np.min(room / whole)))
+    camera = camera_of(viewer)
+    camera.zoom = min(zoom, _CLOSEST * float(np.min(room / whole)))
     middle = (low + high)[rows] / 2
-    viewer.camera.center = (*viewer.camera.center[:-2], *middle)
+    camera.center = (*camera.center[:-2], *middle)
 
 
-# Share of the scan's extent that stays free around the marked place, and width of the lines.
-_FREE, _WIDTH = 0.06, 0.003
+# Pixels of the screen: width of the lines, and what stays free on each side of the place.
+_WIDTH, _FREE = 1.2, 28
 _COLOUR = (1.0, 0.85, 0.2, 0.7)
 
 
@@ -101,16 +103,16 @@ class CrossLines:
         if viewer is None or scan not in viewer.layers:
             return
         self._voxel = tuple(float(one) for one in voxel)
-        size = float(np.ptp(scan.extent.world, axis=0)[-2:].max())
-        lines = _lines(np.asarray(voxel, dtype=float), scan, _FREE * size)
+        pixel = 1 / max(float(viewer.camera.zoom), 1e-6)
+        lines = _lines(np.asarray(voxel, dtype=float), scan, _FREE * pixel)
         if self.layer is not None and self.layer in viewer.layers and self.layer.ndim == scan.ndim:
             self.layer.data = lines
+            self._on_zoom()
             return
         selected = list(viewer.layers.selection)
         self.layer = Vectors(
             lines,
             name="crosshair",
-            edge_width=_WIDTH * size / float(np.abs(scan.scale[-2:]).min()),
             edge_color=[_COLOUR],
             vector_style="line",
             scale=scan.scale,
@@ -119,7 +121,9 @@ class CrossLines:
             axis_labels=scan.axis_labels,
             metadata={METADATA: {"role": "crosshair"}},
         )
+        self._on_zoom()
         viewer.layers.append(self.layer)
+        viewer.camera.events.zoom.connect(self._on_zoom)
         # The scan stays selected: a reader adjusts its contrast next.
         viewer.layers.selection = selected
 
@@ -127,8 +131,18 @@ class CrossLines:
         """Remove the lines."""
         viewer, layer = self._viewer(), self.layer
         self.layer = None
-        if viewer is not None and layer is not None and layer in viewer.layers:
+        if viewer is None or layer is None:
+            return
+        viewer.camera.events.zoom.disconnect(self._on_zoom)
+        if layer in viewer.layers:
             viewer.layers.remove(layer)
+
+    def _on_zoom(self, _: Any = None) -> None:
+        """Keep the lines thin."""
+        viewer = self._viewer()
+        if viewer is not None and self.layer is not None:
+            pixel = 1 / max(float(viewer.camera.zoom), 1e-6)
+            self.layer.edge_width = _WIDTH * pixel / float(np.abs(self.layer.scale[-2:]).min())
 
 
 def _lines(voxel: NDArray[np.float64], scan: Layer, free_mm: float) -> NDArray[np.float64]:

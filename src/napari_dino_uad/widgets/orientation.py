@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from napari_dino_uad.layer_data import AXIS_LABELS, PIXEL_AXIS_LABELS
+from napari_dino_uad.widgets.layers import camera_of
 
 if TYPE_CHECKING:
     from napari.viewer import Viewer
@@ -77,7 +78,7 @@ def show_plane(viewer: Viewer, plane: Plane) -> None:
 
 
 def _turn(viewer: Viewer, plane: Plane) -> None:
-    viewer.camera.orientation2d = ("up" if plane.upwards else "down", "right")
+    camera_of(viewer).orientation2d = ("up" if plane.upwards else "down", "right")
 
 
 class Orientation:
@@ -110,7 +111,7 @@ class Orientation:
             plane = PLANES[0]
         self._shown = plane
         if plane is None:
-            viewer.camera.orientation2d = ("down", "right")
+            camera_of(viewer).orientation2d = ("down", "right")
             return
         first = viewer.dims.ndim - 3
         order = (*range(first), *(first + one for one in (plane.across, plane.down, plane.right)))

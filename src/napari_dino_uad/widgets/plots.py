@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -22,24 +21,15 @@ __all__ = ["HEALTHY", "healthy_shares", "paint_plot", "still_plot", "theme_colou
 #: Colour of healthy scans.
 HEALTHY = (110, 160, 220)
 
-
-# How often the window looks whether pyqtgraph is there.
-_LOOK_MS = 20
-_IMPORTED = threading.Event()
-_IMPORTING: list[threading.Thread] = []
-
-
-def _import() -> None:
-    try:
-        import pyqtgraph  # noqa: F401
-    finally:
-        _IMPORTED.set()
+# After this time a new dock is on screen.
+_SHOWN_MS = 50
 
 
 def when_plots(parent: QObject, build: Callable[[], None]) -> None:
-    """Call a function on the GUI thread when pyqtgraph is there: at once, or once it is imported.
+    """Call a function that makes plots, after a new dock is shown if pyqtgraph is not there yet.
 
-    Its import takes a fifth of a second, in which the window would stand still.
+    The import of pyqtgraph takes a fifth of a second. It has to stay on the GUI thread: in another
+    one it has crashed.
 
     Parameters
     ----------
@@ -47,24 +37,13 @@ def when_plots(parent: QObject, build: Callable[[], None]) -> None:
         The function is not called after this was deleted.
     build : callable
     """
-    if _IMPORTED.is_set() or ("pyqtgraph" in sys.modules and not _IMPORTING):
+    if "pyqtgraph" in sys.modules:
         build()
         return
-    if not _IMPORTING:
-        thread = threading.Thread(target=_import, daemon=True)
-        _IMPORTING.append(thread)
-        thread.start()
     timer = QTimer(parent)
-    timer.setInterval(_LOOK_MS)
-
-    def look() -> None:
-        if _IMPORTED.is_set():
-            timer.stop()
-            timer.deleteLater()
-            build()
-
-    timer.timeout.connect(look)
-    timer.start()
+    timer.setSingleShot(True)
+    timer.timeout.connect(build)
+    timer.start(_SHOWN_MS)
 
 
 def still_plot(height: int) -> pg.PlotWidget:

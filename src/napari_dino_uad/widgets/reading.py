@@ -106,7 +106,7 @@ def _wait_in_dialog(reading: _Reading[_Result], window: QWidget, what: str) -> b
     dialog.setAutoReset(False)
     dialog.setAutoClose(False)
     dialog.setRange(0, 0)
-    room = _WIDTH - 40
+    room = _WIDTH - 60
     dialog.setLabelText(dialog.fontMetrics().elidedText(what, Qt.TextElideMode.ElideMiddle, room))
     dialog.setCancelButtonText("Cancel")
     dialog.setFixedWidth(_WIDTH)

@@ -13,6 +13,7 @@ from qtpy.QtWidgets import (
     QHeaderView,
     QLabel,
     QListWidget,
+    QStyle,
     QTableWidget,
     QTableWidgetItem,
     QVBoxLayout,
@@ -30,7 +31,9 @@ __all__ = ["SeriesPicker", "VolumePicker", "pick_series", "pick_volume"]
 _COLUMNS = ("Description", "Modality", "Slices", "Spacing (mm)", "Date", "Geometry")
 _SLICES, _GEOMETRY = 2, 5
 # Widths in pixels: the longest description shown in one line, the dialog, and its height.
-_DESCRIPTION, _WIDTH, _HEIGHTS = 260, 920, (240, 640)
+_DESCRIPTION, _WIDTH, _HEIGHTS = 260, 960, (240, 640)
+# Room in a column beside its text.
+_SPARE = 10
 _SOUND = "no fault found"
 
 
@@ -76,6 +79,7 @@ class SeriesPicker(QDialog):
         table.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
         table.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         table.setWordWrap(True)
+        warning = self.style().standardIcon(QStyle.StandardPixmap.SP_MessageBoxWarning)
         for row, one in enumerate(self._series):
             for column, text in enumerate(_texts(one)):
                 item = QTableWidgetItem(text)
@@ -84,9 +88,9 @@ class SeriesPicker(QDialog):
                     item.setTextAlignment(
                         Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter
                     )
+                if column == _GEOMETRY and text != _SOUND:
+                    item.setIcon(warning)
                 table.setItem(row, column, item)
-        table.resizeColumnsToContents()
-        table.setColumnWidth(0, min(_DESCRIPTION, table.columnWidth(0)))
         # Warnings wrap in what is left, and rows grow with them.
         table.horizontalHeader().setSectionResizeMode(_GEOMETRY, QHeaderView.ResizeMode.Stretch)
         table.verticalHeader().setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
@@ -97,6 +101,11 @@ class SeriesPicker(QDialog):
     def showEvent(self, event: object) -> None:
         """Make the dialog high enough for its rows, within reason."""
         super().showEvent(event)
+        # The theme has set the fonts by now.
+        self.table.resizeColumnsToContents()
+        for column in range(_GEOMETRY):
+            width = self.table.columnWidth(column) + _SPARE
+            self.table.setColumnWidth(column, min(width, _DESCRIPTION))
         rows = self.table.verticalHeader().length() + self.table.horizontalHeader().height()
         spare = self.height() - self.table.viewport().height()
         lowest, highest = _HEIGHTS

@@ -43,6 +43,7 @@ class Session(QObject):
         self._pictures: list[tuple[FittedModel, HealthyPictures]] = []
         self._backbones: dict[tuple[str, str | None], Backbone] = {}
         self._placed: dict[tuple[str, str, int, str], Backbone] = {}
+        self._loading = threading.Lock()
         self._placing = threading.Lock()
 
     def add_model(self, name: str, model: FittedModel) -> str:
@@ -73,9 +74,10 @@ class Session(QObject):
 
         weights = weights or self._known_file(key)
         name = (key, None if weights is None else str(weights))
-        if name not in self._backbones:
-            self._backbones[name] = load_backbone(key, weights)
-        return self._backbones[name]
+        with self._loading:
+            if name not in self._backbones:
+                self._backbones[name] = load_backbone(key, weights)
+            return self._backbones[name]
 
     def fetch(self, key: str, weights: Path | None = None) -> Generator[Progress, None, None]:
         """Download the weights that `backbone` needs, if they are not on this computer."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import errno
 import logging
 import os
@@ -9,6 +10,7 @@ import sys
 import tempfile
 import threading
 import time
+import weakref
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from napari.qt.threading import GeneratorWorker, create_worker
-from qtpy.QtCore import QObject, Signal
+from qtpy.QtCore import QObject, QTimer, Signal
 
 from napari_dino_uad.core.errors import InputError
 from napari_dino_uad.core.progress import Progress
@@ -157,12 +159,33 @@ def import_torch() -> None:
     torch.set_num_threads(gui_threads())
 
 
+# Name of the threads that run pipelines, those that run, and how long the process waits for them.
+_THREAD = "pipeline"
+_THREADS: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
+_LAST_WAIT_S = 30.0
+
+
 class _ClosingWorker(GeneratorWorker):
-    """A worker that closes its pipeline when it is cancelled, in the thread of the pipeline.
+    """A worker with a thread of its own, which closes its pipeline when it is cancelled.
 
     Otherwise the pipeline would end when it is garbage-collected, perhaps never, and not save the
     training of a stopped fit.
     """
+
+    def start(self) -> None:
+        """Start outside Qt's global thread pool.
+
+        Qt scales images in that pool. If workers fill it and wait for Python's lock, which the
+        main thread holds while it waits for Qt's image, napari hangs for ever: with two cores, two
+        workers suffice.
+        """
+        self._worker_set.add(self)
+        self._finished.connect(self._set_discard)
+        thread = threading.Thread(target=self.run, name=_THREAD, daemon=True)
+        _THREADS.add(thread)
+        # In the event loop, so that signals connected after the start are not missed. PyQt keeps no
+        # reference to the object of a method, but it does to a function.
+        QTimer.singleShot(1, lambda: thread.start())
 
     def work(self) -> Any:
         """Run the pipeline."""
@@ -170,6 +193,22 @@ class _ClosingWorker(GeneratorWorker):
             return super().work()
         finally:
             self._gen.close()
+
+
+def _end_threads() -> None:
+    """Let running pipelines end at the end of the process.
+
+    A thread that is killed inside torch takes the process down with it.
+    """
+    for worker in list(GeneratorWorker._worker_set):
+        worker.quit()
+    end = time.monotonic() + _LAST_WAIT_S
+    for thread in list(_THREADS):
+        if thread.is_alive():
+            thread.join(max(0.0, end - time.monotonic()))
+
+
+atexit.register(_end_threads)
 
 
 class Job(QObject):
@@ -233,7 +272,8 @@ class Job(QObject):
         worker = create_worker(run, _worker_class=_ClosingWorker)
 
         def on_yielded(value: Progress) -> None:
-            if generation == self._generation:
+            # Qt may deliver the last steps after the result.
+            if generation == self._generation and self.running:
                 self.progressed.emit(value)
 
         def on_returned(value: Any) -> None:

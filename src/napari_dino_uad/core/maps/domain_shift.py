@@ -136,7 +136,7 @@ def differences(
     if volume.spacing_known:
         across, *within = volume.spacing_mm
         facts.append(
-            f"of {within[0]:.2g} x {within[1]:.2g} mm pixels, slices {across:.2g} mm apart"
+            f"in slices {across:.2g} mm apart of {within[0]:.2g} x {within[1]:.2g} mm pixels"
         )
     return Differences(tuple(known), tuple(facts))
 

@@ -27,6 +27,7 @@ __all__ = [
     "edit_findings",
     "find_findings",
     "size_unit",
+    "worst_voxel",
     "write_findings_csv",
 ]
 
@@ -298,6 +299,36 @@ def describe_labels(
             )
         )
     return findings
+
+
+def worst_voxel(
+    scores: NDArray[np.float32], labels: NDArray[np.uint8], finding: Finding, threshold: float
+) -> tuple[int, int, int]:
+    """Return the highest score in the worst slice of a finding.
+
+    The worst slice is that with the largest sum of scores above the threshold.
+
+    Parameters
+    ----------
+    scores : ndarray of float32, (S, P, L)
+    labels : ndarray of uint8, (S, P, L)
+        Voxels of the findings.
+    finding : Finding
+    threshold : float
+        Score above which a voxel is abnormal.
+    """
+    sums = [
+        np.maximum(values[where == finding.label] - threshold, 0).sum()
+        for values, where in zip(
+            scores[finding.first_slice : finding.last_slice + 1],
+            labels[finding.first_slice : finding.last_slice + 1],
+            strict=True,
+        )
+    ]
+    number = finding.first_slice + int(np.argmax(sums))
+    inside = np.where(labels[number] == finding.label, scores[number], -np.inf)
+    row, column = np.unravel_index(int(inside.argmax()), inside.shape)
+    return number, int(row), int(column)
 
 
 def write_findings_csv(

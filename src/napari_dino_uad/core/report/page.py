@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_dino_uad.core.maps.domain_shift import measure_shift
-from napari_dino_uad.core.maps.findings import size_unit
-from napari_dino_uad.core.report.pictures import finding_picture, peak_voxel, png_uri
+from napari_dino_uad.core.maps.domain_shift import differences, measure_shift
+from napari_dino_uad.core.maps.findings import size_unit, worst_voxel
+from napari_dino_uad.core.report.pictures import finding_picture, png_uri
 from napari_dino_uad.core.results import RESEARCH_USE
 from napari_dino_uad.core.storage.atomic import write_text
 
@@ -116,7 +116,7 @@ def render_report(
     templates = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True)
     return templates.get_template("report.html").render(
         summary=_summary(rows, anomaly.volume),
-        warning=measure_shift(anomaly.level, anomaly.model.levels).warning,
+        warning=_warning(anomaly, facts),
         notices=anomaly.volume.notices,
         facts=_facts(anomaly, facts, threshold),
         rows=[_cells(row) for row in rows[:_ROWS]],
@@ -125,12 +125,24 @@ def render_report(
         printed=printed,
         left=max(0, len(rows) - _ROWS),
         pictures=[
-            _picture(anomaly, labels, row, threshold)
+            _picture(anomaly, labels, row, threshold, facts)
             for row in sorted(rows, key=_interest)[:_PICTURES]
         ],
         research_use=RESEARCH_USE,
         made=f"napari-dino-uad {version('napari-dino-uad')}, {datetime.date.today().isoformat()}",
     )
+
+
+def _warning(anomaly: AnomalyMap, facts: CaseFacts) -> str:
+    """Return why the model may not fit the scan, and what differs; empty if it fits."""
+    warning = measure_shift(anomaly.level, anomaly.model.levels).warning
+    if not warning:
+        return ""
+    model = anomaly.model
+    differs = differences(
+        anomaly.volume, anomaly.scan, anomaly.tissue_frame, model.preprocessing, facts.model_name
+    )
+    return f"{warning} {differs.text}".strip()
 
 
 def _interest(row: FindingRow) -> tuple[bool, float]:
@@ -204,11 +216,15 @@ def _cells(row: FindingRow) -> dict[str, Any]:
 
 
 def _picture(
-    anomaly: AnomalyMap, labels: NDArray[np.uint8], row: FindingRow, threshold: float
+    anomaly: AnomalyMap,
+    labels: NDArray[np.uint8],
+    row: FindingRow,
+    threshold: float,
+    facts: CaseFacts,
 ) -> dict[str, str]:
-    finding = row.finding
-    voxel = peak_voxel(anomaly, labels, row.label, finding.first_slice, finding.last_slice)
-    picture, number = finding_picture(anomaly, labels, row.label, voxel, threshold)
+    voxel = worst_voxel(anomaly.scores, labels, row.finding, threshold)
+    tissue = anomaly.tissue(without_scalp=facts.without_scalp) if facts.tissue_only else None
+    picture, number = finding_picture(anomaly, labels, row.label, voxel, threshold, tissue)
     rejected = ", rejected" if row.decision == "rejected" else ""
     caption = f"Finding {row.label}{rejected}"
     if not anomaly.volume.is_2d:

@@ -14,34 +14,17 @@ from napari_dino_uad.core.slices.planes import plane_axis, plane_spacing_mm, to_
 if TYPE_CHECKING:
     from napari_dino_uad.core.detect import AnomalyMap
 
-__all__ = ["finding_picture", "peak_voxel", "png_uri"]
+__all__ = ["finding_picture", "png_uri"]
 
 # Longer edge of a picture in pixels.
 _EDGE = 420
-# Colours of the heat from the lowest to the highest score: dark red to pale yellow.
+# Colours of the heat from the lowest to the highest score, as in the window: the middle of inferno.
 _HEAT = np.array(
-    [(90, 0, 60), (170, 20, 70), (225, 70, 40), (250, 140, 10), (252, 225, 120)], dtype=np.float32
+    [(101, 21, 110), (140, 35, 105), (178, 50, 90), (212, 72, 66), (237, 105, 37), (250, 150, 10)],
+    dtype=np.float32,
 )
-_LOWEST_ALPHA, _HIGHEST_ALPHA = 0.35, 0.75
+_LOWEST_ALPHA, _HIGHEST_ALPHA = 0.55, 0.9
 _OUTLINE, _OTHERS = (0, 230, 255), (200, 200, 200)
-
-
-def peak_voxel(
-    anomaly: AnomalyMap, labels: NDArray[np.uint8], label: int, first: int, last: int
-) -> tuple[int, int, int]:
-    """Return the voxel (S, P, L) of a finding's highest score.
-
-    Parameters
-    ----------
-    anomaly : AnomalyMap
-    labels : ndarray of uint8, (S, P, L)
-    label, first, last : int
-        The finding, and its first and last slice along S.
-    """
-    part = slice(first, last + 1)
-    inside = np.where(labels[part] == label, anomaly.scores[part], -np.inf)
-    s, p, q = np.unravel_index(int(inside.argmax()), inside.shape)
-    return int(s) + first, int(p), int(q)
 
 
 def finding_picture(
@@ -50,6 +33,7 @@ def finding_picture(
     label: int,
     voxel: tuple[int, int, int],
     threshold: float,
+    tissue: NDArray[np.bool_] | None,
 ) -> tuple[NDArray[np.uint8], int]:
     """Draw the slice of a finding with heat and outlines, as radiologists see it.
 
@@ -63,6 +47,8 @@ def finding_picture(
         Voxel of the finding; the slice is that of the model's first plane.
     threshold : float
         Score at which the heat begins.
+    tissue : ndarray of bool, (S, P, L), or None
+        Where heat is shown; None is everywhere.
 
     Returns
     -------
@@ -85,7 +71,8 @@ def finding_picture(
     top = anomaly.model.calibration.threshold(1e-4)
     share = np.clip((scores - threshold) / max(top - threshold, 1e-6), 0, 1)
     inside = scores > threshold
-    inside &= _resized((to_plane(anomaly.foreground, plane)[number]).astype(np.float32), size) > 0.5
+    if tissue is not None:
+        inside &= _resized(to_plane(tissue, plane)[number].astype(np.float32), size) > 0.5
     alpha = inside * (_LOWEST_ALPHA + share * (_HIGHEST_ALPHA - _LOWEST_ALPHA))
     picture = 255 * grey[..., None] * (1 - alpha[..., None]) + _heat(share) * alpha[..., None]
     for colour, region in (

@@ -66,6 +66,8 @@ def stack_slices(
     spacing: tuple[float, float],
     name: str,
     thickness: float = 1.0,
+    *,
+    labels: bool = False,
 ) -> Stack:
     """Lay parallel slices on an even grid.
 
@@ -82,6 +84,8 @@ def stack_slices(
         For messages.
     thickness : float
         Of a single slice.
+    labels : bool
+        Whether the values are labels, which are not interpolated.
 
     Raises
     ------
@@ -108,7 +112,7 @@ def stack_slices(
         missing = tuple(sorted(set(range(whole)) - set(steps.round().astype(int).tolist())))
         geometry = _geometry((*spacing, step_mm), origins[0], axes)
         return Stack(slices, geometry, missing, notices=_gap_notices(along, step_mm))
-    laid = _resampled(slices, origins[0], axes, spacing, (line, steps, step_mm), name)
+    laid = _resampled(slices, origins[0], axes, spacing, (line, steps, step_mm), name, labels)
     notices = []
     if is_tilted:
         notices.append(
@@ -182,6 +186,7 @@ def _resampled(
     spacing: tuple[float, float],
     course: tuple[NDArray[np.float64], NDArray[np.float64], float],
     name: str,
+    labels: bool,
 ) -> Stack:
     """Resample slices onto axes at right angles, the third along the line of the slices."""
     line, steps, step_mm = course
@@ -203,7 +208,7 @@ def _resampled(
             f"Expected slices at about even distances, got {name} with a step of {step_mm:.2f} mm "
             f"over {steps[-1] * step_mm:.0f} mm; export the parts to their own folders."
         )
-    values, reached = way.forth(slices)
+    values, reached = way.forth(slices, nearest=labels)
     corner = origin + way.start * step_mm * line - way.first_col * col_mm * right
     geometry = _geometry((col_mm, row_mm, step_mm), corner, np.stack([right, down, line], axis=1))
     return Stack(values[reached], geometry, tuple(np.flatnonzero(~reached).tolist()), way)

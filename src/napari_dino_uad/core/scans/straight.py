@@ -54,8 +54,16 @@ class Straight:
     first_col: int
     reach: float = 1.5
 
-    def forth(self, slices: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    def forth(
+        self, slices: NDArray[np.float32], *, nearest: bool = False
+    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """Bring slices (n, rows, cols) onto the grid.
+
+        Parameters
+        ----------
+        slices : ndarray of float32, (n, rows, cols)
+        nearest : bool
+            Whether each voxel gets the value of the nearest one, as labels must.
 
         Returns
         -------
@@ -72,9 +80,11 @@ class Straight:
         places = np.asarray(self.steps)
         for row in range(rows):
             along = grid_steps[:, None] - self._shift(row, cols)
-            line, inside = _interpolate(slices[:, row], places, along, self.reach)
+            line, inside = _interpolate(slices[:, row], places, along, self.reach, nearest)
             reached |= inside.any(axis=1)
-            _slanted(out[:, row], np.where(inside, line, lowest), self._slant(row))
+            slant = self._slant(row)
+            slant = float(np.floor(slant + 0.5)) if nearest else slant
+            _slanted(out[:, row], np.where(inside, line, lowest), slant)
         return out, reached
 
     def back(self, values: NDArray[Any]) -> NDArray[Any]:
@@ -153,6 +163,7 @@ def _interpolate(
     places: NDArray[np.float64],
     along: NDArray[np.float64],
     reach: float,
+    nearest: bool,
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """Interpolate between slices at rising places; beyond half a step of one lies nothing.
 
@@ -164,6 +175,8 @@ def _interpolate(
         Where values are sought.
     reach : float
         Of neighbours between which values are interpolated.
+    nearest : bool
+        Whether the value of the nearer one is taken instead.
 
     Returns
     -------
@@ -176,7 +189,7 @@ def _interpolate(
     gap = width > reach
     near = np.minimum(np.abs(along - places[lower]), np.abs(along - places[upper]))
     inside = np.where(gap | (share < 0) | (share > 1), near <= 0.5 + _NEGLIGIBLE, True)
-    share = np.clip(np.where(gap, np.round(share), share), 0, 1).astype(np.float32)
+    share = np.clip(np.where(gap | nearest, np.round(share), share), 0, 1).astype(np.float32)
     if along.shape[1] == 1:
         values = lines[lower[:, 0]] * (1 - share) + lines[upper[:, 0]] * share
     else:

@@ -162,7 +162,9 @@ class Compare(QWidget):
     def follow(self, detection: Detection) -> None:
         """Compare again after the settings of a detection have changed."""
         compared = self._compared
-        if compared is None or detection is not compared.detection or not detection.current:
+        if compared is None or not detection.current:
+            return
+        if detection is not compared.detection:
             self.refresh()
             return
         if not detection.settings.same(compared.settings) and not self.job.running:

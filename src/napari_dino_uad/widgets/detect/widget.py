@@ -15,13 +15,13 @@ from napari_dino_uad.widgets.detect.compare import Compare
 from napari_dino_uad.widgets.detect.model_loader import ModelLoader
 from napari_dino_uad.widgets.detect.panel import FindingsPanel
 from napari_dino_uad.widgets.detect.run import DetectionRun
-from napari_dino_uad.widgets.detect.worst import worst_voxel
 from napari_dino_uad.widgets.files import choose_folder, choose_model
 from napari_dino_uad.widgets.navigation import show_voxel
 from napari_dino_uad.widgets.plots import theme_colours
 from napari_dino_uad.widgets.results.saving import saver
 from napari_dino_uad.widgets.results.store import HIDE_KEY, results_of
 from napari_dino_uad.widgets.results.texts import why_no_detection, why_no_saving
+from napari_dino_uad.widgets.results.worst import worst_place
 from napari_dino_uad.widgets.session import session
 from napari_dino_uad.widgets.settings import has_preferences, last_model, setting
 from napari_dino_uad.widgets.workers import Job
@@ -272,6 +272,9 @@ class DetectWidget(DockWidget):
 
     def _on_loaded(self) -> None:
         wanted, self._wanted = self._wanted, False
+        if not self.run.complaining:
+            self.run.say("")
+            self._say_result()
         self._update_state()
         if wanted:
             self.detect()
@@ -286,7 +289,7 @@ class DetectWidget(DockWidget):
         if detection is None or not detection.current or detection.held:
             return
         self._going_to = None
-        voxel = worst_voxel(detection)
+        voxel = worst_place(detection)
         if voxel is not None and detection is self.shown and not self.job.running:
             show_voxel(self._viewer, detection.scan, voxel)
 

@@ -1,40 +1,34 @@
-"""What is exported, the dialog that asks for it, and the pipeline that writes it."""
+"""What is exported, and the pipeline that writes it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from qtpy.QtWidgets import (
-    QCheckBox,
-    QDialog,
-    QDialogButtonBox,
-    QHBoxLayout,
-    QLabel,
-    QVBoxLayout,
-    QWidget,
-)
+from numpy.typing import NDArray
 
+from napari_dino_uad.core.maps.finding_rows import finding_rows
 from napari_dino_uad.core.maps.review import Review
 from napari_dino_uad.core.progress import Progress
-from napari_dino_uad.widgets.controls import rule, small_label
-from napari_dino_uad.widgets.files import choose_folder
-from napari_dino_uad.widgets.forms import browse_button, line_edit, text_of
 from napari_dino_uad.widgets.results.found import find
 from napari_dino_uad.widgets.results.saving import refuse_another_scan, results_extra
 from napari_dino_uad.widgets.settings import recall, remember
 from napari_dino_uad.widgets.workers import writing
 
 if TYPE_CHECKING:
+    from napari_dino_uad.core.detect import AnomalyMap
+    from napari_dino_uad.core.maps.finding_rows import FindingRow
+    from napari_dino_uad.core.maps.review import Judgement
     from napari_dino_uad.widgets.results.detection import Detection
+    from napari_dino_uad.widgets.results.found import Found
 
-__all__ = ["ExportChoice", "ExportDialog", "exporter"]
+__all__ = ["ExportChoice", "exporter"]
 
 _SETTING = "exports"
-_FOLDER = "results folder"
 
 
 @dataclass(frozen=True)
@@ -83,104 +77,6 @@ class ExportChoice:
         remember(_SETTING, " ".join(name for name in chosen if name != "named") or "none")
 
 
-_BOXES = (
-    ("results", "Map, labels, table and record (NIfTI, CSV, JSON)",
-     "On the grid of the scan's own file, with decisions and notes."),
-    ("pdf", "Report (PDF)", "One page with the three highest findings pictured."),
-    ("html", "Report (HTML)", "The same page for a browser; pictures are inside the file."),
-    ("dicom_seg", "Findings (DICOM segmentation)",
-     "On the slices of the DICOM series; each finding is a segment that names its decision."),
-    ("dicom_map", "Map (DICOM parametric map)", "On the slices of the DICOM series."),
-)  # fmt: skip
-_OPTIONS = (
-    ("rejected", "Rejected findings too",
-     "They are marked as rejected. Without them, labels and tables have the others only."),
-    ("named", "Name the scan in the report",
-     "Off by default: names of files often hold names of patients."),
-)  # fmt: skip
-
-
-class ExportDialog(QDialog):
-    """Asks what to export, and where to.
-
-    Parameters
-    ----------
-    parent : QWidget
-    why_no_dicom : str
-        Why DICOM is not possible; empty if it is.
-    """
-
-    def __init__(self, parent: QWidget, why_no_dicom: str) -> None:
-        super().__init__(parent)
-        self.setWindowTitle("Export findings")
-        last = ExportChoice.last()
-        self.boxes: dict[str, QCheckBox] = {}
-        layout = QVBoxLayout(self)
-        for name, text, tooltip in (*_BOXES, *_OPTIONS):
-            if name == _OPTIONS[0][0]:
-                layout.addWidget(rule())
-            box = QCheckBox(text)
-            box.setToolTip(tooltip)
-            box.setChecked(bool(getattr(last, name)))
-            if name.startswith("dicom") and why_no_dicom:
-                box.setEnabled(False)
-                box.setChecked(False)
-                box.setToolTip(why_no_dicom)
-            box.toggled.connect(self._update)
-            self.boxes[name] = box
-            layout.addWidget(box)
-            if name == "dicom_map" and why_no_dicom:
-                layout.addWidget(small_label(why_no_dicom))
-        self.folder = line_edit("folder", "Folder for the files")
-        self.folder.setText(recall(_FOLDER))
-        self.folder.textChanged.connect(self._update)
-        row = QHBoxLayout()
-        row.addWidget(QLabel("Folder"))
-        row.addWidget(self.folder, 1)
-        row.addWidget(browse_button("Choose the folder", self._browse))
-        layout.addLayout(row)
-        kinds = QDialogButtonBox.StandardButton
-        self.buttons = QDialogButtonBox(kinds.Ok | kinds.Cancel)
-        self.buttons.button(kinds.Ok).setText("Export")
-        self.buttons.accepted.connect(self.accept)
-        self.buttons.rejected.connect(self.reject)
-        layout.addWidget(self.buttons)
-        self.setMinimumWidth(420)
-        self._update()
-
-    @property
-    def choice(self) -> ExportChoice:
-        """What is chosen."""
-        return ExportChoice(**{name: box.isChecked() for name, box in self.boxes.items()})
-
-    @property
-    def target(self) -> Path | None:
-        """The folder; None if it is empty."""
-        text = text_of(self.folder)
-        return None if text is None else Path(text).expanduser()
-
-    def _browse(self) -> None:
-        folder = choose_folder(self, "Export into", _FOLDER)
-        if folder is not None:
-            self.folder.setText(str(folder))
-
-    def _update(self, *_: object) -> None:
-        """Enable Export once there is something to write, and a place for it."""
-        button = self.buttons.button(QDialogButtonBox.StandardButton.Ok)
-        report = self.boxes["pdf"].isChecked() or self.boxes["html"].isChecked()
-        self.boxes["named"].setEnabled(report)
-        why = "" if self.choice.any else "Choose at least one kind of file."
-        why = why or ("" if self.target is not None else "Choose a folder.")
-        button.setEnabled(not why)
-        button.setToolTip(why)
-
-    def accept(self) -> None:
-        """Keep the choice and close."""
-        self.choice.remember()
-        remember(_FOLDER, str(self.target))
-        super().accept()
-
-
 def exporter(
     detection: Detection, folder: Path, choice: ExportChoice
 ) -> Callable[[], Generator[Progress, None, str]]:
@@ -195,66 +91,128 @@ def exporter(
         raise RuntimeError("only a finished map can be exported")
 
     def pipeline() -> Generator[Progress, None, str]:
-        from napari_dino_uad.core.dicom_export import (
-            DicomPaths,
-            write_dicom_map,
-            write_dicom_segmentation,
-        )
-        from napari_dino_uad.core.maps.finding_rows import finding_rows
-        from napari_dino_uad.core.report import CaseFacts, render_report
-        from napari_dino_uad.core.results import write_results
-        from napari_dino_uad.core.storage.atomic import write_text
-        from napari_dino_uad.widgets.findings.pdf import write_pdf
-
         name = anomaly.volume.name
-        steps = sum((choice.results, choice.html or choice.pdf, choice.dicom_seg, choice.dicom_map))
-        done = 0
-        yield Progress("Exporting", done, steps, name)
-        found = known or find(anomaly, settings)
-        judgements = review.of(found.labels, found.findings)
-        rows = finding_rows(found.findings, anomaly.tissue_frame, judgements)
-        left_out = [row.label for row in rows if row.decision == "rejected" and not choice.rejected]
-        rows = [row for row in rows if row.label not in left_out]
-        labels = np.where(np.isin(found.labels, left_out), 0, found.labels).astype(np.uint8)
+        yield Progress("Exporting", 0, 1, name)
         refuse_another_scan(folder, anomaly)
+        found = known or find(anomaly, settings)
+        case = _Case.of(anomaly, found, review, model_name, choice)
+        writers = [write for wanted, write in case.writers(folder) if wanted]
         with writing(folder):
-            if choice.results:
-                extra = results_extra(model_name, settings, found)
-                extra["rejected_left_out"] = len(left_out)
-                findings = [row.finding for row in rows]
-                write_results(
-                    folder, anomaly, labels, findings, settings.rate,
-                    extra=extra, judgements=judgements,
-                )  # fmt: skip
-                done += 1
-                yield Progress("Exporting", done, steps, name)
-            if choice.html or choice.pdf:
-                facts = CaseFacts(
-                    rate=settings.rate,
-                    minimum_size=settings.minimum_size,
-                    tissue_only=settings.tissue_only,
-                    without_scalp=settings.without_scalp,
-                    added=found.added,
-                    removed=found.removed,
-                    model_name=model_name,
-                    scan_name=name if choice.named else "",
-                )
-                if choice.html:
-                    page = render_report(anomaly, labels, rows, facts)
-                    write_text(folder / f"{name}_report.html", page)
-                if choice.pdf:
-                    page = render_report(anomaly, labels, rows, facts, printed=True)
-                    write_pdf(folder / f"{name}_report.pdf", page)
-                done += 1
-                yield Progress("Exporting", done, steps, name)
-            places = DicomPaths.of(folder, name)
-            if choice.dicom_seg:
-                edited = settings.edits is not None
-                write_dicom_segmentation(places.segmentation, anomaly, labels, rows, edited=edited)
-                done += 1
-                yield Progress("Exporting", done, steps, name)
-            if choice.dicom_map:
-                write_dicom_map(places.parametric_map, anomaly)
-        return f"Exported {name} into {folder.name}."
+            for number, write in enumerate(writers):
+                yield Progress("Exporting", number, len(writers), name)
+                write()
+        missing = choice.dicom_seg and not case.rows
+        why = " There is no finding, so there is no DICOM segmentation." if missing else ""
+        return f"Exported {name} into {folder.name}.{why}"
 
     return pipeline
+
+
+@dataclass(frozen=True)
+class _Case:
+    """What is written of a result, without the findings that are left out."""
+
+    anomaly: AnomalyMap
+    found: Found
+    labels: NDArray[np.uint8]
+    rows: list[FindingRow]
+    judgements: dict[int, Judgement]
+    model_name: str
+    choice: ExportChoice
+    left_out: int
+
+    @classmethod
+    def of(
+        cls,
+        anomaly: AnomalyMap,
+        found: Found,
+        review: Review,
+        model_name: str,
+        choice: ExportChoice,
+    ) -> _Case:
+        """Choose the findings to write."""
+        judgements = review.of(found.labels, found.findings)
+        rows = finding_rows(found.findings, anomaly.tissue_frame, judgements)
+        kept = [row for row in rows if choice.rejected or row.decision != "rejected"]
+        numbers = np.zeros(256, dtype=np.uint8)
+        for row in kept:
+            numbers[row.label] = row.label
+        return cls(
+            anomaly,
+            found,
+            found.labels if len(kept) == len(rows) else numbers[found.labels],
+            kept,
+            judgements,
+            model_name,
+            choice,
+            len(rows) - len(kept),
+        )
+
+    def writers(self, folder: Path) -> list[tuple[bool, Callable[[], object]]]:
+        """List which files are wanted, and what writes them."""
+        from napari_dino_uad.core.dicom_export import DicomPaths
+
+        name = self.anomaly.volume.name
+        dicom = DicomPaths.of(folder, name)
+        choice = self.choice
+        # A segmentation without a segment is not allowed.
+        segments = choice.dicom_seg and bool(self.rows)
+        return [
+            (choice.results, partial(self._write_results, folder)),
+            (choice.html, partial(self._write_html, folder / f"{name}_report.html")),
+            (choice.pdf, partial(self._write_pdf, folder / f"{name}_report.pdf")),
+            (segments, partial(self._write_segments, dicom.segmentation)),
+            (choice.dicom_map, partial(self._write_map, dicom.parametric_map)),
+        ]
+
+    def _write_results(self, folder: Path) -> None:
+        from napari_dino_uad.core.results import write_results
+
+        settings = self.found.settings
+        extra = results_extra(self.model_name, settings, self.found)
+        write_results(
+            folder,
+            self.anomaly,
+            self.labels,
+            [row.finding for row in self.rows],
+            settings.rate,
+            extra=extra | {"rejected_left_out": self.left_out},
+            judgements=self.judgements,
+        )
+
+    def _page(self, *, printed: bool) -> str:
+        from napari_dino_uad.core.report import CaseFacts, render_report
+
+        settings = self.found.settings
+        facts = CaseFacts(
+            rate=settings.rate,
+            minimum_size=settings.minimum_size,
+            tissue_only=settings.tissue_only,
+            without_scalp=settings.without_scalp,
+            added=self.found.added,
+            removed=self.found.removed,
+            model_name=self.model_name,
+            scan_name=self.anomaly.volume.name if self.choice.named else "",
+        )
+        return render_report(self.anomaly, self.labels, self.rows, facts, printed=printed)
+
+    def _write_html(self, path: Path) -> None:
+        from napari_dino_uad.core.storage.atomic import write_text
+
+        write_text(path, self._page(printed=False))
+
+    def _write_pdf(self, path: Path) -> None:
+        from napari_dino_uad.widgets.findings.pdf import write_pdf
+
+        write_pdf(path, self._page(printed=True))
+
+    def _write_segments(self, path: Path) -> None:
+        from napari_dino_uad.core.dicom_export import write_dicom_segmentation
+
+        edited = self.found.settings.edits is not None
+        write_dicom_segmentation(path, self.anomaly, self.labels, self.rows, edited=edited)
+
+    def _write_map(self, path: Path) -> None:
+        from napari_dino_uad.core.dicom_export import write_dicom_map
+
+        write_dicom_map(path, self.anomaly)

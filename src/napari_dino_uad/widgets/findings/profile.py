@@ -107,25 +107,30 @@ class ProfilePlot(QWidget):
 
 
 def profiler(
-    anomaly: AnomalyMap, axis: int, tissue_only: bool
+    anomaly: AnomalyMap, axis: int, tissue_only: bool, without_scalp: bool
 ) -> Callable[[], Generator[Progress, None, NDArray[np.float32]]]:
     """Return a pipeline that finds the highest score of each slice along an axis (S, P, L)."""
 
     def pipeline() -> Generator[Progress, None, NDArray[np.float32]]:
         yield Progress("Profile", 0, 1)
-        return slice_peaks(anomaly, axis, tissue_only)
+        tissue = anomaly.tissue(without_scalp=without_scalp) if tissue_only else None
+        return slice_peaks(anomaly.scores, axis, tissue)
 
     return pipeline
 
 
-def slice_peaks(anomaly: AnomalyMap, axis: int, tissue_only: bool) -> NDArray[np.float32]:
+def slice_peaks(
+    scores: NDArray[np.float32], axis: int, tissue: NDArray[np.bool_] | None
+) -> NDArray[np.float32]:
     """Return the highest score of each slice; minus infinity where a slice has no tissue."""
-    scores = np.moveaxis(anomaly.scores, axis, 0)
-    tissue = np.moveaxis(anomaly.foreground, axis, 0)
+    slices = np.moveaxis(scores, axis, 0)
+    if tissue is None:
+        return np.array([values.max() for values in slices], dtype=np.float32)
+    inside = np.moveaxis(tissue, axis, 0)
     return np.array(
         [
-            values.max(where=inside, initial=-np.inf) if tissue_only else values.max()
-            for values, inside in zip(scores, tissue, strict=True)
+            values.max(where=where, initial=-np.inf)
+            for values, where in zip(slices, inside, strict=True)
         ],
         dtype=np.float32,
     )

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Course", "kept_fits"]
 
+_ENGINE_STEP = "Loading the backbone"
 _RESUMING = "Resuming the fit "
 _GOES_ON = "Fit with the same scans and settings goes on from there."
 
@@ -24,11 +25,16 @@ class Course:
         Slices whose embeddings were on disk, and all slices.
     resumed : str
         Where the training went on, such as "at epoch 3 of 10"; empty if it began anew.
+    engine : str
+        What runs the backbone.
+    notes : list of str
+        Other notes for the user, such as on scans that could not be used.
     """
 
     def __init__(self) -> None:
         self.reused = self.slices = 0
-        self.resumed = ""
+        self.resumed = self.engine = ""
+        self.notes: list[str] = []
         self._last: Progress | None = None
 
     def take(self, progress: Progress) -> None:
@@ -39,8 +45,17 @@ class Course:
         if isinstance(progress.result, ReusedSlices):
             self.reused += progress.result.reused
             self.slices += progress.result.total
-        if _RESUMING in progress.note:
-            self.resumed = progress.note.partition(_RESUMING)[2].rstrip(".")
+        note = progress.note
+        if _RESUMING in note:
+            self.resumed = note.partition(_RESUMING)[2].rstrip(".")
+        elif progress.step == _ENGINE_STEP:
+            self.engine = note or self.engine
+        elif note and note not in self.notes:
+            self.notes.append(note)
+
+    def describe(self) -> str:
+        """Return what was reused, and the notes."""
+        return "\n".join(text for text in (self.describe_reuse(), *self.notes) if text)
 
     def describe_reuse(self) -> str:
         """Return what did not have to be computed again; empty if that is nothing."""

@@ -5,15 +5,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pyqtgraph as pg
 from qtpy.QtWidgets import QPushButton, QVBoxLayout, QWidget
-from superqt import QCollapsible
 
-from napari_dino_uad.widgets.controls import WrapLabel, small_label
+from napari_dino_uad.widgets.controls import Fold, WrapLabel, small_label
 from napari_dino_uad.widgets.forms import in_row
-from napari_dino_uad.widgets.plots import HEALTHY, healthy_shares, still_plot
+from napari_dino_uad.widgets.plots import (
+    HEALTHY,
+    healthy_shares,
+    paint_plot,
+    still_plot,
+    when_plots,
+)
+from napari_dino_uad.widgets.results.texts import model_details
 
 if TYPE_CHECKING:
+    import pyqtgraph as pg
     from qtpy.QtWidgets import QLayout
 
     from napari_dino_uad.core.model import FittedModel
@@ -34,44 +40,61 @@ class Result(QWidget):
     ----------
     buttons : QLayout
         Save and Load, to be put where they are always in sight.
+    scores, history : PlotWidget or None
+        Healthy scores, and the loss after each epoch; None until pyqtgraph is there.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.text = WrapLabel()
-        self.scores = still_plot(110)
+        self.scores: pg.PlotWidget | None = None
+        self.history: pg.PlotWidget | None = None
+        self._model: FittedModel | None = None
+        self._colours: tuple[str, str] | None = None
+        self._summary = small_label()
+        inner = QWidget()
+        self._folded = QVBoxLayout(inner)
+        self._folded.setContentsMargins(0, 0, 0, 0)
+        self._folded.addWidget(self._summary)
+        self.details = Fold("Details", inner, "Method, components or epochs, versions, engine.")
+        self.save = QPushButton("Save model…")
+        self.load = QPushButton("Load model…")
+        self.load.setToolTip("Load a model file and describe it.")
+        self.buttons: QLayout = in_row(self.save, self.load)
+        self._layout = QVBoxLayout(self)
+        self._layout.setContentsMargins(0, 0, 0, 0)
+        for widget in (self.text, self.details):
+            self._layout.addWidget(widget)
+        self.clear()
+        self.allow_saving(False)
+        when_plots(self, self._build_plots)
+
+    def _build_plots(self) -> None:
+        self.scores, self.history = still_plot(110), still_plot(110)
         self.scores.hideAxis("left")
         self.scores.setToolTip(
             "How often each anomaly score occurs in the healthy scans held out for calibration, on "
             "a logarithmic scale. The line marks 1 % false alarms."
         )
-        self.history = still_plot(110)
-        self._summary = small_label()
-        inner = QWidget()
-        folded = QVBoxLayout(inner)
-        folded.setContentsMargins(0, 0, 0, 0)
-        folded.addWidget(self._summary)
-        folded.addWidget(self.history)
-        self.details = QCollapsible("Details")
-        self.details.setDuration(0)
-        self.details.addWidget(inner)
-        self.save = QPushButton("Save model…")
-        self.load = QPushButton("Load model…")
-        self.load.setToolTip("Load a model file and describe it.")
-        self.buttons: QLayout = in_row(self.save, self.load)
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        for widget in (self.text, self.scores, self.details):
-            layout.addWidget(widget)
-        self.clear()
-        self.allow_saving(False)
+        self._layout.insertWidget(1, self.scores)
+        self._folded.addWidget(self.history)
+        if self._colours is not None:
+            self.paint(*self._colours)
+        self._plot()
+
+    def paint(self, background: str, text: str) -> None:
+        """Give the plots the colours of a theme, as hex codes."""
+        self._colours = background, text
+        for plot in (self.scores, self.history):
+            if plot is not None:
+                paint_plot(plot, background, text)
 
     def clear(self) -> None:
         """Show no model."""
         self.text.setText("")
         self.hide()
 
-    def show_model(self, model: FittedModel, head: str) -> None:
+    def show_model(self, model: FittedModel, head: str, engine: str = "") -> None:
         """Show a model.
 
         Parameters
@@ -79,15 +102,24 @@ class Result(QWidget):
         model : FittedModel
         head : str
             What the text begins with.
+        engine : str
+            What runs the backbone, for Details.
         """
+        self._model = model
         self.text.setText(f"<b>{head}</b> {describe_cohort(model)}")
-        self._summary.setText(model.summary())
-        self._plot_scores(model)
-        history = getattr(model.normative, "history_", [])
-        self.history.setVisible(len(history) > 1)
-        if len(history) > 1:
-            self._plot_history(history)
+        self._summary.setText(model_details(model, engine))
+        self._plot()
         self.show()
+
+    def _plot(self) -> None:
+        model, scores, losses = self._model, self.scores, self.history
+        if model is None or scores is None or losses is None:
+            return
+        _plot_scores(scores, model)
+        history = getattr(model.normative, "history_", [])
+        losses.setVisible(len(history) > 1)
+        if len(history) > 1:
+            _plot_history(losses, history)
 
     def allow_saving(self, fitted: bool) -> None:
         """Enable Save, or explain why it is not."""
@@ -96,33 +128,32 @@ class Result(QWidget):
             "Write the model to a .safetensors file." if fitted else "Fit a model first."
         )
 
-    def _plot_history(self, history: list[float]) -> None:
-        epochs = np.arange(1, len(history) + 1)
-        self.history.clear()
-        self.history.plot(epochs, history, pen=HEALTHY, symbol="o", symbolSize=4)
-        self.history.setLabel("bottom", "epoch")
-        self.history.setTitle("validation loss", size="8pt")
 
-    def _plot_scores(self, model: FittedModel) -> None:
-        calibration = model.calibration
-        edges = np.linspace(calibration.threshold(0.99), calibration.threshold(1e-4), _BINS + 1)
-        shares = healthy_shares(calibration, edges)
-        height = np.clip(np.log10(np.maximum(shares, 1e-12)) + _DECADES, 0, None)
-        self.scores.clear()
-        self.scores.plot(
-            edges, height, stepMode="center", fillLevel=0, pen=HEALTHY, brush=(*HEALTHY, 90)
-        )
-        marked = calibration.threshold(_MARKED)
-        self.scores.addItem(
-            pg.InfiniteLine(
-                marked,
-                angle=90,
-                pen=pg.mkPen(_LINE, width=2),
-                label="1 %",
-                labelOpts={"position": 0.85, "color": _LINE, "anchors": [(0, 0.5), (0, 0.5)]},
-            )
-        )
-        self.scores.setLabel("bottom", "score of healthy tissue")
+def _plot_history(plot: pg.PlotWidget, history: list[float]) -> None:
+    plot.clear()
+    plot.plot(np.arange(1, len(history) + 1), history, pen=HEALTHY, symbol="o", symbolSize=4)
+    plot.setLabel("bottom", "epoch")
+    plot.setTitle("validation loss", size="8pt")
+
+
+def _plot_scores(plot: pg.PlotWidget, model: FittedModel) -> None:
+    import pyqtgraph as pg
+
+    calibration = model.calibration
+    edges = np.linspace(calibration.threshold(0.99), calibration.threshold(1e-4), _BINS + 1)
+    shares = healthy_shares(calibration, edges)
+    height = np.clip(np.log10(np.maximum(shares, 1e-12)) + _DECADES, 0, None)
+    plot.clear()
+    plot.plot(edges, height, stepMode="center", fillLevel=0, pen=HEALTHY, brush=(*HEALTHY, 90))
+    line = pg.InfiniteLine(
+        calibration.threshold(_MARKED),
+        angle=90,
+        pen=pg.mkPen(_LINE, width=2),
+        label="1 %",
+        labelOpts={"position": 0.85, "color": _LINE, "anchors": [(0, 0.5), (0, 0.5)]},
+    )
+    plot.addItem(line)
+    plot.setLabel("bottom", "score of healthy tissue")
 
 
 def describe_cohort(model: FittedModel) -> str:

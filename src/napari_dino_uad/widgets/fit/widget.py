@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from qtpy.QtCore import QTimer
+from qtpy.QtWidgets import QScrollArea
+
 from napari_dino_uad.core.results import RESEARCH_USE
 from napari_dino_uad.widgets.controls import DockWidget, RunControl, rule, small_label
 from napari_dino_uad.widgets.files import choose_model, choose_new_model
@@ -16,6 +19,7 @@ from napari_dino_uad.widgets.fit.pipelines import Request, fitter, load_settings
 from napari_dino_uad.widgets.fit.result import Result
 from napari_dino_uad.widgets.fit.scans import HealthyScans
 from napari_dino_uad.widgets.forms import text_of
+from napari_dino_uad.widgets.plots import theme_colours
 from napari_dino_uad.widgets.session import read_model, session
 from napari_dino_uad.widgets.workers import Job
 
@@ -28,6 +32,8 @@ if TYPE_CHECKING:
     from napari_dino_uad.core.scans.cohort import Case
 
 __all__ = ["FitWidget"]
+
+_LAID_OUT_MS = 50
 
 
 class FitWidget(DockWidget):
@@ -53,11 +59,14 @@ class FitWidget(DockWidget):
         self.fitted: FittedModel | None = None
         self._settings: dict[str, Any] = {}
         self._course = Course()
-        self._build(napari_viewer)
+        # napari passes a proxy of the viewer, a new one each time.
+        self._viewer: Viewer = getattr(napari_viewer, "__wrapped__", napari_viewer)
+        self._build(self._viewer)
         self._connect()
         # The settings of the methods need torch, which takes seconds to import.
         self._settings_job.start(load_settings)
         self._on_backbone()
+        self._on_theme()
         self._update_state()
 
     def _build(self, viewer: Viewer) -> None:
@@ -75,6 +84,7 @@ class FitWidget(DockWidget):
             "Fit",
             "Learn what is normal from these scans.",
             "Stop; features and finished epochs are kept on disk where the cache is on.",
+            remarks=False,
         )
         self.kept = small_label()
         self.result = Result()
@@ -99,11 +109,18 @@ class FitWidget(DockWidget):
         self._settings_job.succeeded.connect(self._on_settings)
         self.job.progressed.connect(self._on_progress)
         self.job.succeeded.connect(self._on_fitted)
+        self.loading.progressed.connect(lambda progress: self._tell_kept(progress.note))
         self.loading.succeeded.connect(self._on_loaded)
         self.saving.succeeded.connect(self.run.say)
         for job in (self._settings_job, self.loading, self.saving):
             job.failed.connect(self.run.complain)
         self.job.stopped.connect(self._update_state)
+        if hasattr(self._viewer, "theme"):
+            self._viewer.events.theme.connect(self._on_theme)
+
+    def _on_theme(self, *_: Any) -> None:
+        if hasattr(self._viewer, "theme"):
+            self.result.paint(*theme_colours(self._viewer.theme))
 
     @property
     def cases(self) -> list[Case]:
@@ -184,12 +201,14 @@ class FitWidget(DockWidget):
             from napari.utils.notifications import show_info
 
             show_info(self._course.describe_stop())
+        if hasattr(self._viewer, "theme"):
+            self._viewer.events.theme.disconnect(self._on_theme)
         super().release()
 
     def _on_progress(self, progress: Progress) -> None:
         self._course.take(progress)
-        if self._course.describe_reuse():
-            self._tell_kept(self._course.describe_reuse())
+        if text := self._course.describe():
+            self._tell_kept(text)
 
     def _on_fitted(self, model: FittedModel) -> None:
         self.run.say("Fitted. Detect can use it now; save it to keep it.")
@@ -198,8 +217,16 @@ class FitWidget(DockWidget):
 
     def _show_model(self, model: FittedModel, head: str) -> None:
         self.fitted = model
-        self.result.show_model(model, head)
+        self.result.show_model(model, head, self._course.engine)
         self._update_state()
+        # After the layout has made room for it.
+        QTimer.singleShot(_LAID_OUT_MS, self._scroll_to_result)
+
+    def _scroll_to_result(self) -> None:
+        area = self.findChild(QScrollArea)
+        if area is not None:
+            # It is the last part; only down, since the dock must not move sideways.
+            area.verticalScrollBar().setValue(area.verticalScrollBar().maximum())
 
     # Files --------------------------------------------------------------------------------
 

@@ -70,6 +70,10 @@ def why_nothing(detection: Detection | None, has_scan: bool) -> str:
         return "This scan has no map yet. Press Detect first (Ctrl+Shift+D)."
     if detection.anomaly is None:
         return "The map of this scan is not finished; wait, or press Detect to complete it."
+    if detection.held:
+        return (
+            "This scan may be of another kind than the model knows. Show its map in Detect first."
+        )
     return ""
 
 

@@ -15,8 +15,8 @@ from napari_dino_uad.widgets.forms import combo_box, in_row, wide_form
 from napari_dino_uad.widgets.inspect.overlay_layer import highlight, overlay_layer, place_layer
 from napari_dino_uad.widgets.inspect.panel import PlacePanel
 from napari_dino_uad.widgets.inspect.pipelines import overlayer, slice_explainer
-from napari_dino_uad.widgets.inspect.pointer import Pointer, voxel_at
 from napari_dino_uad.widgets.inspect.texts import OVERLAY_HELP, why_nothing
+from napari_dino_uad.widgets.pointer import Pointer, voxel_at
 from napari_dino_uad.widgets.results.store import results_of
 from napari_dino_uad.widgets.workers import Job
 
@@ -153,7 +153,7 @@ class InspectWidget(DockWidget):
     def _on_result(self) -> None:
         """Follow the result of the scan chosen; forget the place if it is another one."""
         detection = self._results.shown
-        anomaly = None if detection is None else detection.anomaly
+        anomaly = None if detection is None or detection.held else detection.anomaly
         if detection is not self._detection or anomaly is not self._anomaly:
             self._forget()
             self._detection, self._anomaly = detection, anomaly

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from napari_dino_uad.core.maps.finding_rows import finding_rows, row_columns
 from napari_dino_uad.core.maps.review import Review
-from napari_dino_uad.widgets.results.found import fill_map
+from napari_dino_uad.widgets.results.found import fill_map, painted_slices
 from napari_dino_uad.widgets.results.result_layers import ResultLayers
 from napari_dino_uad.widgets.results.texts import slice_count
 from napari_dino_uad.widgets.threshold import HIGHEST_RATE, LOWEST_RATE, histogram_edges
@@ -253,7 +253,7 @@ class Detection:
             return False
         moved = self.found is None or self.found.settings != found.settings
         self.found = found
-        self._draw(found.labels)
+        self._draw(found.labels if found.copy is None else found.copy)
         self._drawn_found = True
         if self._filled_without_scalp != self.settings.without_scalp:
             # The search has found the scalp; here it would stop the window.
@@ -275,21 +275,30 @@ class Detection:
         data = np.asarray(layer.data)
         if data.size != drawn.size:
             return False
-        now = data.reshape(drawn.shape) > 0
-        changed = now != (drawn > 0)
-        if not changed.any():
+        painted = painted_slices(data.reshape(drawn.shape), drawn)
+        if not painted:
             return False
         edits = self.settings.edits
         edits = np.zeros(drawn.shape, dtype=np.int8) if edits is None else edits.copy()
-        edits[changed] = np.where(now[changed], 1, -1)
-        if self.found is not None and self.found.settings == self.settings:
-            # A voxel that is again as it was found, after undo for instance, is not corrected.
-            edits[changed & (now == (self.found.automatic > 0))] = 0
+        found = self.found
+        known = found is not None and found.settings == self.settings
+        drawn = self._own_drawn()
+        for index, (now, changed) in painted.items():
+            edits[index][changed] = np.where(now[changed], 1, -1)
+            if known and found is not None:
+                # A voxel that is again as it was found, after undo for instance, is not corrected.
+                edits[index][changed & (now == (found.automatic[index] > 0))] = 0
+            drawn[index][changed] = now[changed]
         self.settings = replace(self.settings, edits=edits if edits.any() else None)
-        drawn = drawn.copy()
-        drawn[changed] = now[changed]
-        self._drawn = drawn
         return True
+
+    def _own_drawn(self) -> NDArray[np.uint8]:
+        """Return the labels as drawn, which may be changed: those found stay as they are."""
+        if self._drawn is None:
+            raise RuntimeError("nothing is drawn")
+        if self.found is not None and self._drawn is self.found.labels:
+            self._drawn = self._drawn.copy()
+        return self._drawn
 
     def discard_edits(self) -> None:
         """Remove the user's corrections."""
@@ -316,14 +325,12 @@ class Detection:
         shape = self.scan.data.shape
         if layer.data.shape != shape:
             return
-        if self.found is not None and self._drawn is self.found.labels:
-            self._drawn = self._drawn.copy()
+        drawn = self._own_drawn().reshape(shape)
         self._drawn_found = False
-        drawn = self._drawn.reshape(shape)
         above = self._array.reshape(shape)[where] > self.threshold
         part = np.where(above, np.maximum(drawn[where], 1), 0).astype(np.uint8)
         if self.settings.edits is not None:
             edits = self.settings.edits.reshape(shape)[where]
             part = np.where(edits > 0, np.maximum(part, 1), np.where(edits < 0, 0, part))
         drawn[where] = layer.data[where] = part
-        layer.refresh(thumbnail=False, extent=False)
+        self.layers.redraw_findings(thumbnail=False)

@@ -17,12 +17,14 @@ from napari_dino_uad.widgets.layers import (
     slice_index,
 )
 from napari_dino_uad.widgets.results.colour_bar import show_bar
+from napari_dino_uad.widgets.results.outline import Outline
 from napari_dino_uad.widgets.settings import setting
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from napari.layers import Layer
+    from napari.utils.colormaps import Colormap
     from napari.viewer import Viewer
 
 __all__ = ["ResultLayers"]
@@ -49,6 +51,8 @@ class ResultLayers:
         None before they are shown, and after the user has deleted them.
     explained : dict of Layer
         What Inspect shows of the result: "overlay", within the pair, and "place", above it.
+    redrawing : bool
+        Whether the findings are being redrawn after a change that is not the user's.
     attached : bool
         Whether the pair follows its scan; not after the user has moved the pair.
     """
@@ -65,7 +69,9 @@ class ResultLayers:
         self._cut = 0.0
         self._ticks: Sequence[tuple[float, str]] = ()
         self.held = False
+        self._outline = Outline(self)
         self._hidden_for_now: list[Layer] = []
+        self.redrawing = False
         self._hidden_with_scan: list[Layer] = []
         self._placing = False
         self._named_for = scan.name
@@ -131,7 +137,7 @@ class ResultLayers:
         else:
             self.heat.data = data
             self.heat.contrast_limits = limits
-            self.heat.colormap = colormap
+            _paint(self.heat, colormap)
         self.place()
 
     def show_findings(self, labels: NDArray[np.uint8]) -> None:
@@ -151,11 +157,20 @@ class ResultLayers:
         elif self.findings.data.shape == data.shape and self.findings.data.dtype == data.dtype:
             # In place, and in 8 bits: anything else redraws a hundred times slower.
             np.copyto(self.findings.data, data)
-            self.findings.refresh(extent=False)
+            self.redraw_findings()
         else:
             self.findings.data = data.copy()
         if self.findings not in self.viewer.layers:
             self.place()
+
+    def redraw_findings(self, *, thumbnail: bool = True) -> None:
+        """Redraw the findings after a change that is not the user's."""
+        if self.findings is not None:
+            self.redrawing = True
+            try:
+                self.findings.refresh(thumbnail=thumbnail, extent=False)
+            finally:
+                self.redrawing = False
 
     def reveal(self) -> None:
         """Show the scan and its pair, which the user may have hidden."""
@@ -205,6 +220,7 @@ class ResultLayers:
         self.attached = True
         if self.heat is not None:
             show_bar(viewer, self.heat, self._ticks)
+        self._outline.attach()
         if selected is not None and selected in layers and layers.selection.active != selected:
             # Keep the scan selected: a reader adjusts its contrast next.
             layers.selection.active = selected
@@ -359,7 +375,7 @@ class ResultLayers:
         """Set the score at which the heat begins."""
         self._cut = threshold
         if self.heat is not None:
-            self.heat.colormap = cut_colormap(self._limits, threshold, setting("colours"))
+            _paint(self.heat, cut_colormap(self._limits, threshold, setting("colours")))
 
     def recolour(self) -> None:
         """Take the colours of the settings."""
@@ -392,3 +408,12 @@ class ResultLayers:
         volume = self.scan.metadata.get(METADATA, {}).get("volume")
         entry = {"role": role} | ({} if volume is None else {"volume": volume})
         return {METADATA: entry}
+
+
+def _paint(heat: Image, colormap: Colormap) -> None:
+    """Give the heat other colours in place.
+
+    For a new colormap napari would make another entry in its list of colormaps, and draw twice.
+    """
+    heat.colormap.colors = colormap.colors
+    heat.events.colormap()

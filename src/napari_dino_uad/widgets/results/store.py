@@ -92,8 +92,9 @@ class Results(QObject):
             self._watch(layer)
         viewer.mouse_move_callbacks.append(self._on_mouse)
         viewer.dims.events.current_step.connect(self._on_step)
-        if not bind_window(viewer):
-            viewer.bind_key(_KEY, self._on_key, overwrite=True)
+        # The window takes the keys first, wherever the focus is, once it is on screen.
+        bind_window(viewer)
+        viewer.bind_key(_KEY, self._on_key, overwrite=True)
         viewer.bind_key(HIDE_KEY, self._while_held, overwrite=True)
         settings_changed().connect(self._on_setting)
         self.opacity = 1.0
@@ -197,7 +198,7 @@ class Results(QObject):
 
     def _on_drawn(self, _: Any = None) -> None:
         viewer = self._viewer()
-        if viewer is None:
+        if viewer is None or any(one.layers.redrawing for one in self):
             return
         step = tuple(viewer.dims.current_step)
         if step == self._step:

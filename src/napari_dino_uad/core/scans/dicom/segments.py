@@ -57,7 +57,13 @@ def read_segments(series: Series, name: str, path: Path | None = None) -> Volume
     row_mm, col_mm = frames[0].spacing
     thickness = frames[0].thickness or 1.0
     stack = stack_slices(
-        labels, origins, axes_of(frames[0]), (col_mm, row_mm), series.label, thickness
+        labels,
+        origins,
+        axes_of(frames[0]),
+        (col_mm, row_mm),
+        series.label,
+        thickness,
+        labels=True,
     )
     notices = list(series.notices)
     if names:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import mmap
+import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -179,11 +180,15 @@ class StoredVoxels:
 
         reader = sitk.ImageFileReader()
         reader.SetImageIO("MetaImageIO" if self.suffix == ".mha" else "NrrdImageIO")
-        with tempfile.TemporaryDirectory(prefix="napari-dino-uad-") as folder:
-            file = Path(folder) / f"header{self.suffix}"
-            file.write_text(self.header, encoding="ascii")
-            reader.SetFileName(str(file))
+        # A file alone is quicker than one in a folder of its own.
+        handle, name = tempfile.mkstemp(self.suffix, "napari-dino-uad-")
+        try:
+            with os.fdopen(handle, "w", encoding="ascii") as file:
+                file.write(self.header)
+            reader.SetFileName(name)
             reader.ReadImageInformation()
+        finally:
+            Path(name).unlink()
         if reader.GetSize() != self.size:
             raise bad_header(self.name, f"the size {' x '.join(map(str, reader.GetSize()))}")
         spacing, origin = reader.GetSpacing(), reader.GetOrigin()

@@ -21,7 +21,8 @@ from napari_dino_uad import detect, drain, read_volume
 from napari_dino_uad.core.maps.domain_shift import measure_shift
 from napari_dino_uad.layer_data import volume_layer
 from napari_dino_uad.widgets.findings import FindingsWidget
-from napari_dino_uad.widgets.findings.exporting import ExportChoice, ExportDialog
+from napari_dino_uad.widgets.findings.export_dialog import ExportDialog
+from napari_dino_uad.widgets.findings.exporting import ExportChoice
 from napari_dino_uad.widgets.findings.profile import slice_peaks
 from napari_dino_uad.widgets.results.detection import Detection
 from napari_dino_uad.widgets.results.found import Detected, Settings
@@ -39,14 +40,14 @@ def anomaly(model, ill):
     return drain(detect(ill.volume, model))
 
 
-def show(qtbot, viewer, anomaly, rate=RATE):
+def show(qtbot, viewer, anomaly, rate=RATE, minimum_size=0.1):
     """Show a finished detection in a viewer, as Detect does."""
     results = results_of(viewer)
     data, keywords, _ = volume_layer(anomaly.volume)
     scan = Image(data, **keywords)
     viewer.add_layer(scan)
     model = anomaly.model
-    detection = Detection(viewer, scan, "healthy heads", model, Settings(rate, 0.1, True))
+    detection = Detection(viewer, scan, "healthy heads", model, Settings(rate, minimum_size, True))
     low = detection.limits[0]
     array = np.where(anomaly.foreground, anomaly.scores, low).astype(np.float32)
     detection.begin(array, None)
@@ -125,8 +126,9 @@ def test_the_layer_has_the_same_table(widget, detection):
 def test_a_click_jumps_to_the_worst_place(widget, viewer, detection, anomaly):
     click(widget, 1)
     label = widget.table.label
-    inside = np.where(detection.found.labels == label, anomaly.scores, -np.inf)
-    worst = np.unravel_index(int(inside.argmax()), inside.shape)
+    inside = np.where(detection.found.labels == label, anomaly.scores - detection.threshold, 0)
+    number = int(inside.sum(axis=(1, 2)).argmax())
+    worst = (number, *np.unravel_index(int(inside[number].argmax()), inside[number].shape))
     point = detection.scan.world_to_data(viewer.dims.point)
     np.testing.assert_allclose(point, worst, atol=0.5)
     marks = widget.lines.layer
@@ -266,7 +268,9 @@ def test_the_profile_is_the_peak_of_each_slice(qtbot, widget, viewer, detection,
         viewer.dims.order = (1, 0, 2)
     assert len(widget.profile.scores) == anomaly.volume.shape[1]
     assert "coronal" in widget.profile_title.text()
-    np.testing.assert_array_equal(slice_peaks(anomaly, 2, False), anomaly.scores.max(axis=(0, 1)))
+    np.testing.assert_array_equal(
+        slice_peaks(anomaly.scores, 2, None), anomaly.scores.max(axis=(0, 1))
+    )
 
 
 def test_exports_say_the_decisions(qtbot, widget, detection, tmp_path):
@@ -275,8 +279,8 @@ def test_exports_say_the_decisions(qtbot, widget, detection, tmp_path):
     widget.note("lesion")
     widget.table.select(2)
     widget.decide("rejected")
-    with qtbot.waitSignal(widget.job.succeeded, timeout=LONG_MS):
-        widget.export(tmp_path, EVERYTHING)
+    with qtbot.waitSignal(widget.files.job.succeeded, timeout=LONG_MS):
+        widget.files.export(tmp_path, EVERYTHING)
     name = detection.anomaly.volume.name
     record = json.loads((tmp_path / f"{name}.json").read_text(encoding="utf-8"))
     assert [one["decision"] for one in record["findings"]][:2] == ["accepted", "rejected"]
@@ -296,8 +300,8 @@ def test_exports_say_the_decisions(qtbot, widget, detection, tmp_path):
 def test_rejected_findings_can_be_left_out(qtbot, widget, detection, tmp_path):
     widget.table.select(1)
     widget.decide("rejected")
-    with qtbot.waitSignal(widget.job.succeeded, timeout=LONG_MS):
-        widget.export(tmp_path, ExportChoice(pdf=False, rejected=False))
+    with qtbot.waitSignal(widget.files.job.succeeded, timeout=LONG_MS):
+        widget.files.export(tmp_path, ExportChoice(pdf=False, rejected=False))
     name = detection.anomaly.volume.name
     labels = nibabel.load(tmp_path / f"{name}_findings.nii.gz").get_fdata()
     assert 1 not in labels and 2 in labels
@@ -319,8 +323,8 @@ def test_a_dicom_series_gets_dicom_results(qtbot, viewer, model, ill, tmp_path):
     widget = FindingsWidget(viewer)
     qtbot.addWidget(widget)
     choice = ExportChoice(results=False, pdf=False, dicom_seg=True, dicom_map=True)
-    with qtbot.waitSignal(widget.job.succeeded, timeout=LONG_MS):
-        widget.export(tmp_path, choice)
+    with qtbot.waitSignal(widget.files.job.succeeded, timeout=LONG_MS):
+        widget.files.export(tmp_path, choice)
     segments = pydicom.dcmread(tmp_path / "series_findings.dcm")
     assert len(segments.SegmentSequence) == len(widget.table.rows)
     sizes = sum(row.finding.voxels for row in widget.table.rows)
@@ -353,8 +357,8 @@ def test_a_review_opens_in_another_viewer(qtbot, widget, detection, viewer, anom
     widget.decide("rejected")
     widget.note("vessel")
     path = tmp_path / "case.review.json"
-    with qtbot.waitSignal(widget.job.succeeded, timeout=LONG_MS):
-        widget.save_review(path)
+    with qtbot.waitSignal(widget.files.job.succeeded, timeout=LONG_MS):
+        widget.files.save_review(path)
     widget.undo()
     session().models.clear()
     other = ViewerModel()
@@ -362,9 +366,9 @@ def test_a_review_opens_in_another_viewer(qtbot, widget, detection, viewer, anom
     other.add_layer(Image(data, **keywords))
     second = FindingsWidget(other)
     qtbot.addWidget(second)
-    assert not second.table.rows and not second.export_button.isEnabled()
+    assert not second.table.rows and not second.files.export_button.isEnabled()
     with qtbot.waitSignal(results_of(other).search.found, timeout=LONG_MS):
-        second.open_review(path)
+        second.files.open_review(path)
     assert [row.finding for row in second.table.rows] == [row.finding for row in widget.table.rows]
     row = second.table.rows[1]
     assert (row.decision, row.note) == ("rejected", "vessel")
@@ -376,15 +380,15 @@ def test_a_review_opens_in_another_viewer(qtbot, widget, detection, viewer, anom
 
 def test_a_missing_scan_is_a_sentence(qtbot, widget, tmp_path):
     path = tmp_path / "case.review.json"
-    with qtbot.waitSignal(widget.job.succeeded, timeout=LONG_MS):
-        widget.save_review(path)
+    with qtbot.waitSignal(widget.files.job.succeeded, timeout=LONG_MS):
+        widget.files.save_review(path)
     other = ViewerModel()
     second = FindingsWidget(other)
     qtbot.addWidget(second)
-    with qtbot.waitSignal(second.job.failed, timeout=LONG_MS):
-        second.open_review(path)
-    assert "open it in the viewer" in second.message.text()
-    assert second.open_button.isEnabled() and len(other.layers) == 0
+    with qtbot.waitSignal(second.files.job.failed, timeout=LONG_MS):
+        second.files.open_review(path)
+    assert "open it in the viewer" in second.files.message.text()
+    assert second.files.open_button.isEnabled() and len(other.layers) == 0
     second.release()
 
 
@@ -392,6 +396,48 @@ def test_without_a_detection_the_dock_says_so(qtbot):
     widget = FindingsWidget(ViewerModel())
     qtbot.addWidget(widget)
     assert "press Detect" in widget.summary.text()
-    for button in (widget.export_button, widget.save_button, widget.bar.accept, widget.bar.edit):
+    for button in (
+        widget.files.export_button,
+        widget.files.save_button,
+        widget.bar.accept,
+        widget.bar.edit,
+    ):
         assert not button.isEnabled() and button.toolTip()
+    widget.release()
+
+
+def test_a_scan_of_another_kind_waits(qtbot, viewer, detection):
+    detection.warning, detection.trusted = "Not of this kind.", False
+    widget = FindingsWidget(viewer)
+    qtbot.addWidget(widget)
+    assert not widget.table.rows and "Show anyway" in widget.summary.text()
+    assert widget.profile.isHidden()
+    for button in (widget.bar.edit, widget.files.export_button, widget.bar.next):
+        assert not button.isEnabled() and button.toolTip()
+    detection.trust()
+    results_of(viewer).updated.emit(detection)
+    assert widget.table.rows and widget.files.export_button.isEnabled()
+    widget.release()
+
+
+def test_a_picture_has_findings_too(qtbot, viewer, model, ill, tmp_path):
+    number = int(ill.lesion.sum(axis=(1, 2)).argmax())
+    grey = np.clip(ill.volume.array[number] / ill.volume.array.max() * 255, 0, 255)
+    sitk.WriteImage(sitk.GetImageFromArray(grey.astype(np.uint8)), str(tmp_path / "picture.png"))
+    anomaly = drain(detect(read_volume(tmp_path / "picture.png"), model))
+    results = results_of(viewer)
+    detection = show(qtbot, viewer, anomaly, minimum_size=20.0)
+    detection.trust()
+    widget = FindingsWidget(viewer)
+    qtbot.addWidget(widget)
+    assert widget.table.rows and widget.profile.isHidden()
+    widget.table.step(1)
+    point = detection.scan.world_to_data(viewer.dims.point)
+    assert detection.found.labels[0][tuple(np.round(point).astype(int))] == widget.table.label
+    widget.decide("rejected")
+    assert results.shown.rows[0].unit == "pixels"
+    with qtbot.waitSignal(widget.files.job.succeeded, timeout=LONG_MS):
+        widget.files.export(tmp_path, EVERYTHING)
+    page = (tmp_path / "picture_report.html").read_text(encoding="utf-8")
+    assert "pixels" in page and "slice 0" not in page
     widget.release()

@@ -1,0 +1,7 @@
+"""What the tests of the whole window share with those of single widgets."""
+
+from __future__ import annotations
+
+from window_fixtures import own_settings, torch_beside_a_window
+
+__all__ = ["own_settings", "torch_beside_a_window"]

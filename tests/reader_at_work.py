@@ -1,0 +1,162 @@
+"""A reader's hands and eyes: mouse and keyboard in a real window, and a watch on its silence."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from qtpy.QtCore import QMimeData, QPoint, QPointF, Qt, QTimer, QUrl
+from qtpy.QtGui import QDropEvent
+from qtpy.QtTest import QTest
+from qtpy.QtWidgets import QApplication, QDialog, QFileDialog, QLineEdit, QPushButton, QWidget
+
+__all__ = ["Reader", "Watchdog"]
+
+_TICK_MS = 10
+_LONG_S = 120.0
+
+
+class Watchdog:
+    """Measures how long the window does not answer, for each part of the work.
+
+    Attributes
+    ----------
+    worst : dict of str to float
+        The longest silence in ms, by part.
+    """
+
+    def __init__(self) -> None:
+        self.worst: dict[str, float] = {}
+        self._part = "start"
+        self._last = time.perf_counter()
+        self._timer = QTimer()
+        self._timer.setTimerType(Qt.TimerType.PreciseTimer)
+        self._timer.timeout.connect(self._tick)
+        self._timer.start(_TICK_MS)
+
+    @contextmanager
+    def during(self, part: str) -> Iterator[None]:
+        """Count silences from now on as those of this part."""
+        QApplication.processEvents()
+        self._part, self._last = part, time.perf_counter()
+        yield
+        QApplication.processEvents()
+        self._tick()
+        self._part = "between"
+
+    def stop(self) -> None:
+        """Stop measuring."""
+        self._timer.stop()
+
+    def _tick(self) -> None:
+        now = time.perf_counter()
+        silent = 1000 * (now - self._last) - _TICK_MS
+        self.worst[self._part] = max(self.worst.get(self._part, 0.0), silent)
+        self._last = now
+
+
+class Reader:
+    """Someone at the window, who counts clicks and keys.
+
+    Parameters
+    ----------
+    viewer : napari.Viewer
+        With a window on screen.
+
+    Attributes
+    ----------
+    clicks : int
+        Clicks and key presses so far; typing a file's name counts as one.
+    """
+
+    def __init__(self, viewer: Any) -> None:
+        self.viewer = viewer
+        self.window = viewer.window._qt_window
+        self.clicks = 0
+
+    def wait(self, condition: Callable[[], Any], what: str) -> None:
+        """Let the window work until a condition holds."""
+        end = time.monotonic() + _LONG_S
+        while not condition():
+            assert time.monotonic() < end, f"waited in vain for {what}"
+            QTest.qWait(10)
+
+    def look(self, seconds: float = 0.1) -> None:
+        """Let the window work for a moment."""
+        QTest.qWait(int(1000 * seconds))
+
+    def drop(self, path: Path) -> None:
+        """Drop a file or a folder into the window."""
+        target = self.viewer.window._qt_viewer
+        data = QMimeData()
+        data.setUrls([QUrl.fromLocalFile(str(path))])
+        middle = target.rect().center()
+        place = QPointF(middle) if hasattr(QDropEvent, "position") else middle
+        # A drop event keeps only a pointer to its data.
+        self._dropped = data
+        event = QDropEvent(
+            place,
+            Qt.DropAction.CopyAction,
+            data,
+            Qt.MouseButton.LeftButton,
+            Qt.KeyboardModifier.NoModifier,
+        )
+        target.dropEvent(event)
+        self.look()
+
+    def click(self, widget: QWidget, place: QPoint | None = None) -> None:
+        """Click a widget that is on screen and enabled."""
+        assert widget.isVisible() and widget.isEnabled(), widget.toolTip()
+        self.clicks += 1
+        where = widget.rect().center() if place is None else place
+        QTest.mouseClick(widget, Qt.MouseButton.LeftButton, pos=where)
+
+    def press(self, key: Qt.Key, modifier: Any = None, widget: QWidget | None = None) -> None:
+        """Press a key; in the window if no widget is given."""
+        self.clicks += 1
+        held = Qt.KeyboardModifier.NoModifier if modifier is None else modifier
+        QTest.keyClick(widget or self.window, key, held)
+
+    def button(self, parent: QWidget, text: str) -> QPushButton:
+        """Find a button by its text."""
+        found = [one for one in parent.findChildren(QPushButton) if one.text().startswith(text)]
+        assert len(found) == 1, (text, [one.text() for one in found])
+        return found[0]
+
+    def answers(self, kind: type[QDialog], act: Callable[[Any], None]) -> _Answer:
+        """Act on a dialog of this kind as soon as it is on screen."""
+        return _Answer(kind, act)
+
+    def names_file(self, path: Path) -> _Answer:
+        """Type a path into the next file dialog, and press Enter."""
+
+        def type_path(dialog: QFileDialog) -> None:
+            self.clicks += 1
+            line = dialog.findChild(QLineEdit)
+            line.setFocus()
+            line.setText(str(path))
+            QTest.keyClick(line, Qt.Key.Key_Return)
+
+        return _Answer(QFileDialog, type_path)
+
+
+class _Answer:
+    """Waits for a dialog, which may run an event loop of its own, and acts on it once."""
+
+    def __init__(self, kind: type[QDialog], act: Callable[[Any], None]) -> None:
+        self.given = False
+        self._kind, self._act = kind, act
+        self._timer = QTimer()
+        self._timer.timeout.connect(self._look)
+        self._timer.start(20)
+
+    def _look(self) -> None:
+        for widget in QApplication.topLevelWidgets():
+            if isinstance(widget, self._kind) and widget.isVisible() and not self.given:
+                self._timer.stop()
+                self.given = True
+                self._act(widget)
+                return
