@@ -263,7 +263,7 @@ def score_slices(
         scan.spacing_mm[1] * grid.patch_pixels[0],
         scan.spacing_mm[2] * grid.patch_pixels[1],
     )
-    width = model.maps.smoothing_mm
+    width, compared = model.maps.smoothing_mm, view.scale.brightness > 0
     grown, typical = (GrowingMaps(tissue.shape, spacing, width) for _ in range(2))
     told = _telling(scored_slices(scan, grid), len(scan), width / spacing[0])
     smoothed = np.zeros(tissue.shape, dtype=np.float32)
@@ -286,14 +286,14 @@ def score_slices(
         telling = told[indices]
         typical.add(np.asarray(indices)[telling].tolist(), weights[telling], far[telling])
         smoothed[indices] = grown.smoothed(indices)
-        own = scan_level(smoothed, tissue, model.maps, _LEVEL_SO_FAR)
+        own = scan_level(smoothed, tissue, model.maps, compared, _LEVEL_SO_FAR)
         maps = own.apply(smoothed[indices])
         seconds["model"] = seconds.get("model", 0.0) + time.perf_counter() - clock
         part = SliceMaps(indices, maps, grid, scan, model.maps.detail_mm)
         yield part, int(grown.known.sum())
         clock = time.perf_counter()
     final = grown.smoothed(range(len(scan)))
-    own = scan_level(final, tissue, model.maps)
+    own = scan_level(final, tissue, model.maps, compared)
     final = own.apply(final)
     final[~grown.known] = 0
     distances = np.full(tissue.shape, np.nan, dtype=np.float32)

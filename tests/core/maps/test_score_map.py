@@ -58,34 +58,41 @@ def test_level_of_a_short_scan_is_its_median():
     maps = np.arange(15 * 5 * 5, dtype=np.float32).reshape(15, 5, 5)
     tissue = np.zeros(maps.shape, bool)
     tissue[1] = True
-    found = scan_level(maps, tissue, MapSettings())
+    found = scan_level(maps, tissue, MapSettings(), False)
     assert found == ScanLevel(float(np.median(maps[1])))
-    assert scan_level(maps, tissue, MapSettings(centring=False)) == ScanLevel()
-    assert scan_level(maps, np.zeros_like(tissue), MapSettings()) == ScanLevel()
+    assert scan_level(maps, tissue, MapSettings(centring=False), False) == ScanLevel()
+    assert scan_level(maps, np.zeros_like(tissue), MapSettings(), False) == ScanLevel()
 
 
 def test_scans_of_other_levels_and_spreads_become_alike():
     maps = RNG.normal(size=(16, 20, 20)).astype(np.float32)
     tissue = np.ones(maps.shape, bool)
     settings = MapSettings(level=85, spread=1.0)
-    expected = scan_level(maps, tissue, settings).apply(maps)
+    expected = scan_level(maps, tissue, settings, False).apply(maps)
     assert (expected > 0).mean() == pytest.approx(0.15, abs=0.001)
     shifted = 3 * maps + 7
     np.testing.assert_allclose(
-        scan_level(shifted, tissue, settings).apply(shifted), expected, atol=1e-4
+        scan_level(shifted, tissue, settings, False).apply(shifted), expected, atol=1e-4
     )
     # Part of the spread of a scan is its own: a noisy scanner is only partly the reason.
-    found = scan_level(maps, tissue, MapSettings(level=85, spread=0.25))
+    found = scan_level(maps, tissue, MapSettings(level=85, spread=0.25), False)
     low, high = np.percentile(maps, [25, 75])
     assert found.divisor == pytest.approx((high - low) ** 0.25, rel=1e-5)
+
+
+@pytest.mark.parametrize(("compared", "share"), [(True, 0.1), (False, 0.15)])
+def test_the_level_is_higher_where_brightness_is_compared(compared, share):
+    maps = RNG.normal(size=(16, 20, 20)).astype(np.float32)
+    own = scan_level(maps, np.ones(maps.shape, bool), MapSettings(), compared)
+    assert (own.apply(maps) > 0).mean() == pytest.approx(share, abs=0.001)
 
 
 def test_a_lesion_of_a_tenth_moves_the_level_little():
     maps = RNG.normal(size=(20, 20, 20)).astype(np.float32)
     tissue = np.ones(maps.shape, bool)
-    healthy = scan_level(maps, tissue, MapSettings())
+    healthy = scan_level(maps, tissue, MapSettings(), False)
     maps[:2] += 8
-    ill = scan_level(maps, tissue, MapSettings())
+    ill = scan_level(maps, tissue, MapSettings(), False)
     assert ill.level - healthy.level < 0.6
     assert ill.divisor == pytest.approx(healthy.divisor, rel=0.1)
 
@@ -152,7 +159,7 @@ def test_centring_takes_a_scanners_shift_away(healthy):
         maps = MapSettings(centring=centring, detail_mm=0)
         anomaly = drain(detect(noisy, drain(fit(cases, settings=settings, maps=maps))))
         tissue = anomaly.scores[anomaly.foreground]
-        levels[centring] = abs(float(np.percentile(tissue, maps.level)))
+        levels[centring] = abs(float(np.percentile(tissue, 90)))
     assert levels[True] < 0.1 < levels[False]
 
 

@@ -52,6 +52,9 @@ _LEVEL_PATCHES = 50_000
 # Scans with fewer slices have the median as their level: a lesion may fill a large part of them.
 _LEAST_SLICES = 16
 
+# Percentiles that are the level of a scan, with and without the comparison of brightness.
+_LEVEL_COMPARED, _LEVEL_ALONE = 90.0, 85.0
+
 # Least spread of a scan, in healthy standard deviations.
 _LEAST_SPREAD = 1e-3
 
@@ -80,8 +83,10 @@ class MapSettings:
         What the reader looks for: tissue that is brighter or darker than the mirrored place gets a
         higher score. "either" counts both; "none" leaves the brightness out. Only where `symmetry`
         is used, and only if healthy slices are symmetric.
-    level : float
-        Percentile of a scan's tissue scores that is its level. Thresholds lie in the upper tail, so
+    level : float or None
+        Percentile of a scan's tissue scores that is its level; None is 90 where brightness is
+        compared, which lowers the scores of healthy tissue beside lesions, and 85 elsewhere.
+        Thresholds lie in the upper tail, so
         an upper percentile makes them hold better for the single scan than the median. A lesion of
         a tenth of the tissue moves it by about half a standard deviation of the tissue's scores.
     spread : float
@@ -94,7 +99,7 @@ class MapSettings:
     symmetry: float | None = None
     centring: bool = True
     lesions: Lesions = "either"
-    level: float = 85.0
+    level: float | None = None
     spread: float = 0.25
 
     def __post_init__(self) -> None:
@@ -109,7 +114,7 @@ class MapSettings:
             raise InputError(
                 f"Lesions must be one of {', '.join(LESIONS)}, got {self.lesions!r}; choose one."
             )
-        if not 0 < self.level < 100:
+        if self.level is not None and not 0 < self.level < 100:
             raise InputError(
                 f"The level of a scan must be a percentile between 0 and 100, got {self.level}; "
                 "change it."
@@ -255,6 +260,7 @@ def scan_level(
     maps: NDArray[np.float32],
     tissue: NDArray[np.bool_],
     settings: MapSettings,
+    compared: bool,
     most: int = _LEVEL_PATCHES,
 ) -> ScanLevel:
     """Measure the level and the spread of a scan's tissue scores.
@@ -267,6 +273,8 @@ def scan_level(
         True for tissue patches of the slices scored.
     settings : MapSettings
         Without `centring` the scores stay as they are.
+    compared : bool
+        Whether the scores include the comparison of brightness.
     most : int
         Approximate number of patches to use.
 
@@ -282,7 +290,10 @@ def scan_level(
     values = values[:: max(1, len(values) // most)]
     if len(maps) < _LEAST_SLICES:
         return ScanLevel(float(np.median(values)))
-    level, low, high = np.percentile(values, [settings.level, 25, 75])
+    percentile = settings.level
+    if percentile is None:
+        percentile = _LEVEL_COMPARED if compared else _LEVEL_ALONE
+    level, low, high = np.percentile(values, [percentile, 25, 75])
     spread = max(float(high - low), _LEAST_SPREAD)
     return ScanLevel(float(level), spread**settings.spread)
 
