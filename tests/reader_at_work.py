@@ -117,6 +117,10 @@ class Reader:
     def press(self, key: Qt.Key, modifier: Any = None, widget: QWidget | None = None) -> None:
         """Press a key; in the window if no widget is given."""
         self.clicks += 1
+        if widget is None:
+            # Without a window manager no window has the focus by itself.
+            self.window.activateWindow()
+            self.wait(self.window.isActiveWindow, "the window's focus")
         held = Qt.KeyboardModifier.NoModifier if modifier is None else modifier
         QTest.keyClick(widget or self.window, key, held)
 
