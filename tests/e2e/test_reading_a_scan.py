@@ -226,9 +226,7 @@ def test_a_reader_judges_a_dropped_study(reader, study, model, tmp_path):
     viewer.close()
     assert not threads_left()
     watch.stop()
-    print("\nLongest silence of the window in ms:")
-    for part, worst in watch.worst.items():
-        print(f"  {part:12s} {worst:6.0f}")
+    print(f"\nLongest silence of the window, and our share of it:\n{watch.report()}")
 
 
 def test_the_second_scan_needs_three_clicks(reader, study, model, tmp_path):
