@@ -74,7 +74,10 @@ def reader(make_napari_viewer, own_readers):
     session().models.clear()
     viewer = make_napari_viewer(show=True)
     viewer.window._qt_window.resize(1400, 880)
-    return Reader(viewer)
+    made = Reader(viewer)
+    yield made
+    # A viewer that is still referred to counts as a leak.
+    made.viewer = made.window = None
 
 
 def detected(results):
@@ -246,9 +249,10 @@ def test_the_second_scan_needs_three_clicks(reader, study, model, tmp_path):
     def pick(dialog):
         reader.press(Qt.Key.Key_Return, widget=dialog)
 
-    reader.answers(SeriesPicker, pick)
+    picker = reader.answers(SeriesPicker, pick)
     reader.drop(study)
     reader.wait(lambda: results.scan is not None, "the scan")
+    assert picker.given
     reader.press(Qt.Key.Key_D, CTRL_SHIFT)
     reader.wait(lambda: detected(results), "the map")
     assert reader.clicks <= 3
