@@ -399,16 +399,17 @@ def test_dead_components_are_dropped():
     assert float(training._log_weights.exp().sum()) == pytest.approx(1, abs=1e-5)
 
 
-def scans_of(centres: list[list[int]], seed: int) -> FeatureSet:
+def scans_of(centres: list[list[int]], seed: int, slices: int = 8) -> FeatureSet:
     """A scan for each list, whose patches lie about the centres of these numbers."""
     places = 4 * torch.randn(8, CHANNELS, generator=torch.Generator().manual_seed(5))
     rng = torch.Generator().manual_seed(seed)
     features = FeatureSet(Context(normalise="none", neighbourhood=1), (CHANNELS,))
     for numbers in centres:
-        labels = torch.tensor(numbers)[torch.randint(len(numbers), (4, EDGE, EDGE), generator=rng)]
-        noise = torch.randn(4, EDGE, EDGE, CHANNELS, generator=rng)
+        shape = (slices, EDGE, EDGE)
+        labels = torch.tensor(numbers)[torch.randint(len(numbers), shape, generator=rng)]
+        noise = torch.randn(*shape, CHANNELS, generator=rng)
         values = (places[labels] + 0.3 * noise).permute(0, 3, 1, 2)
-        features.add(values.half().numpy(), np.ones((4, EDGE, EDGE), dtype=bool))
+        features.add(values.half().numpy(), np.ones(shape, dtype=bool))
     return features
 
 
@@ -427,10 +428,11 @@ def test_what_nobody_else_shows_is_dropped(covariance):
     assert 6 <= kept[0.3] < kept[0.0] == 8
 
 
-def test_few_held_out_scans_drop_nothing():
+@pytest.mark.parametrize(("scans", "slices"), [(2, 12), (4, 1)])
+def test_few_held_out_scans_drop_nothing(scans, slices):
     train = scans_of([[0, 1, 2, 3], [2, 3, 4, 5], [0, 5, 6, 7]], 0)
     model = DPMM(DPMMConfig(**{**SMALL, "components": 8}))
-    list(model.fit(train, scans_of([[0, 1, 2, 3, 4, 5]] * 2, 1)))
+    list(model.fit(train, scans_of([[0, 1, 2, 3, 4, 5]] * scans, 1, slices)))
     assert len(model.mixture.components) == 8
 
 

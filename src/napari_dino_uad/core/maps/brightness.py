@@ -6,7 +6,7 @@ a sequence are bright or dark. The difference needs no network, and errs differe
 
 from __future__ import annotations
 
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,7 @@ __all__ = [
     "Lesions",
     "brightness_term",
     "mirror_difference",
+    "mirror_differences",
 ]
 
 #: What the reader looks for; "none" leaves the brightness out.
@@ -33,6 +34,9 @@ _SMOOTHING = 1.0
 # Share of tissue around the mirrored place below which there is nothing to compare with.
 _LEAST_TISSUE = 0.5
 
+# Smoothed tissue below which a mean over it is noise.
+_LEAST_SHARE = 1e-3
+
 # Difference of the model's scores between the two sides, in healthy standard deviations, at which
 # the side with the lesion is nearly certain.
 _CERTAIN = 0.6
@@ -42,8 +46,6 @@ def mirror_difference(
     values: NDArray[np.float32], tissue: NDArray[np.bool_]
 ) -> NDArray[np.float32]:
     """Return the value of each patch less that of the mirrored place, both smoothed.
-
-    The mirror line is the column of the tissue's centroid in each slice.
 
     Parameters
     ----------
@@ -57,21 +59,31 @@ def mirror_difference(
     ndarray of float32, (B, h, w)
         0 if either side has no tissue.
     """
+    return mirror_differences(tissue, values)[0]
+
+
+def mirror_differences(
+    tissue: NDArray[np.bool_], *values: NDArray[np.float32]
+) -> list[NDArray[np.float32]]:
+    """Return `mirror_difference` of several values of the same slices, in one go.
+
+    The mirror line is the column of the tissue's centroid in each slice.
+    """
     weight = tissue.astype(np.float32)
-    smooth, share = _smoothed(values * weight), _smoothed(weight)
-    np.divide(smooth, share, out=smooth, where=share > 1e-3)
+    smooth = _smoothed(np.stack([weight, *(one * weight for one in values)]))
+    share, smooth = smooth[0], smooth[1:]
+    np.divide(smooth, share, out=smooth, where=share > _LEAST_SHARE)
     smooth *= weight
     out = np.zeros_like(smooth)
-    columns = np.arange(tissue.shape[2])
-    for image, inside, difference in zip(smooth, weight, out, strict=True):
-        patches = inside.sum()
-        if patches == 0:
+    for number, inside in enumerate(weight):
+        if not inside.any():
             continue
-        place = 2 * float((inside.sum(axis=0) * columns).sum() / patches) - columns
-        opposite, found = _at(image, place), _at(inside, place)
+        mirror = _mirror(inside)
+        found = inside @ mirror
         both = (found > _LEAST_TISSUE) & (inside > 0)
-        difference[both] = image[both] - opposite[both] / found[both]
-    return out
+        here, opposite = smooth[:, number], smooth[:, number] @ mirror
+        out[:, number][:, both] = here[:, both] - opposite[:, both] / found[both]
+    return list(out)
 
 
 def brightness_term(
@@ -105,19 +117,26 @@ def brightness_term(
 
 
 def _smoothed(images: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Smooth images along their last two axes."""
     from scipy.ndimage import gaussian_filter
 
-    sigma = (0, _SMOOTHING, _SMOOTHING)
-    return np.asarray(gaussian_filter(images, sigma, mode="constant", truncate=3.0))
+    return np.asarray(
+        gaussian_filter(images, _SMOOTHING, mode="constant", truncate=3.0, axes=(-2, -1))
+    )
 
 
-def _at(image: NDArray[Any], place: NDArray[Any]) -> NDArray[np.float32]:
-    """Return the columns of an image (h, w) at fractional places (w,); 0 beyond the border."""
+def _mirror(inside: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the matrix that reads the columns of a slice (h, w) at their mirrored places, (w, w).
+
+    Places lie between columns, and are interpolated linearly; beyond the border there is nothing.
+    """
+    width = inside.shape[1]
+    columns = np.arange(width)
+    place = 2 * float((inside.sum(axis=0) * columns).sum() / inside.sum()) - columns
     left = np.floor(place).astype(np.intp)
     share = (place - left).astype(np.float32)
-    padded = np.pad(image, ((0, 0), (1, 1)))
-    last = padded.shape[1] - 1
-    return np.asarray(
-        padded[:, np.clip(left + 1, 0, last)] * (1 - share)
-        + padded[:, np.clip(left + 2, 0, last)] * share
-    )
+    out = np.zeros((width, width), dtype=np.float32)
+    for source, part in ((left, 1 - share), (left + 1, share)):
+        known = (source >= 0) & (source < width)
+        out[source[known], columns[known]] += part[known]
+    return out

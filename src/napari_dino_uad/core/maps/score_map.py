@@ -14,7 +14,7 @@ from napari_dino_uad.core.maps.brightness import (
     LESIONS,
     Lesions,
     brightness_term,
-    mirror_difference,
+    mirror_differences,
 )
 
 __all__ = [
@@ -214,8 +214,8 @@ class ScoreScale:
         if mirror is not None:
             asymmetry = self.symmetry * ((mirror - self.mirror_mean) / self.mirror_deviation)
         if brightness is not None and tissue is not None and self.brightness > 0:
-            brighter = mirror_difference(brightness, tissue) / np.float32(self.brightness_deviation)
-            stranger = mirror_difference(own, tissue)
+            difference, stranger = mirror_differences(tissue, brightness, own)
+            brighter = difference / np.float32(self.brightness_deviation)
             term = self.brightness * brightness_term(brighter, stranger, lesions)
         return own, asymmetry, term
 

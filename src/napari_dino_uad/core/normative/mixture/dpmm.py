@@ -35,6 +35,10 @@ __all__ = ["DPMM", "SCORES", "DPMMConfig"]
 # percent of the spread between patches.
 _HELD_OUT_PATCHES = 20_000
 
+# With fewer held-out scans or slices, a component may be missing in them by chance: they need not
+# show the whole organ.
+_TELLING_SCANS, _TELLING_SLICES = 3, 24
+
 
 class DPMM(Resumable, NormativeModel):
     """Truncated stick-breaking mixture over patch embeddings.
@@ -121,7 +125,7 @@ class DPMM(Resumable, NormativeModel):
             space.project(drawn[0]),
             space.project(drawn[1]),
             self.device,
-            held_out_scans=len(valid.chunks),
+            telling=len(valid.chunks) >= _TELLING_SCANS and len(valid) >= _TELLING_SLICES,
         )
         del drawn, patches
         if self._state is None:

@@ -73,7 +73,8 @@ class DPMMConfig:
     held_out_share : float
         Components that healthy validation patches use less than this share of their weight are
         dropped at the end: what hardly anybody else shows is not known to be normal, and a cohort
-        of few people has more of it. 0 keeps all. Validation scans fewer than 3 drop none.
+        of few people has more of it. 0 keeps all. Fewer than 3 validation scans, or 24 healthy
+        slices of them, drop none.
     foreground : bool
         Whether to fit on tissue patches only; the paper's comparisons fit on all.
     pca : int

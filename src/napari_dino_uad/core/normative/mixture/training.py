@@ -38,10 +38,6 @@ _CONCENTRATION = 2.0
 # Patches per component in the sample for k-means.
 _SAMPLE = 100
 
-# With fewer held-out scans, a component may be missing in them by chance: their healthy slices need
-# not show the whole organ.
-_LEAST_HELD_OUT_SCANS = 3
-
 # Held-out patches of a component below which their number says nothing.
 _LEAST_PROMISED = 5
 
@@ -89,8 +85,9 @@ class Training:
         Patches to fit on, and healthy ones to choose the epoch; both are centred in place.
     device : torch.device
         Device of the products; patches stay where they are and are moved batch by batch.
-    held_out_scans : int
-        Number of scans that the held-out patches are from.
+    telling : bool
+        Whether the held-out patches show enough of the anatomy to drop components for not being
+        used by them.
 
     Attributes
     ----------
@@ -106,9 +103,9 @@ class Training:
         patches: torch.Tensor,
         held_out: torch.Tensor,
         device: torch.device,
-        held_out_scans: int = 1,
+        telling: bool = False,
     ) -> None:
-        self._held_out_scans = held_out_scans
+        self._telling = telling
         self._settings = settings
         self._device = device
         self._components = new_components(settings.covariance)
@@ -328,7 +325,7 @@ class Training:
     def _shared(self, components: Components, log_weights: torch.Tensor) -> torch.Tensor:
         """Return which components held-out patches use as much as their weights promise, (K,)."""
         share, count = self._settings.held_out_share, len(self._held_out)
-        if share == 0 or self._held_out_scans < _LEAST_HELD_OUT_SCANS:
+        if share == 0 or not self._telling:
             return torch.ones_like(log_weights, dtype=torch.bool)
         used = torch.zeros_like(log_weights)
         for part in self._held_out.split(_CHUNK):
