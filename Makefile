@@ -6,7 +6,7 @@ APT := xvfb xauth libgl1-mesa-dri libegl1 libxkbcommon-x11-0 libxcb-icccm4 libxc
 	libxcb-keysyms1 libxcb-randr0 libxcb-render-util0 libxcb-xinerama0 libxcb-shape0 \
 	libxcb-cursor0 libdbus-1-3
 XVFB := xvfb-run -a -s "-screen 0 1400x900x24"
-WIDGET_TESTS := tests/widgets tests/test_reader_writer.py
+WIDGET_TESTS := tests/e2e tests/widgets tests/test_reader_writer.py
 
 .PHONY: demo test test-fast coverage lint bench screenshots system clean
 

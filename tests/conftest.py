@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,10 @@ import pytest
 from napari_dino_uad import Case, drain, fit, load_backbone, write_volume
 from napari_dino_uad.core.model import FittedModel
 from napari_dino_uad.core.scans.phantom import PHANTOM_BACKBONE, Phantom, make_phantom
+
+# pytest-qt would take another binding than qtpy if several are installed.
+if "QT_API" in os.environ:
+    os.environ.setdefault("PYTEST_QT_API", os.environ["QT_API"])
 
 _HEALTHY = 4
 

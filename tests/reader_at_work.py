@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from qtpy.QtCore import QMimeData, QPoint, QPointF, Qt, QTimer, QUrl
@@ -16,31 +19,44 @@ from qtpy.QtWidgets import QApplication, QDialog, QFileDialog, QLineEdit, QPushB
 __all__ = ["Reader", "Watchdog"]
 
 _TICK_MS = 10
+_SAMPLE_S = 0.01
 _LONG_S = 120.0
 
 
 class Watchdog:
     """Measures how long the window does not answer, for each part of the work.
 
+    A thread looks at what the window does meanwhile. Time in napari, vispy and Qt's painting counts
+    as napari's, even if we asked for it: adding a layer, for instance.
+
     Attributes
     ----------
-    worst : dict of str to float
-        The longest silence in ms, by part.
+    worst : dict of str to tuple of float
+        The longest silence in ms, and our share of it, by part.
+    where : dict of str to str
+        Our line of code that the longest silence of our own was spent in, by part.
     """
 
     def __init__(self) -> None:
-        self.worst: dict[str, float] = {}
+        self.worst: dict[str, tuple[float, float]] = {}
+        self.where: dict[str, str] = {}
+        self._ours: dict[str, float] = {}
         self._part = "start"
         self._last = time.perf_counter()
+        self._samples: list[tuple[bool, str]] = []
+        self._main = threading.get_ident()
+        self._stopped = threading.Event()
         self._timer = QTimer()
         self._timer.setTimerType(Qt.TimerType.PreciseTimer)
         self._timer.timeout.connect(self._tick)
         self._timer.start(_TICK_MS)
+        threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
 
     @contextmanager
     def during(self, part: str) -> Iterator[None]:
         """Count silences from now on as those of this part."""
         QApplication.processEvents()
+        self._samples.clear()
         self._part, self._last = part, time.perf_counter()
         yield
         QApplication.processEvents()
@@ -50,12 +66,51 @@ class Watchdog:
     def stop(self) -> None:
         """Stop measuring."""
         self._timer.stop()
+        self._stopped.set()
+
+    def report(self) -> str:
+        """Return a table of the longest silences."""
+        lines = [f"{'part':14s} {'worst':>6s} {'ours':>6s}  in ms"]
+        for part, (silent, ours) in self.worst.items():
+            lines.append(f"{part:14s} {silent:6.0f} {ours:6.0f}  {self.where.get(part, '')}")
+        return "\n".join(lines)
 
     def _tick(self) -> None:
         now = time.perf_counter()
-        silent = 1000 * (now - self._last) - _TICK_MS
-        self.worst[self._part] = max(self.worst.get(self._part, 0.0), silent)
-        self._last = now
+        silent = max(0.0, 1000 * (now - self._last) - _TICK_MS)
+        samples, self._samples = self._samples, []
+        mine = [where for ours, where in samples if ours]
+        ours = silent * len(mine) / len(samples) if samples else 0.0
+        if silent > self.worst.get(self._part, (0.0, 0.0))[0]:
+            self.worst[self._part] = (silent, ours)
+        if ours > self._ours.get(self._part, 0.0):
+            self._ours[self._part] = ours
+            self.where[self._part] = f"{ours:.0f} ms at {max(set(mine), key=mine.count)}"
+        self._last = time.perf_counter()
+
+    def _watch(self) -> None:
+        while not self._stopped.wait(_SAMPLE_S):
+            if 1000 * (time.perf_counter() - self._last) > 3 * _TICK_MS:
+                frame = sys._current_frames().get(self._main)
+                if frame is not None:
+                    self._samples.append(_whose(frame))
+
+
+def _whose(frame: FrameType | None) -> tuple[bool, str]:
+    """Return whether the innermost package on a stack is ours or that of a library, and our line.
+
+    A library that we call, such as numpy, is ours; napari and what it draws with are not.
+    """
+    ours, line = False, ""
+    inner = True
+    while frame is not None:
+        name = frame.f_globals.get("__name__", "")
+        if name.startswith("napari_dino_uad"):
+            return inner, line or f"{name.removeprefix('napari_dino_uad.')}:{frame.f_lineno}"
+        if name.startswith(("napari.", "vispy", "superqt", "app_model", "psygnal")):
+            inner = False
+        frame = frame.f_back
+    return ours, line
 
 
 class Reader:
@@ -117,6 +172,10 @@ class Reader:
     def press(self, key: Qt.Key, modifier: Any = None, widget: QWidget | None = None) -> None:
         """Press a key; in the window if no widget is given."""
         self.clicks += 1
+        if widget is None:
+            # Without a window manager no window has the focus by itself.
+            self.window.activateWindow()
+            self.wait(self.window.isActiveWindow, "the window's focus")
         held = Qt.KeyboardModifier.NoModifier if modifier is None else modifier
         QTest.keyClick(widget or self.window, key, held)
 
