@@ -19,13 +19,14 @@ from qtpy.QtTest import QTest
 from dicom_files import write_slices
 from napari_dino_uad import detect, drain, read_volume
 from napari_dino_uad.core.maps.domain_shift import measure_shift
+from napari_dino_uad.core.maps.finding_settings import FindingSettings
 from napari_dino_uad.layer_data import volume_layer
 from napari_dino_uad.widgets.findings import FindingsWidget
 from napari_dino_uad.widgets.findings.export_dialog import ExportDialog
 from napari_dino_uad.widgets.findings.exporting import ExportChoice
 from napari_dino_uad.widgets.findings.profile import slice_peaks
 from napari_dino_uad.widgets.results.detection import Detection
-from napari_dino_uad.widgets.results.found import Detected, Settings
+from napari_dino_uad.widgets.results.found import Detected
 from napari_dino_uad.widgets.results.store import results_of
 from napari_dino_uad.widgets.session import session
 from napari_dino_uad.widgets.threshold import histogram_edges, score_histogram
@@ -47,7 +48,9 @@ def show(qtbot, viewer, anomaly, rate=RATE, minimum_size=0.1):
     scan = Image(data, **keywords)
     viewer.add_layer(scan)
     model = anomaly.model
-    detection = Detection(viewer, scan, "healthy heads", model, Settings(rate, minimum_size, True))
+    detection = Detection(
+        viewer, scan, "healthy heads", model, FindingSettings(rate, minimum_size, True)
+    )
     low = detection.limits[0]
     array = np.where(anomaly.foreground, anomaly.scores, low).astype(np.float32)
     detection.begin(array, None)
