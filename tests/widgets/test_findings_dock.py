@@ -25,6 +25,7 @@ from napari_dino_uad.widgets.findings import FindingsWidget
 from napari_dino_uad.widgets.findings.export_dialog import ExportDialog
 from napari_dino_uad.widgets.findings.exporting import ExportChoice
 from napari_dino_uad.widgets.findings.profile import slice_peaks
+from napari_dino_uad.widgets.layers import camera_of
 from napari_dino_uad.widgets.results.detection import Detection
 from napari_dino_uad.widgets.results.found import Detected
 from napari_dino_uad.widgets.results.store import results_of
@@ -143,7 +144,7 @@ def test_a_click_jumps_to_the_worst_place(widget, viewer, detection, anomaly):
     viewer.dims.set_point(1, detection.scan.data_to_world((0, 7, 0))[1])
     assert marks.data[-1, 0, :2].tolist() == [3, 7]
     # The finding fills a good part of the screen.
-    assert viewer.camera.zoom > 1
+    assert camera_of(viewer).zoom > 1
 
 
 def test_titles_sort_the_table(widget):
