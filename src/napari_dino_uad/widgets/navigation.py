@@ -103,7 +103,7 @@ class CrossLines:
         if viewer is None or scan not in viewer.layers:
             return
         self._voxel = tuple(float(one) for one in voxel)
-        pixel = 1 / max(float(viewer.camera.zoom), 1e-6)
+        pixel = 1 / max(float(camera_of(viewer).zoom), 1e-6)
         lines = _lines(np.asarray(voxel, dtype=float), scan, _FREE * pixel)
         if self.layer is not None and self.layer in viewer.layers and self.layer.ndim == scan.ndim:
             self.layer.data = lines
@@ -123,7 +123,7 @@ class CrossLines:
         )
         self._on_zoom()
         viewer.layers.append(self.layer)
-        viewer.camera.events.zoom.connect(self._on_zoom)
+        camera_of(viewer).events.zoom.connect(self._on_zoom)
         # The scan stays selected: a reader adjusts its contrast next.
         viewer.layers.selection = selected
 
@@ -133,7 +133,7 @@ class CrossLines:
         self.layer = None
         if viewer is None or layer is None:
             return
-        viewer.camera.events.zoom.disconnect(self._on_zoom)
+        camera_of(viewer).events.zoom.disconnect(self._on_zoom)
         if layer in viewer.layers:
             viewer.layers.remove(layer)
 
@@ -141,7 +141,7 @@ class CrossLines:
         """Keep the lines thin."""
         viewer = self._viewer()
         if viewer is not None and self.layer is not None:
-            pixel = 1 / max(float(viewer.camera.zoom), 1e-6)
+            pixel = 1 / max(float(camera_of(viewer).zoom), 1e-6)
             self.layer.edge_width = _WIDTH * pixel / float(np.abs(self.layer.scale[-2:]).min())
 
 
