@@ -126,6 +126,8 @@ def describe_cancelled(running: Detection, shown: Detection | None) -> str:
     done = running.slices_done
     if done:
         text = f"Cancelled: {slice_count(done)} of {running.scan.name}"
+        if running.held:
+            return f"{text} {'was' if done == 1 else 'were'} done; Show anyway shows the heat."
         return f"{text} {'was done and stays' if done == 1 else 'were done and stay'} on screen."
     if shown is not None:
         return "Cancelled before the first slice: the earlier result is on screen."
