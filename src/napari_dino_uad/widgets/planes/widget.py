@@ -9,6 +9,7 @@ from qtpy.QtCore import QSize, Qt, QTimer
 from qtpy.QtWidgets import QBoxLayout, QSizePolicy
 
 from napari_dino_uad.widgets.controls import DockWidget, small_label
+from napari_dino_uad.widgets.cross_lines import cross_lines_of
 from napari_dino_uad.widgets.crosshair import crosshair_of
 from napari_dino_uad.widgets.orientation import PLANES, orientation_of
 from napari_dino_uad.widgets.planes.pane import PlanePane
@@ -46,6 +47,7 @@ class ThreePlanesWidget(DockWidget):
         self._viewer: Viewer = getattr(napari_viewer, "__wrapped__", napari_viewer)
         self._results = results_of(self._viewer)
         self._crosshair = crosshair_of(self._viewer)
+        self._lines = cross_lines_of(self._viewer)
         orientation_of(self._viewer)
         self._watched: list[Layer] = []
         self._scan: Image | None = None
@@ -57,7 +59,6 @@ class ThreePlanesWidget(DockWidget):
         self._timer.timeout.connect(self._draw)
         for signal, slot in self._outside():
             signal.connect(slot)
-        self._crosshair.follow_clicks(True)
         self._released = False
         self._on_layers()
 
@@ -92,7 +93,7 @@ class ThreePlanesWidget(DockWidget):
         """Disconnect from the viewer and its layers."""
         if not self._released:
             self._released = True
-            self._crosshair.follow_clicks(False)
+            self._lines.hide(self)
             self._timer.stop()
             self._watch([])
             for signal, slot in self._outside():
@@ -115,7 +116,12 @@ class ThreePlanesWidget(DockWidget):
     def _on_layers(self) -> None:
         """Take the scan that all docks show, and the layers that belong to it."""
         scan = self._results.scan
-        self._scan = scan if scan is not None and scan.ndim == 3 else None
+        scan = scan if scan is not None and scan.ndim == 3 else None
+        other, self._scan = scan is not self._scan, scan
+        if other and scan is None:
+            self._lines.hide(self)
+        elif other and scan is not None:
+            self._lines.show(self, scan)
         self._watch(self._layers())
         text = "" if self._scan is not None else "Open a scan with several slices."
         self.hint.setText(text)
