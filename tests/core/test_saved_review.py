@@ -10,9 +10,10 @@ import pytest
 from dicom_files import write_slices
 from napari_dino_uad import detect, drain, load_model, read_volume, save_model, write_volume
 from napari_dino_uad.core.errors import InputError
+from napari_dino_uad.core.maps.finding_settings import FindingSettings
 from napari_dino_uad.core.maps.findings import find_findings
 from napari_dino_uad.core.maps.review import Review
-from napari_dino_uad.core.saved_review import ReviewSettings, open_review, save_review
+from napari_dino_uad.core.saved_review import open_review, save_review
 
 RATE = 0.02
 
@@ -43,7 +44,7 @@ def saved(folder, anomaly, tmp_path):
     review.judge(labels, findings, 1, "rejected", "vessel")
     edits = np.zeros(labels.shape, dtype=np.int8)
     edits[0, 0, :3] = 1
-    settings = ReviewSettings(RATE, 0.1, False, edits)
+    settings = FindingSettings(RATE, 0.1, False, edits)
     path = tmp_path / "scan.review.json"
     files = save_review(path, anomaly, settings, review, "heads")
     return path, files, labels, findings
@@ -105,7 +106,7 @@ def test_a_model_without_a_file_is_written_beside(anomaly, tmp_path):
     model = dataclasses.replace(anomaly.model, path=None)
     bare = dataclasses.replace(anomaly, model=model)
     path = tmp_path / "case.review.json"
-    files = save_review(path, bare, ReviewSettings(RATE, 0.1, True), Review(), "fresh")
+    files = save_review(path, bare, FindingSettings(RATE, 0.1, True), Review(), "fresh")
     assert tmp_path / "case.model.safetensors" in files
     opened = drain(open_review(path))
     assert opened.anomaly.model.path == tmp_path / "case.model.safetensors"
@@ -135,7 +136,7 @@ def test_a_series_is_found_again(model, ill, tmp_path):
     volume = read_volume(folder, "1.2.3")
     anomaly = drain(detect(volume, model))
     path = tmp_path / "series.review.json"
-    save_review(path, anomaly, ReviewSettings(RATE, 0.1, True), Review(), "heads")
+    save_review(path, anomaly, FindingSettings(RATE, 0.1, True), Review(), "heads")
     opened = drain(open_review(path))
     np.testing.assert_array_equal(opened.anomaly.scores, anomaly.scores)
     assert opened.anomaly.volume.series.uid == "1.2.3"

@@ -19,13 +19,15 @@ from qtpy.QtTest import QTest
 from dicom_files import write_slices
 from napari_dino_uad import detect, drain, read_volume
 from napari_dino_uad.core.maps.domain_shift import measure_shift
+from napari_dino_uad.core.maps.finding_settings import FindingSettings
 from napari_dino_uad.layer_data import volume_layer
 from napari_dino_uad.widgets.findings import FindingsWidget
 from napari_dino_uad.widgets.findings.export_dialog import ExportDialog
 from napari_dino_uad.widgets.findings.exporting import ExportChoice
 from napari_dino_uad.widgets.findings.profile import slice_peaks
+from napari_dino_uad.widgets.layers import camera_of
 from napari_dino_uad.widgets.results.detection import Detection
-from napari_dino_uad.widgets.results.found import Detected, Settings
+from napari_dino_uad.widgets.results.found import Detected
 from napari_dino_uad.widgets.results.store import results_of
 from napari_dino_uad.widgets.session import session
 from napari_dino_uad.widgets.threshold import histogram_edges, score_histogram
@@ -47,7 +49,9 @@ def show(qtbot, viewer, anomaly, rate=RATE, minimum_size=0.1):
     scan = Image(data, **keywords)
     viewer.add_layer(scan)
     model = anomaly.model
-    detection = Detection(viewer, scan, "healthy heads", model, Settings(rate, minimum_size, True))
+    detection = Detection(
+        viewer, scan, "healthy heads", model, FindingSettings(rate, minimum_size, True)
+    )
     low = detection.limits[0]
     array = np.where(anomaly.foreground, anomaly.scores, low).astype(np.float32)
     detection.begin(array, None)
@@ -140,7 +144,7 @@ def test_a_click_jumps_to_the_worst_place(qtbot, widget, viewer, detection, anom
     viewer.dims.set_point(1, detection.scan.data_to_world((0, 7, 0))[1])
     qtbot.waitUntil(lambda: marks.data[-1, 0, :2].tolist() == [3, 7])
     # The finding fills a good part of the screen.
-    assert viewer.camera.zoom > 1
+    assert camera_of(viewer).zoom > 1
 
 
 def test_titles_sort_the_table(widget):

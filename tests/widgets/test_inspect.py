@@ -11,6 +11,7 @@ from qtpy.QtTest import QTest
 
 from napari_dino_uad import Case, detect, drain, load_backbone
 from napari_dino_uad.core.explain.pictures import collect_pictures
+from napari_dino_uad.core.maps.finding_settings import FindingSettings
 from napari_dino_uad.core.scans.phantom import PHANTOM_BACKBONE
 from napari_dino_uad.layer_data import volume_layer
 from napari_dino_uad.widgets.crosshair import crosshair_of
@@ -19,7 +20,7 @@ from napari_dino_uad.widgets.inspect.pictures import shade
 from napari_dino_uad.widgets.layers import is_ours, is_scan_layer
 from napari_dino_uad.widgets.results import results_of
 from napari_dino_uad.widgets.results.detection import Detection
-from napari_dino_uad.widgets.results.found import Detected, Settings
+from napari_dino_uad.widgets.results.found import Detected
 from napari_dino_uad.widgets.session import session
 
 LONG_MS = 120_000
@@ -38,7 +39,7 @@ def add_scan(viewer, volume):
 def finish(viewer, scan, anomaly, name="healthy heads"):
     """Put a finished detection on a scan, as Detect does."""
     results = results_of(viewer)
-    detection = Detection(viewer, scan, name, anomaly.model, Settings(0.01, 0.1, True))
+    detection = Detection(viewer, scan, name, anomaly.model, FindingSettings(0.01, 0.1, True))
     array = np.zeros(anomaly.volume.shape, np.float32)
     detection.begin(array, results.of(scan))
     results.keep(detection)
@@ -85,7 +86,7 @@ def test_without_a_map_it_says_what_to_do(widget, viewer, anomaly):
     assert "Press Detect first" in widget.status.text()
     assert not widget.worst.isEnabled() and widget.worst.toolTip() == widget.status.text()
     detection = Detection(
-        viewer, viewer.layers[0], "mine", anomaly.model, Settings(0.01, 0.1, True)
+        viewer, viewer.layers[0], "mine", anomaly.model, FindingSettings(0.01, 0.1, True)
     )
     results_of(viewer).keep(detection)
     results_of(viewer).updated.emit(detection)

@@ -15,6 +15,7 @@ from napari_dino_uad.core.scans.volume import volume_from_array
 from napari_dino_uad.layer_data import volume_layer
 from napari_dino_uad.widgets.cross_lines import cross_lines_of
 from napari_dino_uad.widgets.crosshair import crosshair_of
+from napari_dino_uad.widgets.layers import camera_of
 from napari_dino_uad.widgets.navigation import show_voxel
 from napari_dino_uad.widgets.orientation import PLANES, orientation_of, show_plane, shown_plane
 from napari_dino_uad.widgets.planes import ThreePlanesWidget
@@ -87,7 +88,7 @@ def test_rolling_with_naparis_button_stays_upright(viewer):
         plane = shown_plane(viewer)
         seen.append(plane.name)
         assert tuple(viewer.dims.displayed) == (plane.down, plane.right)
-        assert str(viewer.camera.orientation2d[0]) == ("up" if plane.upwards else "down")
+        assert str(camera_of(viewer).orientation2d[0]) == ("up" if plane.upwards else "down")
     assert seen == ["Sagittal", "Coronal", "Axial"] * 2
 
 
@@ -101,7 +102,7 @@ def test_other_images_keep_naparis_axes():
     viewer.add_layer(Image(np.zeros((3, 4, 5, 6))))
     orientation_of(viewer)
     viewer.dims.roll()
-    assert str(viewer.camera.orientation2d[0]) == "down"
+    assert str(camera_of(viewer).orientation2d[0]) == "down"
     assert shown_plane(viewer) is None
 
 

@@ -20,7 +20,9 @@ from napari_dino_uad.core.backbones.backbone import backbone_spec
 from napari_dino_uad.core.detect import AnomalyMap, PlaneMap
 from napari_dino_uad.core.errors import InputError
 from napari_dino_uad.core.features.cache import content_digest
+from napari_dino_uad.core.maps.finding_settings import FindingSettings
 from napari_dino_uad.core.maps.review import REVIEW_ENDING, Judgement, Review
+from napari_dino_uad.core.maps.score_map import ScanLevel
 from napari_dino_uad.core.model_file import load_model, model_checksum, save_model
 from napari_dino_uad.core.progress import Progress
 from napari_dino_uad.core.scans.several import list_volumes
@@ -39,37 +41,12 @@ if TYPE_CHECKING:
     from napari_dino_uad.core.model import FittedModel
     from napari_dino_uad.core.scans.volume import Volume
 
-__all__ = ["OpenedReview", "ReviewSettings", "open_review", "save_review"]
+__all__ = ["OpenedReview", "open_review", "save_review"]
 
 _TENSORS, _MODEL = ".review.safetensors", ".model.safetensors"
 _VERSION = 1
 # Volumes of a file of four dimensions that are tried.
 _MOST_VOLUMES = 50
-
-
-@dataclass(frozen=True)
-class ReviewSettings:
-    """What the findings of a review depend on, beside the map.
-
-    Attributes
-    ----------
-    rate : float
-        The threshold, as a false-positive rate on healthy tissue.
-    minimum_size : float
-        In the scan's `size_unit`.
-    tissue_only : bool
-        Whether the background is left out.
-    edits : ndarray of int8, (S, P, L), or None
-        1 where the reader added a voxel, -1 where one was removed.
-    without_scalp : bool
-        Whether the scalp is left out too.
-    """
-
-    rate: float
-    minimum_size: float
-    tissue_only: bool
-    edits: NDArray[np.int8] | None = None
-    without_scalp: bool = False
 
 
 @dataclass(frozen=True)
@@ -80,7 +57,7 @@ class OpenedReview:
     ----------
     anomaly : AnomalyMap
         With its scan and its model.
-    settings : ReviewSettings
+    settings : FindingSettings
     review : Review
     model_name : str
     scan : int or None
@@ -88,14 +65,14 @@ class OpenedReview:
     """
 
     anomaly: AnomalyMap
-    settings: ReviewSettings
+    settings: FindingSettings
     review: Review
     model_name: str
     scan: int | None
 
 
 def save_review(
-    path: Path, anomaly: AnomalyMap, settings: ReviewSettings, review: Review, model_name: str
+    path: Path, anomaly: AnomalyMap, settings: FindingSettings, review: Review, model_name: str
 ) -> list[Path]:
     """Save the review of a scan, all files or none.
 
@@ -104,7 +81,7 @@ def save_review(
     path : Path
         File to write; its name ends in `.review.json`.
     anomaly : AnomalyMap
-    settings : ReviewSettings
+    settings : FindingSettings
     review : Review
     model_name : str
         What the model is called in the window.
@@ -170,13 +147,15 @@ def _has_file(model: FittedModel, checksum: str) -> bool:
         return False
 
 
-def _tensors(anomaly: AnomalyMap, settings: ReviewSettings, review: Review) -> dict[str, Any]:
+def _tensors(anomaly: AnomalyMap, settings: FindingSettings, review: Review) -> dict[str, Any]:
     import torch
 
     arrays: dict[str, NDArray[Any]] = {}
     for number, one in enumerate(anomaly.planes):
         arrays[f"planes.{number}.scores"] = one.scores
         arrays[f"planes.{number}.distances"] = one.distances
+        own = (one.own_level.level, one.own_level.divisor)
+        arrays[f"planes.{number}.own_level"] = np.array(own, dtype=np.float64)
     if settings.edits is not None:
         arrays["edits"] = settings.edits
     for number, judgement in enumerate(review.judgements):
@@ -243,7 +222,7 @@ def open_review(
         raise InputError(f"{tensors.name} does not fit {path.name}; copy both again.") from error
     # Computed here, in the thread.
     _ = anomaly.scores, anomaly.foreground
-    settings = ReviewSettings(**values["settings"], edits=edits)
+    settings = FindingSettings(**values["settings"], edits=edits)
     return OpenedReview(anomaly, settings, review, values["model"]["name"], scan)
 
 
@@ -257,9 +236,11 @@ def _anomaly(
     for number, (seen, view) in enumerate(zip(scans, model.views, strict=True)):
         grid = seen.grid(spec.stride, spec.multiple)
         scores, distances = found[f"planes.{number}.scores"], found[f"planes.{number}.distances"]
+        own = found[f"planes.{number}.own_level"]
         if scores.shape != (len(seen), *grid.shape) or distances.shape != scores.shape:
             raise ValueError("scores of another shape")
-        planes.append(PlaneMap(view.preprocessing.plane, scores, grid, distances))
+        level = ScanLevel(*own.tolist())
+        planes.append(PlaneMap(view.preprocessing.plane, scores, grid, distances, level))
     return AnomalyMap(volume, model, tuple(planes), scans[0], dict(seconds))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from typing import Any
 
@@ -148,6 +149,8 @@ class DockWidget(QWidget):
     def __init__(self) -> None:
         super().__init__()
         self._docked = False
+        self._released = False
+        self._listening: list[tuple[Any, Any]] = []
         inner = QWidget()
         self.content = QVBoxLayout(inner)
         area = QScrollArea()
@@ -204,10 +207,34 @@ class DockWidget(QWidget):
         if self.parent() is None and not self.isVisible():
             self.deleteLater()
 
+    def listen(self, *pairs: tuple[Any, Any]) -> None:
+        """Connect signals of objects that outlive this widget, as long as it is in use.
+
+        Parameters
+        ----------
+        pairs : tuple of (signal or event, slot)
+            Signals of Qt or events of napari.
+        """
+        for signal, slot in pairs:
+            signal.connect(slot)
+        self._listening += pairs
+
     def release(self) -> None:
         """Stop all jobs, and disconnect from objects that outlive this widget."""
         for job in self.findChildren(Job):
             job.cancel()
+        if self._released:
+            return
+        self._released = True
+        for signal, slot in self._listening:
+            # What it comes from may be gone already.
+            with contextlib.suppress(RuntimeError, TypeError):
+                signal.disconnect(slot)
+        self._listening = []
+        self._leave()
+
+    def _leave(self) -> None:
+        """Take away what this widget has put outside itself; called once."""
 
 
 class RunControl(QWidget):

@@ -12,6 +12,7 @@ from qtpy.QtCore import QObject, QTimer
 from napari_dino_uad.layer_data import METADATA
 from napari_dino_uad.widgets.crosshair import crosshair_of
 from napari_dino_uad.widgets.layers import camera_of
+from napari_dino_uad.widgets.per_viewer import PerViewer
 
 if TYPE_CHECKING:
     from napari.layers import Layer, Vectors
@@ -156,13 +157,9 @@ class CrossLines(QObject):
             viewer.layers.remove(layer)
 
 
-_LINES: dict[int, CrossLines] = {}
+_LINES = PerViewer(CrossLines)
 
 
 def cross_lines_of(viewer: Viewer) -> CrossLines:
     """Return the crosshair lines of a viewer; they are made at the first call."""
-    key = id(viewer)
-    if key not in _LINES:
-        _LINES[key] = CrossLines(viewer)
-        weakref.finalize(viewer, _LINES.pop, key, None)
-    return _LINES[key]
+    return _LINES(viewer)

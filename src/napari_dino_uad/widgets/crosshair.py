@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from qtpy.QtCore import QObject, Signal
 
+from napari_dino_uad.widgets.per_viewer import PerViewer
 from napari_dino_uad.widgets.pointer import Pointer
 
 if TYPE_CHECKING:
@@ -74,13 +75,9 @@ class Crosshair(QObject):
         self.moved.emit(self.position)
 
 
-_CROSSHAIRS: dict[int, Crosshair] = {}
+_CROSSHAIRS = PerViewer(Crosshair)
 
 
 def crosshair_of(viewer: Viewer) -> Crosshair:
     """Return the crosshair of a viewer; it is made at the first call."""
-    key = id(viewer)
-    if key not in _CROSSHAIRS:
-        _CROSSHAIRS[key] = Crosshair(viewer)
-        weakref.finalize(viewer, _CROSSHAIRS.pop, key, None)
-    return _CROSSHAIRS[key]
+    return _CROSSHAIRS(viewer)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari_dino_uad.layer_data import AXIS_LABELS, PIXEL_AXIS_LABELS
 from napari_dino_uad.widgets.layers import camera_of
+from napari_dino_uad.widgets.per_viewer import PerViewer
 
 if TYPE_CHECKING:
     from napari.viewer import Viewer
@@ -124,13 +125,9 @@ class Orientation:
             self._busy = False
 
 
-_ORIENTATIONS: dict[int, Orientation] = {}
+_ORIENTATIONS = PerViewer(Orientation)
 
 
 def orientation_of(viewer: Viewer) -> Orientation:
     """Return what keeps the planes of a viewer upright; it is made at the first call."""
-    key = id(viewer)
-    if key not in _ORIENTATIONS:
-        _ORIENTATIONS[key] = Orientation(viewer)
-        weakref.finalize(viewer, _ORIENTATIONS.pop, key, None)
-    return _ORIENTATIONS[key]
+    return _ORIENTATIONS(viewer)

@@ -26,10 +26,10 @@ if TYPE_CHECKING:
     from napari.viewer import Viewer
 
     from napari_dino_uad.core.detect import AnomalyMap
+    from napari_dino_uad.core.maps.finding_settings import FindingSettings
     from napari_dino_uad.core.model import FittedModel
     from napari_dino_uad.core.scans.volume import Volume
     from napari_dino_uad.widgets.results.detection import Detection
-    from napari_dino_uad.widgets.results.found import Settings
     from napari_dino_uad.widgets.results.store import Results
 
 __all__ = ["BOTH", "ONLY_A", "ONLY_B", "Compare", "agreement"]
@@ -53,7 +53,7 @@ class _Compared:
     name : str
         Of the second model.
     second : AnomalyMap
-    settings : Settings
+    settings : FindingSettings
         Of the labels.
     labels : ndarray of uint8, (S, P, L)
     """
@@ -61,7 +61,7 @@ class _Compared:
     detection: Detection
     name: str
     second: AnomalyMap
-    settings: Settings
+    settings: FindingSettings
     labels: NDArray[np.uint8]
 
 
@@ -276,7 +276,7 @@ def _again(compared: _Compared) -> Callable[[], Generator[Progress, None, _Compa
     return pipeline
 
 
-def _labels(first: AnomalyMap, second: AnomalyMap, settings: Settings) -> NDArray[np.uint8]:
+def _labels(first: AnomalyMap, second: AnomalyMap, settings: FindingSettings) -> NDArray[np.uint8]:
     """Compare two maps at the same false-positive rate, without the user's corrections."""
     plain = replace(settings, edits=None)
     return agreement(find(first, plain).labels, find(second, plain).labels)

@@ -17,11 +17,11 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from napari_dino_uad.core.maps.finding_settings import FindingSettings
 from napari_dino_uad.core.maps.findings import SizeUnit
 from napari_dino_uad.layer_data import METADATA
 from napari_dino_uad.widgets.controls import WrapLabel, rule, small_label, warning_label
 from napari_dino_uad.widgets.layers import layer_size_unit
-from napari_dino_uad.widgets.results.found import Settings
 from napari_dino_uad.widgets.results.texts import (
     describe_cursor,
     describe_deleted,
@@ -144,9 +144,9 @@ class FindingsPanel(QWidget):
         self.show_findings(None)
 
     @property
-    def settings(self) -> Settings:
+    def settings(self) -> FindingSettings:
         """The current settings."""
-        return Settings(
+        return FindingSettings(
             self.threshold.rate,
             self.minimum_size.value(),
             self.tissue_only.isChecked(),

@@ -145,12 +145,7 @@ class DetectWidget(DockWidget):
         self.job.succeeded.connect(self._on_finished)
         self.saving.succeeded.connect(self.run.say)
         self.saving.failed.connect(self.run.complain)
-        for signal, slot in self._outside():
-            signal.connect(slot)
-
-    def _outside(self) -> list[tuple[Any, Any]]:
-        """List the signals of objects that outlive the widget, with their slots here."""
-        return [
+        self.listen(
             (session().model_added, self.choice.choose_model),
             (self._results.scan_chosen, self._on_scan),
             (self._results.scan_opened, self._on_opened),
@@ -165,17 +160,11 @@ class DetectWidget(DockWidget):
             (self._results.search.recovered, self._say_result),
             (self.findings_job.failed, self.run.complain),
             *([(events.theme, self._on_theme)] if (events := self._theme_events()) else []),
-        ]
+        )
 
     def release(self) -> None:
-        """Stop all jobs, and disconnect from the viewer."""
+        """Stop all jobs; the slices that are done stay on screen."""
         self.cancel()
-        for signal, slot in self._outside():
-            try:
-                signal.disconnect(slot)
-            except (RuntimeError, TypeError):
-                # Released before.
-                break
         super().release()
 
     @property

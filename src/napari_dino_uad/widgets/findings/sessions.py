@@ -15,7 +15,7 @@ from napari_dino_uad.core.progress import Inner, Progress
 from napari_dino_uad.layer_data import volume_layer
 from napari_dino_uad.widgets.layers import is_scan_layer, volume_reader
 from napari_dino_uad.widgets.results.detection import Detection
-from napari_dino_uad.widgets.results.found import Detected, Settings, fill_map
+from napari_dino_uad.widgets.results.found import Detected, fill_map
 from napari_dino_uad.widgets.session import session
 from napari_dino_uad.widgets.threshold import HIGHEST_RATE, histogram_edges, score_histogram
 from napari_dino_uad.widgets.workers import writing
@@ -40,18 +40,11 @@ def review_saver(detection: Detection, path: Path) -> Callable[[], Generator[Pro
         raise RuntimeError("only the review of a finished map can be saved")
 
     def pipeline() -> Generator[Progress, None, str]:
-        from napari_dino_uad.core.saved_review import ReviewSettings, save_review
+        from napari_dino_uad.core.saved_review import save_review
 
         yield Progress("Saving the review", 0, 1)
-        kept = ReviewSettings(
-            settings.rate,
-            settings.minimum_size,
-            settings.tissue_only,
-            settings.edits,
-            settings.without_scalp,
-        )
         with writing(path.parent, path):
-            save_review(path, anomaly, kept, review, name)
+            save_review(path, anomaly, settings, review, name)
         return f"Saved the review as {path.name}."
 
     return pipeline
@@ -114,7 +107,7 @@ def show_review(
 ) -> Detection:
     """Show an opened review on its scan, which is added to the viewer if it is not there."""
     opened, detected = reopened
-    model, kept = opened.anomaly.model, opened.settings
+    model = opened.anomaly.model
     names = [name for name, one in session().models.items() if one is model]
     name = names[0] if names else session().add_model(opened.model_name, model)
     scan = None if opened.scan is None else layers[opened.scan]
@@ -122,9 +115,7 @@ def show_review(
         data, keywords, _ = volume_layer(opened.anomaly.volume)
         scan = Image(data, **keywords)
         viewer.layers.append(scan)
-    settings = Settings(
-        kept.rate, kept.minimum_size, kept.tissue_only, kept.edits, kept.without_scalp
-    )
+    settings = opened.settings
     detection = Detection(viewer, scan, name, model, settings)
     earlier = results.of(scan)
     if earlier is not None:

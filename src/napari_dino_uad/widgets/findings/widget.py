@@ -89,37 +89,21 @@ class FindingsWidget(DockWidget):
         self.profile.clicked.connect(self._go_to_slice)
         self.files.writing.connect(self.bar.take_note)
         self.profile_job.succeeded.connect(self._on_profile)
-        for signal, slot in self._outside():
-            signal.connect(slot)
         dims = self._viewer.dims.events
-        dims.current_step.connect(self._on_step)
-        dims.order.connect(self._on_step)
-        dims.ndisplay.connect(self._on_step)
-
-    def _outside(self) -> list[tuple[Any, Any]]:
-        """List the signals of objects that outlive the widget, with their slots here."""
-        return [
+        self.listen(
             (self._results.scan_chosen, self.refresh),
             (self._results.changed, self.refresh),
             (self._results.updated, self._on_updated),
             (self._results.painted, self._on_painted),
-        ]
+            (dims.current_step, self._on_step),
+            (dims.order, self._on_step),
+            (dims.ndisplay, self._on_step),
+        )
 
-    def release(self) -> None:
-        """Stop all jobs, take away keys and crosshair, and disconnect from the viewer."""
-        for signal, slot in self._outside():
-            try:
-                signal.disconnect(slot)
-            except (RuntimeError, TypeError):
-                # Released before.
-                break
-        else:
-            dims = self._viewer.dims.events
-            for event in (dims.current_step, dims.order, dims.ndisplay):
-                event.disconnect(self._on_step)
-            self.keys.release()
-            self.lines.hide(self)
-        super().release()
+    def _leave(self) -> None:
+        """Take away keys and crosshair."""
+        self.keys.release()
+        self.lines.hide(self)
 
     # Showing ------------------------------------------------------------------------------
 

@@ -116,7 +116,7 @@ class FitWidget(DockWidget):
             job.failed.connect(self.run.complain)
         self.job.stopped.connect(self._update_state)
         if hasattr(self._viewer, "theme"):
-            self._viewer.events.theme.connect(self._on_theme)
+            self.listen((self._viewer.events.theme, self._on_theme))
 
     def _on_theme(self, *_: Any) -> None:
         if hasattr(self._viewer, "theme"):
@@ -201,8 +201,6 @@ class FitWidget(DockWidget):
             from napari.utils.notifications import show_info
 
             show_info(self._course.describe_stop())
-        if hasattr(self._viewer, "theme"):
-            self._viewer.events.theme.disconnect(self._on_theme)
         super().release()
 
     def _on_progress(self, progress: Progress) -> None:

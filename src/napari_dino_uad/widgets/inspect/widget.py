@@ -119,30 +119,17 @@ class InspectWidget(DockWidget):
         self.overlay_job.stopped.connect(self.bar.hide)
         for job in (self.job, self.overlay_job):
             job.failed.connect(self._complain)
-        for signal, slot in self._outside():
-            signal.connect(slot)
-
-    def _outside(self) -> list[tuple[Any, Any]]:
-        """List the signals of objects that outlive the widget, with their slots here."""
-        return [
+        self.listen(
             (self._results.scan_chosen, self._on_result),
             (self._results.changed, self._on_result),
             (self._results.updated, self._on_updated),
             (self._results.search.found, self._on_result),
-        ]
+        )
 
-    def release(self) -> None:
-        """Stop all jobs, stop watching the mouse, and remove what lies on the scan."""
+    def _leave(self) -> None:
+        """Stop watching the mouse, and remove what lies on the scan."""
         self.pointer.on = False
-        for signal, slot in self._outside():
-            try:
-                signal.disconnect(slot)
-            except (RuntimeError, TypeError):
-                # Released before.
-                break
-        else:
-            self._forget()
-        super().release()
+        self._forget()
 
     # The result ---------------------------------------------------------------------------
 
@@ -198,6 +185,7 @@ class InspectWidget(DockWidget):
             return
         voxel = voxel_at(detection.scan, world)
         if voxel is not None:
+            crosshair_of(self._viewer).move(world)
             self.ask(voxel)
 
     def ask_highest(self, *_: Any) -> None:

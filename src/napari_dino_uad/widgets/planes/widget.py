@@ -57,9 +57,13 @@ class ThreePlanesWidget(DockWidget):
         self._timer = QTimer(self)
         self._timer.setSingleShot(True)
         self._timer.timeout.connect(self._draw)
-        for signal, slot in self._outside():
-            signal.connect(slot)
-        self._released = False
+        self.listen(
+            (self._crosshair.moved, self._on_moved),
+            (self._results.scan_chosen, self._on_layers),
+            (self._results.changed, self._on_layers),
+            (self._results.updated, self._on_seen),
+            (self._results.painted, self._on_seen),
+        )
         self._on_layers()
 
     def _build(self) -> None:
@@ -79,26 +83,11 @@ class ThreePlanesWidget(DockWidget):
         self.content.addWidget(self.hint)
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Expanding)
 
-    def _outside(self) -> list[tuple[Any, Any]]:
-        """List the signals of objects that outlive the widget, with their slots here."""
-        return [
-            (self._crosshair.moved, self._on_moved),
-            (self._results.scan_chosen, self._on_layers),
-            (self._results.changed, self._on_layers),
-            (self._results.updated, self._on_seen),
-            (self._results.painted, self._on_seen),
-        ]
-
-    def release(self) -> None:
-        """Disconnect from the viewer and its layers."""
-        if not self._released:
-            self._released = True
-            self._lines.hide(self)
-            self._timer.stop()
-            self._watch([])
-            for signal, slot in self._outside():
-                signal.disconnect(slot)
-        super().release()
+    def _leave(self) -> None:
+        """Let go of the viewer's layers."""
+        self._lines.hide(self)
+        self._timer.stop()
+        self._watch([])
 
     def sizeHint(self) -> QSize:
         """Return a size for the area below the image."""

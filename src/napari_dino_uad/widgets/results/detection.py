@@ -22,11 +22,12 @@ if TYPE_CHECKING:
     from napari_dino_uad.core.detect import AnomalyMap
     from napari_dino_uad.core.maps.domain_shift import Differences
     from napari_dino_uad.core.maps.finding_rows import FindingRow
+    from napari_dino_uad.core.maps.finding_settings import FindingSettings
     from napari_dino_uad.core.maps.findings import Finding
     from napari_dino_uad.core.maps.places import TissueFrame
     from napari_dino_uad.core.maps.review import Judgement
     from napari_dino_uad.core.model import FittedModel
-    from napari_dino_uad.widgets.results.found import Detected, Found, Settings
+    from napari_dino_uad.widgets.results.found import Detected, Found
 
 __all__ = ["Detection"]
 
@@ -49,7 +50,7 @@ class Detection:
         Name of the model in the panel.
     model : FittedModel
         The model that scores the scan.
-    settings : Settings
+    settings : FindingSettings
         Threshold, smallest size and tissue at the start.
 
     Attributes
@@ -82,7 +83,12 @@ class Detection:
     """
 
     def __init__(
-        self, viewer: Viewer, scan: Image, model_name: str, model: FittedModel, settings: Settings
+        self,
+        viewer: Viewer,
+        scan: Image,
+        model_name: str,
+        model: FittedModel,
+        settings: FindingSettings,
     ) -> None:
         self.scan = scan
         self.model_name = model_name

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,39 +11,11 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from napari_dino_uad.core.detect import AnomalyMap
     from napari_dino_uad.core.maps.domain_shift import Differences
+    from napari_dino_uad.core.maps.finding_settings import FindingSettings
     from napari_dino_uad.core.maps.findings import Finding
     from napari_dino_uad.core.maps.places import TissueFrame
 
-__all__ = ["Detected", "Found", "Settings", "fill_map", "find", "painted_slices"]
-
-
-@dataclass(frozen=True)
-class Settings:
-    """Settings that the findings depend on, beside the map.
-
-    Attributes
-    ----------
-    rate : float
-        The threshold, as a false-positive rate on healthy tissue.
-    minimum_size : float
-        In the scan's `size_unit`.
-    tissue_only : bool
-        Whether the background is left out.
-    edits : ndarray of int8, (S, P, L), or None
-        1 where the user added a voxel, -1 where the user removed one; never changed in place.
-    without_scalp : bool
-        Whether the scalp is left out too, where a skull was found.
-    """
-
-    rate: float
-    minimum_size: float
-    tissue_only: bool
-    edits: NDArray[np.int8] | None = field(default=None, compare=False)
-    without_scalp: bool = False
-
-    def same(self, other: Settings) -> bool:
-        """Return whether both give the same findings."""
-        return self == other and self.edits is other.edits
+__all__ = ["Detected", "Found", "fill_map", "find", "painted_slices"]
 
 
 @dataclass(frozen=True)
@@ -52,7 +24,7 @@ class Found:
 
     Attributes
     ----------
-    settings : Settings
+    settings : FindingSettings
     automatic : ndarray of uint8, (S, P, L)
         Labels without the user's corrections.
     labels : ndarray of uint8, (S, P, L)
@@ -68,7 +40,7 @@ class Found:
         dragged. It is made in the thread: for a large scan it takes longer than a frame.
     """
 
-    settings: Settings
+    settings: FindingSettings
     automatic: NDArray[np.uint8]
     labels: NDArray[np.uint8]
     findings: list[Finding]
@@ -110,7 +82,7 @@ class Detected:
     differences: Differences | None = None
 
 
-def find(anomaly: AnomalyMap, settings: Settings) -> Found:
+def find(anomaly: AnomalyMap, settings: FindingSettings) -> Found:
     """Find the regions above a threshold, with the user's corrections. Call it in a thread."""
     from napari_dino_uad.core.maps.findings import count_edits, edit_findings, find_findings
 
@@ -135,7 +107,7 @@ def find(anomaly: AnomalyMap, settings: Settings) -> Found:
     return Found(settings, automatic, labels, findings, *counts, left_out, labels.copy())
 
 
-def _tissue(anomaly: AnomalyMap, settings: Settings) -> NDArray[np.bool_] | None:
+def _tissue(anomaly: AnomalyMap, settings: FindingSettings) -> NDArray[np.bool_] | None:
     """Return where findings may lie; None is everywhere."""
     return anomaly.tissue(without_scalp=settings.without_scalp) if settings.tissue_only else None
 

@@ -15,8 +15,9 @@ from napari_dino_uad.widgets.workers import writing
 
 if TYPE_CHECKING:
     from napari_dino_uad.core.detect import AnomalyMap
+    from napari_dino_uad.core.maps.finding_settings import FindingSettings
     from napari_dino_uad.widgets.results.detection import Detection
-    from napari_dino_uad.widgets.results.found import Found, Settings
+    from napari_dino_uad.widgets.results.found import Found
 
 __all__ = ["refuse_another_scan", "results_extra", "saver"]
 
@@ -54,7 +55,7 @@ def saver(detection: Detection, folder: Path) -> Callable[[], Generator[Progress
     return pipeline
 
 
-def results_extra(model_name: str, settings: Settings, found: Found) -> dict[str, Any]:
+def results_extra(model_name: str, settings: FindingSettings, found: Found) -> dict[str, Any]:
     """Return what the record of a result says of how it was made in the window."""
     return {
         "model_name": model_name,

@@ -59,7 +59,7 @@ class Search(QObject):
             self._failed = False
             self.recovered.emit()
         self.found.emit()
-        # Settings may have changed during the search.
+        # FindingSettings may have changed during the search.
         self.start()
 
 

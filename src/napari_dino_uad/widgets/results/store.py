@@ -11,6 +11,7 @@ from qtpy.QtCore import QObject, QTimer, Signal
 
 from napari_dino_uad.widgets.layers import is_ours, is_scan_layer
 from napari_dino_uad.widgets.orientation import orientation_of
+from napari_dino_uad.widgets.per_viewer import PerViewer
 from napari_dino_uad.widgets.results.detection import Detection
 from napari_dino_uad.widgets.results.readout import Readout
 from napari_dino_uad.widgets.results.search import Search
@@ -261,13 +262,9 @@ class Results(QObject):
         self.changed.emit()
 
 
-_RESULTS: dict[int, Results] = {}
+_RESULTS = PerViewer(Results)
 
 
 def results_of(viewer: Viewer) -> Results:
     """Return the results of a viewer; they are made at the first call."""
-    key = id(viewer)
-    if key not in _RESULTS:
-        _RESULTS[key] = Results(viewer)
-        weakref.finalize(viewer, _RESULTS.pop, key, None)
-    return _RESULTS[key]
+    return _RESULTS(viewer)

@@ -47,30 +47,14 @@ class ViewWidget(DockWidget):
         self._results = results_of(self._viewer)
         orientation_of(self._viewer)
         self._build()
-        for signal, slot in self._outside():
-            signal.connect(slot)
-        for event in self._events():
-            event.connect(self._on_plane)
+        dims = self._viewer.dims.events
+        self.listen(
+            (self._results.scan_chosen, self._on_scan),
+            (self._results.changed, self._on_scan),
+            (dims.order, self._on_plane),
+            (dims.ndisplay, self._on_plane),
+        )
         self._on_scan()
-
-    def release(self) -> None:
-        """Disconnect from the viewer."""
-        for signal, slot in self._outside():
-            try:
-                signal.disconnect(slot)
-            except (RuntimeError, TypeError):
-                # Released before.
-                return
-        for event in self._events():
-            event.disconnect(self._on_plane)
-        super().release()
-
-    def _outside(self) -> list[tuple[Any, Any]]:
-        return [(self._results.scan_chosen, self._on_scan), (self._results.changed, self._on_scan)]
-
-    def _events(self) -> list[Any]:
-        events = self._viewer.dims.events
-        return [events.order, events.ndisplay]
 
     # Building -----------------------------------------------------------------------------
 
