@@ -260,7 +260,7 @@ def test_lines_in_the_canvas_follow_the_crosshair(viewer, three):
     scan, crosshair = viewer.layers[0], crosshair_of(viewer)
     lines = cross_lines_of(viewer)
     assert lines.layer in viewer.layers
-    for voxel in ((3, 20, 30), (5, 40, 10)):
+    for voxel in ((3, 10, 12), (5, 15, 7)):
         crosshair.move(scan.data_to_world(voxel))
         settle()
         starts, ways = np.moveaxis(np.asarray(lines.layer.data), 1, 0)
