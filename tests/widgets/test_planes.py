@@ -264,9 +264,12 @@ def test_lines_in_the_canvas_follow_the_crosshair(viewer, three):
         crosshair.move(scan.data_to_world(voxel))
         settle()
         starts, ways = np.moveaxis(np.asarray(lines.layer.data), 1, 0)
+        # In steps of the layer, which are the same along both axes on screen.
+        place = np.multiply(voxel, scan.scale) / lines.layer.scale
         for axis in range(3):
             across = ways[:, axis] == 0
-            assert (starts[across, axis] == voxel[axis]).all()
+            np.testing.assert_allclose(starts[across, axis], place[axis])
+        assert lines.layer.scale[1] == lines.layer.scale[2]
     findings = object()
     lines.show(findings, scan)
     three.release()

@@ -38,7 +38,8 @@ class CrossLines(QObject):
     Attributes
     ----------
     layer : Vectors or None
-        On the grid of the scan, whose spacing is the step of napari's sliders.
+        Its spacing is that of the scan along the sliders, whose steps would change otherwise, and
+        the same along both axes on screen, so that all lines are equally thin.
     """
 
     def __init__(self, viewer: Viewer) -> None:
@@ -53,6 +54,8 @@ class CrossLines(QObject):
         self._timer.timeout.connect(self._draw)
         self._crosshair.moved.connect(self._on_moved)
         camera_of(viewer).events.zoom.connect(self._on_moved)
+        viewer.dims.events.order.connect(self._on_moved)
+        viewer.dims.events.ndisplay.connect(self._on_moved)
 
     def show(self, owner: object, scan: Layer) -> None:
         """Show the lines across a scan, for a dock.
@@ -74,7 +77,9 @@ class CrossLines(QObject):
         # The scan asked for last is the one on screen.
         self._wanted.pop(id(owner), None)
         self._wanted[id(owner)] = scan
-        if self._fits(scan):
+        if self._fits(scan) and self.layer is not None:
+            # Above a scan that was opened since.
+            viewer.layers.move(viewer.layers.index(self.layer), len(viewer.layers))
             self._draw()
             return
         self._remove()
@@ -84,7 +89,7 @@ class CrossLines(QObject):
             name="crosshair",
             edge_color=[_COLOUR],
             vector_style="line",
-            scale=scan.scale,
+            scale=self._scale(scan),
             translate=scan.translate,
             units=scan.units,
             axis_labels=scan.axis_labels,
@@ -117,37 +122,58 @@ class CrossLines(QObject):
         scan = next(reversed(self._wanted.values()), None)
         # The user may have deleted the layer; the next jump shows it again.
         if self.layer is not None and scan is not None and self._fits(scan):
+            scale = self._scale(scan)
+            if not np.array_equal(self.layer.scale, scale):
+                self.layer.scale = scale
+            if not np.array_equal(self.layer.translate, scan.translate):
+                self.layer.translate = scan.translate
             self.layer.edge_width = self._width(scan)
             self.layer.data = self._lines(scan)
 
     def _fits(self, scan: Layer) -> bool:
-        """Return whether the layer is in the viewer, and on the grid of this scan."""
+        """Return whether scan and layer are in the viewer, with as many axes."""
         viewer, layer = self._viewer(), self.layer
         return (
             viewer is not None
             and layer is not None
             and layer in viewer.layers
-            and np.array_equal(layer.scale, scan.scale)
-            and np.array_equal(layer.translate, scan.translate)
+            and scan in viewer.layers
+            and layer.ndim == scan.ndim
         )
 
+    def _displayed(self, scan: Layer) -> list[int]:
+        """List the axes of the scan that are on screen."""
+        viewer = self._viewer()
+        if viewer is None:
+            return list(range(scan.ndim))
+        offset = viewer.dims.ndim - scan.ndim
+        return [axis - offset for axis in viewer.dims.displayed if axis >= offset]
+
+    def _scale(self, scan: Layer) -> NDArray[np.float64]:
+        scale, shown = np.array(scan.scale, dtype=float), self._displayed(scan)
+        scale[shown] = np.abs(scale[shown]).min()
+        return scale
+
     def _width(self, scan: Layer) -> float:
-        return _WIDTH * self._pixel / float(np.abs(scan.scale[-2:]).min())
+        return _WIDTH * self._pixel / float(np.abs(scan.scale[self._displayed(scan)]).min())
 
     def _lines(self, scan: Layer) -> NDArray[np.float64]:
         """Return two lines along each axis, (N, 2, D), on either side of the crosshair."""
-        voxel = np.asarray(self._crosshair.voxel(scan), dtype=float)
+        scale = self._scale(scan)
+        finer = np.asarray(scan.scale, dtype=float) / scale
+        place = self._crosshair.voxel(scan) * finer
+        last = np.subtract(scan.data.shape[: scan.ndim], 1) * finer
         lines = []
         for axis in range(scan.ndim):
-            free = _FREE * self._pixel / abs(float(scan.scale[axis]))
-            for end, side in ((0.0, -1), (scan.data.shape[axis] - 1.0, 1)):
-                start = voxel.copy()
+            free = _FREE * self._pixel / abs(scale[axis])
+            for end, side in ((0.0, -1), (last[axis], 1)):
+                start = place.copy()
                 start[axis] += side * free
                 way = np.zeros(scan.ndim)
                 way[axis] = end - start[axis]
                 if way[axis] * side > 0:
                     lines.append([start, way])
-        return np.array(lines or [[voxel, np.zeros(scan.ndim)]])
+        return np.array(lines or [[place, np.zeros(scan.ndim)]])
 
     def _remove(self) -> None:
         viewer, layer = self._viewer(), self.layer

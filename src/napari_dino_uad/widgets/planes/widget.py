@@ -51,6 +51,7 @@ class ThreePlanesWidget(DockWidget):
         orientation_of(self._viewer)
         self._watched: list[Layer] = []
         self._scan: Image | None = None
+        self._marked: Image | None = None
         self._stale: set[int] = set()
         self._build()
         # Several changes in a row are drawn once.
@@ -105,12 +106,7 @@ class ThreePlanesWidget(DockWidget):
     def _on_layers(self) -> None:
         """Take the scan that all docks show, and the layers that belong to it."""
         scan = self._results.scan
-        scan = scan if scan is not None and scan.ndim == 3 else None
-        other, self._scan = scan is not self._scan, scan
-        if other and scan is None:
-            self._lines.hide(self)
-        elif other and scan is not None:
-            self._lines.show(self, scan)
+        self._scan = scan if scan is not None and scan.ndim == 3 else None
         self._watch(self._layers())
         text = "" if self._scan is not None else "Open a scan with several slices."
         self.hint.setText(text)
@@ -146,7 +142,18 @@ class ThreePlanesWidget(DockWidget):
                 self._stale.add(number)
         self._timer.start(0)
 
+    def _show_lines(self) -> None:
+        """Show the crosshair across the scan in napari's canvas too."""
+        if self._scan is self._marked:
+            return
+        self._marked = self._scan
+        if self._scan is None:
+            self._lines.hide(self)
+        else:
+            self._lines.show(self, self._scan)
+
     def _draw(self) -> None:
+        self._show_lines()
         if self._scan is None or self._scan not in self._viewer.layers:
             for pane in self.panes:
                 pane.clear_slice()

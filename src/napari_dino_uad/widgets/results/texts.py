@@ -87,6 +87,9 @@ def describe_findings(detection: Detection) -> str:
     elif not side:
         parts.append(f"centre {place(volume, first.centroid_voxel)}".replace(" ", "&nbsp;"))
     text = f"{head}; {', '.join(parts)}." if parts else f"{head}."
+    rejected = [row.label for row in detection.rows if row.decision == "rejected"]
+    if rejected:
+        text += f" Rejected: {', '.join(map(str, rejected))}."
     if len(findings) == MOST_FINDINGS and not detection.found.left_out:
         text += f" At most {MOST_FINDINGS} findings are kept, the largest ones."
     return text
