@@ -161,7 +161,7 @@ class CrossLines(QObject):
         """Return two lines along each axis, (N, 2, D), on either side of the crosshair."""
         scale = self._scale(scan)
         finer = np.asarray(scan.scale, dtype=float) / scale
-        place = self._crosshair.voxel(scan) * finer
+        place = np.asarray(self._crosshair.voxel(scan)) * finer
         last = np.subtract(scan.data.shape[: scan.ndim], 1) * finer
         lines = []
         for axis in range(scan.ndim):

@@ -27,17 +27,26 @@ __all__ = [
     "model_details",
     "model_words",
     "place",
+    "sides_mm",
     "slice_count",
     "why_no_detection",
     "why_no_saving",
 ]
 
+# Letters of positive and negative R, A and S.
+_SIDES = ("RL", "AP", "SI")
+
+
+def sides_mm(ras_mm: Sequence[float]) -> str:
+    """Return a place in mm, such as "L 89 P 101 S 86 mm", from its R, A and S."""
+    sides = zip(_SIDES, ras_mm, strict=True)
+    return " ".join(f"{side[value < 0]} {abs(value):.0f}" for side, value in sides) + " mm"
+
 
 def place(volume: Volume, voxel: Sequence[float]) -> str:
     """Return the place of a voxel (S, P, L), in mm if the spacing is known."""
     if volume.spacing_known:
-        right, anterior, superior = volume.to_ras_mm(voxel)
-        return f"R {right:.0f} A {anterior:.0f} S {superior:.0f} mm"
+        return sides_mm(volume.to_ras_mm(voxel))
     number, row, column = voxel
     where = f"row {row:.0f} column {column:.0f}"
     return where if volume.is_2d else f"slice {number:.0f} {where}"
