@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 from qtpy.QtCore import QSettings
 
@@ -21,4 +23,6 @@ def own_settings(tmp_path, monkeypatch):
 @pytest.fixture(autouse=True, scope="session")
 def torch_beside_a_window():
     """Take the care with torch that widgets take, before other fixtures import it plainly."""
+    # No window is open yet, so `import_torch` would let triton in, to crash beside the next one.
+    sys.modules.setdefault("triton", None)
     workers.import_torch()

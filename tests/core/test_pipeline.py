@@ -62,7 +62,9 @@ def test_slice_on_screen_comes_first(model, ill):
 
 
 def test_early_slices_are_those_of_the_map(model, ill):
-    steps = [one.result for one in detect(ill.volume, model, first_slice=5) if one.result]
+    running = Inner(detect(ill.volume, model, first_slice=5))
+    steps = [one.result for one in running if one.result]
+    assert steps[-1].level == pytest.approx(running.value.level, rel=1e-5)
     assert sorted(index for step in steps for index in step.indices) == list(range(28))
     for step in steps:
         assert step.maps.shape == (len(step.indices), *step.grid.shape)

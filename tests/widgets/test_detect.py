@@ -132,9 +132,13 @@ def test_a_scan_of_another_kind_waits(qtbot, widget, viewer, ill, tmp_path):
     volume = volume_from_array(strange, ill.volume.spacing_mm, (0.0, 0.0, 0.0), "strange")
     data, keywords, _ = volume_layer(volume)
     viewer.add_layer(Image(data, **keywords))
+    panel, seen = widget.panel, []
+    widget.job.progressed.connect(
+        lambda _: seen.append(any(layer.visible for layer in viewer.layers[1:]))
+    )
     finish(qtbot, widget)
+    assert seen and not any(seen), "no heat is seen before the warning"
     _, heat, labels = viewer.layers
-    panel = widget.panel
     assert "mm apart" in panel.warning.text()
     assert not panel.show_anyway.isHidden()
     assert not heat.visible and not labels.visible

@@ -13,6 +13,7 @@ from qtpy.QtWidgets import QApplication
 
 from napari_dino_uad.core.scans.volume import volume_from_array
 from napari_dino_uad.layer_data import volume_layer
+from napari_dino_uad.widgets.cross_lines import cross_lines_of
 from napari_dino_uad.widgets.crosshair import crosshair_of
 from napari_dino_uad.widgets.layers import camera_of
 from napari_dino_uad.widgets.navigation import show_voxel
@@ -253,6 +254,28 @@ def test_labels_and_contrast_are_followed(viewer, three):
     viewer.layers.remove(scan)
     settle()
     assert not any(item.isVisible() for pane in three.panes for item in pane._items)
+
+
+def test_lines_in_the_canvas_follow_the_crosshair(viewer, three):
+    scan, crosshair = viewer.layers[0], crosshair_of(viewer)
+    lines = cross_lines_of(viewer)
+    assert lines.layer in viewer.layers
+    for voxel in ((3, 10, 12), (5, 15, 7)):
+        crosshair.move(scan.data_to_world(voxel))
+        settle()
+        starts, ways = np.moveaxis(np.asarray(lines.layer.data), 1, 0)
+        # In steps of the layer, which are the same along both axes on screen.
+        place = np.multiply(voxel, scan.scale) / lines.layer.scale
+        for axis in range(3):
+            across = ways[:, axis] == 0
+            np.testing.assert_allclose(starts[across, axis], place[axis])
+        assert lines.layer.scale[1] == lines.layer.scale[2]
+    findings = object()
+    lines.show(findings, scan)
+    three.release()
+    assert lines.layer in viewer.layers
+    lines.hide(findings)
+    assert lines.layer is None and len(viewer.layers) == 1
 
 
 def test_closing_the_dock_leaves_nothing_behind(viewer, three):

@@ -87,6 +87,8 @@ class SliceMaps:
         The whole prepared scan.
     detail_mm : float
         See `MapSettings`.
+    level : float
+        `PlaneMap.level` of the slices scored so far; infinity before the first telling one.
     """
 
     indices: list[int]
@@ -94,6 +96,7 @@ class SliceMaps:
     grid: PatchGrid
     scan: PreparedScan
     detail_mm: float
+    level: float = np.inf
 
     @property
     def foreground(self) -> NDArray[np.bool_]:
@@ -133,8 +136,13 @@ class PlaneMap:
     @property
     def level(self) -> float:
         """Median distance of the tissue; infinity if there is none."""
-        tissue = self.distances[np.isfinite(self.distances)]
-        return float(np.median(tissue)) if tissue.size else np.inf
+        return _median(self.distances)
+
+
+def _median(distances: NDArray[np.float32]) -> float:
+    """Return the median of what is finite; infinity if nothing is."""
+    known = distances[np.isfinite(distances)]
+    return float(np.median(known)) if known.size else np.inf
 
 
 @dataclass(frozen=True)
@@ -267,6 +275,7 @@ def score_slices(
     grown, typical = (GrowingMaps(tissue.shape, spacing, width) for _ in range(2))
     told = _telling(scored_slices(scan, grid), len(scan), width / spacing[0])
     smoothed = np.zeros(tissue.shape, dtype=np.float32)
+    distances = np.full(tissue.shape, np.nan, dtype=np.float32)
     clock = time.perf_counter()
     for item in batches:
         if item is None:
@@ -285,18 +294,20 @@ def score_slices(
         grown.add(indices, weights, scores)
         telling = told[indices]
         typical.add(np.asarray(indices)[telling].tolist(), weights[telling], far[telling])
+        known = np.flatnonzero(told & grown.known)
+        distances[known] = np.where(tissue[known], typical.smoothed(known.tolist()), np.nan)
         smoothed[indices] = grown.smoothed(indices)
         own = scan_level(smoothed, tissue, model.maps, compared, _LEVEL_SO_FAR)
         maps = own.apply(smoothed[indices])
         seconds["model"] = seconds.get("model", 0.0) + time.perf_counter() - clock
-        part = SliceMaps(indices, maps, grid, scan, model.maps.detail_mm)
+        level = _median(distances)
+        part = SliceMaps(indices, maps, grid, scan, model.maps.detail_mm, level)
         yield part, int(grown.known.sum())
         clock = time.perf_counter()
     final = grown.smoothed(range(len(scan)))
     own = scan_level(final, tissue, model.maps, compared)
     final = own.apply(final)
     final[~grown.known] = 0
-    distances = np.full(tissue.shape, np.nan, dtype=np.float32)
     distances[told] = typical.smoothed(np.flatnonzero(told).tolist())
     distances[~tissue] = np.nan
     return PlaneMap(view.preprocessing.plane, final, grid, distances, own)

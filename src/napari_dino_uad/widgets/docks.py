@@ -6,6 +6,9 @@ from qtpy.QtWidgets import QDockWidget, QMainWindow, QWidget
 
 __all__ = ["dock_of", "tabify"]
 
+# Shorter names on tabs, of which six have to fit.
+_TABS = {"Three planes": "Planes"}
+
 
 def dock_of(widget: QWidget) -> QDockWidget | None:
     """Return the dock that a widget is in, or None."""
@@ -31,6 +34,10 @@ def tabify(widget: QWidget, kind: type[QWidget]) -> bool:
         Whether there was another dock.
     """
     dock = dock_of(widget)
+    if dock is not None:
+        # A tab has no room for the name of the plugin, which napari adds.
+        name = dock.windowTitle().partition(" (")[0]
+        dock.setWindowTitle(_TABS.get(name, name))
     window = None if dock is None else dock.parentWidget()
     if dock is None or not isinstance(window, QMainWindow) or dock.isFloating():
         return False

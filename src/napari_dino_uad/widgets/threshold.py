@@ -302,7 +302,7 @@ class ThresholdControl(QWidget):
             return
         low, high = (format_rate(rate) for rate in self._calibration.interval(self.rate))
         scans = len(self._calibration.scan_rates)
-        most = f"most healthy scans {low} to {high} (of {scans})"
+        most = f"{low} to {high} in most of {scans} healthy scans"
         one = "calibrated on one healthy scan"
         self._interval.setText(f"Score {self.threshold:.2f}; {most if scans > 1 else one}")
         if self._line is not None:

@@ -29,6 +29,11 @@ def test_a_scan_of_another_kind_is_told():
     assert "97 % of healthy tissue" in measure_shift(1.88, CALIBRATION).warning
 
 
+def test_a_rate_between_is_doubtful():
+    doubtful = [measure_shift(level, CALIBRATION).doubtful for level in (0.0, 1.28, 1.88)]
+    assert doubtful == [False, True, False]
+
+
 def test_no_tissue_at_all():
     assert measure_shift(np.inf, CALIBRATION).unlike
 

@@ -28,6 +28,8 @@ __all__ = ["UNLIKE_RATE", "Differences", "DomainShift", "differences", "measure_
 #: validation patients with gliomas; the others have 0.28 to 0.71. T1, another scanner's FLAIR and
 #: a skull-stripped scan have 0.002 to 0.005.
 UNLIKE_RATE = 0.07
+# Some slices of a scan have up to twice the rate of the whole.
+_DOUBTFUL_RATE = 2 * UNLIKE_RATE
 
 # Names of sequences as they stand in names of files and models.
 _SEQUENCES = {
@@ -62,6 +64,11 @@ class DomainShift:
     def unlike(self) -> bool:
         """Whether the map should not be trusted."""
         return self.median_rate < UNLIKE_RATE
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether some slices cannot tell yet if the whole scan is unlike the cohort."""
+        return UNLIKE_RATE <= self.median_rate < _DOUBTFUL_RATE
 
     @property
     def warning(self) -> str:

@@ -42,11 +42,14 @@ class Drawing:
         The latest slices.
     axis : int
         Axis along which they lie.
+    warning : str
+        Why the model may not fit this scan, judged by the slices so far; empty if it does.
     """
 
     array: NDArray[np.float32]
     indices: list[int]
     axis: int
+    warning: str
 
 
 def loader(
@@ -110,12 +113,22 @@ def detector(
         array = np.full(volume.shape, low, dtype=np.float32)
         view = to_plane(array, plane)
         detecting = Inner(detect(volume, model, backbone=backbone, first_slice=first))
+        waiting: list[int] = []
+        told = False
         for progress in detecting:
             part = progress.result
             if isinstance(part, SliceMaps):
                 heat = part.scores()
                 view[part.indices] = np.where(part.foreground, heat, low) if tissue_only else heat
-                drawing = Drawing(array, part.indices, plane_axis(plane))
+                waiting += part.indices
+                shift = measure_shift(part.level, model.levels)
+                told = told or (bool(np.isfinite(part.level)) and not shift.doubtful)
+                if not told:
+                    # No heat before it can be told whether the model fits the scan.
+                    yield replace(progress, result=None)
+                    continue
+                drawing = Drawing(array, waiting, plane_axis(plane), shift.warning)
+                waiting = []
                 yield replace(progress, result=drawing)
             else:
                 yield progress

@@ -121,8 +121,14 @@ class DetectionRun(QObject):
         if not isinstance(drawing, Drawing) or running is None:
             return
         running.slices_done += len(drawing.indices)
+        held = running.held
+        running.warn(drawing.warning)
         if self._results.of(running.scan) is running:
             running.layers.refresh(drawing.indices, drawing.axis)
+            if running.held != held:
+                self._results.updated.emit(running)
+                if self._choice.scan is running.scan:
+                    self.shown.emit(running)
         else:
             self._take_over(running, drawing.array)
 

@@ -154,6 +154,7 @@ class DetectWidget(DockWidget):
             (self._results.changed, self._on_layers),
             (self._results.painted, self.find),
             (self._results.updated, self.compare.follow),
+            (self._results.updated, self._on_updated),
             (self._results.detect_asked, self.detect),
             (self._results.cursor_moved, self._on_cursor),
             (self._results.search.found, self._on_findings),
@@ -336,6 +337,10 @@ class DetectWidget(DockWidget):
         self.panel.show_findings(self.shown)
         self._go_to_worst()
         self._update_state()
+
+    def _on_updated(self, detection: Detection) -> None:
+        if detection is self.shown:
+            self.panel.show_findings(detection)
 
     # Keys and colours ---------------------------------------------------------------------
 

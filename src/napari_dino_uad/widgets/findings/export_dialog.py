@@ -72,7 +72,7 @@ class ExportDialog(QDialog):
             layout.addWidget(box)
             if name == "dicom_map" and why_no_dicom:
                 layout.addWidget(small_label(why_no_dicom))
-        self.folder = line_edit("folder", "Folder for the files")
+        self.folder = line_edit("choose a folder", "Folder for the files")
         self.folder.setText(recall(_FOLDER))
         self.folder.textChanged.connect(self._update)
         row = QHBoxLayout()

@@ -9,7 +9,7 @@ from qtpy.QtGui import QColor
 
 from napari_dino_uad.core.results import RESEARCH_USE
 from napari_dino_uad.widgets.controls import DockWidget, small_label
-from napari_dino_uad.widgets.crosshair import crosshair_of
+from napari_dino_uad.widgets.cross_lines import cross_lines_of
 from napari_dino_uad.widgets.findings.files_bar import FilesBar
 from napari_dino_uad.widgets.findings.keys import StepKeys
 from napari_dino_uad.widgets.findings.profile import ProfilePlot, profiler
@@ -17,7 +17,7 @@ from napari_dino_uad.widgets.findings.review_bar import ReviewBar
 from napari_dino_uad.widgets.findings.table import FindingsTable
 from napari_dino_uad.widgets.findings.texts import describe_place, describe_review, why_no_edit
 from napari_dino_uad.widgets.layers import slice_index
-from napari_dino_uad.widgets.navigation import CrossLines, show_voxel
+from napari_dino_uad.widgets.navigation import show_voxel
 from napari_dino_uad.widgets.results.store import results_of
 from napari_dino_uad.widgets.results.worst import extent_around, worst_place
 from napari_dino_uad.widgets.workers import Job
@@ -53,7 +53,7 @@ class FindingsWidget(DockWidget):
         self._profile_of = (0, True, False)
         self._build()
         self.keys = StepKeys(self._viewer, self, self.table.step)
-        self.lines = CrossLines(self._viewer)
+        self.lines = cross_lines_of(self._viewer)
         self._connect()
         self.refresh()
 
@@ -95,7 +95,6 @@ class FindingsWidget(DockWidget):
             (self._results.changed, self.refresh),
             (self._results.updated, self._on_updated),
             (self._results.painted, self._on_painted),
-            (crosshair_of(self._viewer).moved, self._on_crosshair),
             (dims.current_step, self._on_step),
             (dims.order, self._on_step),
             (dims.ndisplay, self._on_step),
@@ -104,7 +103,7 @@ class FindingsWidget(DockWidget):
     def _leave(self) -> None:
         """Take away keys and crosshair."""
         self.keys.release()
-        self.lines.remove()
+        self.lines.hide(self)
 
     # Showing ------------------------------------------------------------------------------
 
@@ -122,7 +121,7 @@ class FindingsWidget(DockWidget):
             self.bar.take_note()
             self._shown = detection
             self._places = {}
-            self.lines.remove()
+            self.lines.hide(self)
         rows = [] if detection is None or detection.held else detection.rows
         if rows != self.table.rows:
             self._places = {}
@@ -174,11 +173,7 @@ class FindingsWidget(DockWidget):
             return
         self._places[label] = voxel
         show_voxel(self._viewer, detection.scan, voxel, extent_around(detection, label, voxel))
-        self.lines.mark(detection.scan, voxel)
-
-    def _on_crosshair(self, _: Any = None) -> None:
-        if self._shown is not None and self._shown.scan in self._viewer.layers:
-            self.lines.follow(self._shown.scan)
+        self.lines.show(self, detection.scan)
 
     def _axis(self) -> int:
         """Return the axis (S, P, L) along which the viewer shows slices."""

@@ -185,6 +185,7 @@ class InspectWidget(DockWidget):
             return
         voxel = voxel_at(detection.scan, world)
         if voxel is not None:
+            crosshair_of(self._viewer).move(world)
             self.ask(voxel)
 
     def ask_highest(self, *_: Any) -> None:

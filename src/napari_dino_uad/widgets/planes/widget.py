@@ -9,6 +9,7 @@ from qtpy.QtCore import QSize, Qt, QTimer
 from qtpy.QtWidgets import QBoxLayout, QSizePolicy
 
 from napari_dino_uad.widgets.controls import DockWidget, small_label
+from napari_dino_uad.widgets.cross_lines import cross_lines_of
 from napari_dino_uad.widgets.crosshair import crosshair_of
 from napari_dino_uad.widgets.orientation import PLANES, orientation_of
 from napari_dino_uad.widgets.planes.pane import PlanePane
@@ -46,9 +47,11 @@ class ThreePlanesWidget(DockWidget):
         self._viewer: Viewer = getattr(napari_viewer, "__wrapped__", napari_viewer)
         self._results = results_of(self._viewer)
         self._crosshair = crosshair_of(self._viewer)
+        self._lines = cross_lines_of(self._viewer)
         orientation_of(self._viewer)
         self._watched: list[Layer] = []
         self._scan: Image | None = None
+        self._marked: Image | None = None
         self._stale: set[int] = set()
         self._build()
         # Several changes in a row are drawn once.
@@ -62,7 +65,6 @@ class ThreePlanesWidget(DockWidget):
             (self._results.updated, self._on_seen),
             (self._results.painted, self._on_seen),
         )
-        self._crosshair.follow_clicks(True)
         self._on_layers()
 
     def _build(self) -> None:
@@ -84,7 +86,7 @@ class ThreePlanesWidget(DockWidget):
 
     def _leave(self) -> None:
         """Let go of the viewer's layers."""
-        self._crosshair.follow_clicks(False)
+        self._lines.hide(self)
         self._timer.stop()
         self._watch([])
 
@@ -140,7 +142,18 @@ class ThreePlanesWidget(DockWidget):
                 self._stale.add(number)
         self._timer.start(0)
 
+    def _show_lines(self) -> None:
+        """Show the crosshair across the scan in napari's canvas too."""
+        if self._scan is self._marked:
+            return
+        self._marked = self._scan
+        if self._scan is None:
+            self._lines.hide(self)
+        else:
+            self._lines.show(self, self._scan)
+
     def _draw(self) -> None:
+        self._show_lines()
         if self._scan is None or self._scan not in self._viewer.layers:
             for pane in self.panes:
                 pane.clear_slice()

@@ -133,6 +133,12 @@ class Detection:
         """Whether heat and findings wait until the user asks for them in spite of the warning."""
         return bool(self.warning) and not self.trusted
 
+    def warn(self, warning: str) -> None:
+        """Take the warning of the slices so far; its words stay while it does."""
+        if bool(warning) != bool(self.warning):
+            self.warning = warning
+            self.layers.hold(self.held)
+
     def trust(self) -> None:
         """Show heat and findings in spite of the warning."""
         self.trusted = True
@@ -191,7 +197,7 @@ class Detection:
             self.review = earlier.review
             self.layers = earlier.layers
             if earlier.model is self.model:
-                self.trusted, self.warning = earlier.trusted, earlier.warning
+                self.trusted = earlier.trusted
             for role in list(self.layers.explained):
                 self.layers.explain(role, None)
         self.layers.hold(self.held)

@@ -9,6 +9,7 @@ from qtpy.QtCore import QObject, QTimer
 from qtpy.QtWidgets import QLabel
 
 from napari_dino_uad.layer_data import METADATA
+from napari_dino_uad.widgets.results.texts import sides_mm
 from napari_dino_uad.widgets.threshold import format_rate
 
 if TYPE_CHECKING:
@@ -26,7 +27,6 @@ _TOOLTIP = (
     "back (P), head (S) or feet (I) from the scan's origin, its value, and after a detection its "
     "anomaly score and the share of healthy tissue that scores higher."
 )
-_SIDES = ("RL", "AP", "SI")
 
 
 class Readout(QObject):
@@ -122,8 +122,7 @@ def describe_point(scan: Image, detection: Detection | None, world: tuple[float,
 def _place(scan: Image, voxel: tuple[int, ...]) -> str:
     volume: Volume | None = scan.metadata.get(METADATA, {}).get("volume")
     if volume is not None and volume.spacing_known:
-        sides = zip(_SIDES, volume.to_ras_mm(voxel), strict=True)
-        return " ".join(f"{side[value < 0]} {abs(value):.0f}" for side, value in sides) + " mm"
+        return sides_mm(volume.to_ras_mm(voxel))
     return " ".join(
         f"{name} {number}"
         for name, number in zip(("slice", "row", "column"), voxel, strict=True)

@@ -27,17 +27,26 @@ __all__ = [
     "model_details",
     "model_words",
     "place",
+    "sides_mm",
     "slice_count",
     "why_no_detection",
     "why_no_saving",
 ]
 
+# Letters of positive and negative R, A and S.
+_SIDES = ("RL", "AP", "SI")
+
+
+def sides_mm(ras_mm: Sequence[float]) -> str:
+    """Return a place in mm, such as "L 89 P 101 S 86 mm", from its R, A and S."""
+    sides = zip(_SIDES, ras_mm, strict=True)
+    return " ".join(f"{side[value < 0]} {abs(value):.0f}" for side, value in sides) + " mm"
+
 
 def place(volume: Volume, voxel: Sequence[float]) -> str:
     """Return the place of a voxel (S, P, L), in mm if the spacing is known."""
     if volume.spacing_known:
-        right, anterior, superior = volume.to_ras_mm(voxel)
-        return f"R {right:.0f} A {anterior:.0f} S {superior:.0f} mm"
+        return sides_mm(volume.to_ras_mm(voxel))
     number, row, column = voxel
     where = f"row {row:.0f} column {column:.0f}"
     return where if volume.is_2d else f"slice {number:.0f} {where}"
@@ -87,6 +96,9 @@ def describe_findings(detection: Detection) -> str:
     elif not side:
         parts.append(f"centre {place(volume, first.centroid_voxel)}".replace(" ", "&nbsp;"))
     text = f"{head}; {', '.join(parts)}." if parts else f"{head}."
+    rejected = [row.label for row in detection.rows if row.decision == "rejected"]
+    if rejected:
+        text += f" Rejected: {', '.join(map(str, rejected))}."
     if len(findings) == MOST_FINDINGS and not detection.found.left_out:
         text += f" At most {MOST_FINDINGS} findings are kept, the largest ones."
     return text
@@ -126,6 +138,8 @@ def describe_cancelled(running: Detection, shown: Detection | None) -> str:
     done = running.slices_done
     if done:
         text = f"Cancelled: {slice_count(done)} of {running.scan.name}"
+        if running.held:
+            return f"{text} {'was' if done == 1 else 'were'} done; Show anyway shows the heat."
         return f"{text} {'was done and stays' if done == 1 else 'were done and stay'} on screen."
     if shown is not None:
         return "Cancelled before the first slice: the earlier result is on screen."
