@@ -154,7 +154,7 @@ def test_a_model_is_told_in_words_and_plotted(qtbot, widget, model):
     [curve] = widget.result.scores.listDataItems()
     assert curve.yData.max() > 3
     assert widget.result.isVisibleTo(widget)
-    assert not widget.result.details.open
+    assert not widget.result.details.button.isChecked()
     [losses] = widget.result.history.listDataItems()
     assert losses.yData.tolist() == model.normative.history_
 
