@@ -230,6 +230,8 @@ def test_an_element_of_gigabytes_is_refused(tmp_path, monkeypatch):
         read_volume(path)
 
 
+@pytest.mark.filterwarnings("ignore:The value length:UserWarning")
+@pytest.mark.filterwarnings("ignore:Invalid value for VR UI:UserWarning")
 def test_a_kind_of_object_that_is_damage_is_not_shown(tmp_path):
     report = dataset(np.zeros((2, 2), np.uint16), "1.2.3" + "\n" * 30 + "x" * 900, "SR")
     report.file_meta.MediaStorageSOPClassUID = "1.2.3"
