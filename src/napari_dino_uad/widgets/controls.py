@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import re
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QEvent, QSize, Qt, QTimer
 from qtpy.QtWidgets import (
@@ -23,7 +24,11 @@ from qtpy.QtWidgets import (
 from napari_dino_uad.core.progress import Progress
 from napari_dino_uad.widgets.activity import Activity
 from napari_dino_uad.widgets.docks import tabify
+from napari_dino_uad.widgets.plots import theme_colours
 from napari_dino_uad.widgets.workers import Job
+
+if TYPE_CHECKING:
+    from napari.viewer import Viewer
 
 __all__ = [
     "DockWidget",
@@ -144,10 +149,18 @@ class DockWidget(QWidget):
 
     Subclasses add their controls to `content`, a vertical layout, and what must always be in sight
     to `footer`, below the part that scrolls.
+
+    Parameters
+    ----------
+    napari_viewer : Viewer
+        The viewer the widget is docked in.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, napari_viewer: Viewer) -> None:
         super().__init__()
+        # napari passes a proxy of the viewer, a new one each time.
+        self._viewer: Viewer = getattr(napari_viewer, "__wrapped__", napari_viewer)
+        self._paint: Callable[[str, str], None] | None = None
         self._docked = False
         self._released = False
         self._listening: list[tuple[Any, Any]] = []
@@ -218,6 +231,24 @@ class DockWidget(QWidget):
         for signal, slot in pairs:
             signal.connect(slot)
         self._listening += pairs
+
+    def follow_theme(self, paint: Callable[[str, str], None]) -> None:
+        """Paint plots in the colours of the theme, now and whenever it changes.
+
+        Parameters
+        ----------
+        paint : callable
+            Called with the background and the text colour, as hex codes.
+        """
+        # A viewer without a window has no theme.
+        if hasattr(self._viewer, "theme"):
+            self._paint = paint
+            self.listen((self._viewer.events.theme, self._on_theme))
+            self._on_theme()
+
+    def _on_theme(self, *_: Any) -> None:
+        if self._paint is not None:
+            self._paint(*theme_colours(self._viewer.theme))
 
     def release(self) -> None:
         """Stop all jobs, and disconnect from objects that outlive this widget."""

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QVBoxLayout, QWidget
 
-from napari_dino_uad.core.progress import Progress
+from napari_dino_uad.core.progress import Inner, Progress
 from napari_dino_uad.layer_data import METADATA
 from napari_dino_uad.widgets.controls import Fold, RunControl, small_label
 from napari_dino_uad.widgets.forms import combo_box, wide_form
@@ -242,25 +242,15 @@ def _comparer(
 
         volume = read()
         backbone = yield from session().backbone_of(model)
-        second = yield from _plain(detect(volume, model, backbone=backbone))
+        detecting = Inner(detect(volume, model, backbone=backbone))
+        for progress in detecting:
+            # Nobody shows the slices of the second map.
+            yield replace(progress, result=None)
         yield Progress("Comparing", 0, 1)
-        labels = _labels(first, second, settings)
-        return _Compared(detection, name, second, settings, labels)
+        labels = _labels(first, detecting.value, settings)
+        return _Compared(detection, name, detecting.value, settings, labels)
 
     return pipeline
-
-
-def _plain(
-    pipeline: Generator[Progress, None, AnomalyMap],
-) -> Generator[Progress, None, AnomalyMap]:
-    """Run a pipeline without handing on its slices, which nobody shows."""
-    while True:
-        try:
-            progress = next(pipeline)
-        except StopIteration as end:
-            value: AnomalyMap = end.value
-            return value
-        yield replace(progress, result=None)
 
 
 def _again(compared: _Compared) -> Callable[[], Generator[Progress, None, _Compared]]:

@@ -15,9 +15,8 @@ from numpy.typing import NDArray
 
 from napari_dino_uad.core.errors import InputError
 from napari_dino_uad.core.progress import Inner, Progress
-from napari_dino_uad.widgets.results.found import Detected, fill_map
+from napari_dino_uad.widgets.results.found import Detected, finish_map
 from napari_dino_uad.widgets.session import read_model, session
-from napari_dino_uad.widgets.threshold import score_histogram
 
 if TYPE_CHECKING:
     from napari_dino_uad.core.model import FittedModel
@@ -96,14 +95,12 @@ def detector(
     first : int
         Slice on screen.
     """
-    model, low, edges = detection.model, detection.limits[0], detection.edges
-    name = detection.model_name
-    tissue_only = detection.settings.tissue_only
-    without_scalp = detection.settings.without_scalp
+    model, name, low = detection.model, detection.model_name, detection.limits[0]
+    settings, tissue_only = detection.settings, detection.settings.tissue_only
 
     def pipeline() -> Generator[Progress, None, Detected]:
         from napari_dino_uad.core.detect import SliceMaps, detect
-        from napari_dino_uad.core.maps.domain_shift import differences, measure_shift
+        from napari_dino_uad.core.maps.domain_shift import measure_shift
         from napari_dino_uad.core.slices.planes import plane_axis, to_plane
 
         started = time.perf_counter()
@@ -132,22 +129,7 @@ def detector(
                 yield replace(progress, result=drawing)
             else:
                 yield progress
-        anomaly = detecting.value
         yield Progress("Finishing", 1, 1, volume.name)
-        fill_map(array, anomaly, low, tissue_only, without_scalp)
-        histogram = score_histogram(anomaly.scores[anomaly.foreground], edges)
-        warning = measure_shift(anomaly.level, model.levels).warning
-        frame = anomaly.tissue_frame
-        seconds = time.perf_counter() - started
-        return Detected(
-            anomaly,
-            array,
-            histogram,
-            warning,
-            seconds,
-            tissue_only,
-            frame,
-            differences(volume, anomaly.scan, frame, model.preprocessing, name),
-        )
+        return finish_map(array, detecting.value, settings, name, started)
 
     return pipeline

@@ -17,7 +17,6 @@ from napari_dino_uad.widgets.detect.panel import FindingsPanel
 from napari_dino_uad.widgets.detect.run import DetectionRun
 from napari_dino_uad.widgets.files import choose_folder, choose_model
 from napari_dino_uad.widgets.navigation import show_voxel
-from napari_dino_uad.widgets.plots import theme_colours
 from napari_dino_uad.widgets.results.saving import saver
 from napari_dino_uad.widgets.results.store import HIDE_KEY, results_of
 from napari_dino_uad.widgets.results.texts import why_no_detection, why_no_saving
@@ -59,9 +58,7 @@ class DetectWidget(DockWidget):
     """
 
     def __init__(self, napari_viewer: Viewer) -> None:
-        super().__init__()
-        # napari passes a proxy of the viewer, a new one each time.
-        self._viewer: Viewer = getattr(napari_viewer, "__wrapped__", napari_viewer)
+        super().__init__(napari_viewer)
         self._results = results_of(self._viewer)
         self.loading = ModelLoader(self)
         self.saving = Job(self)
@@ -73,7 +70,6 @@ class DetectWidget(DockWidget):
         self._build()
         self._connect()
         self.loading.load(None if session().models else last_model())
-        self._on_theme()
         self._on_scan()
         self.find()
 
@@ -160,8 +156,8 @@ class DetectWidget(DockWidget):
             (self._results.search.found, self._on_findings),
             (self._results.search.recovered, self._say_result),
             (self.findings_job.failed, self.run.complain),
-            *([(events.theme, self._on_theme)] if (events := self._theme_events()) else []),
         )
+        self.follow_theme(self.threshold.paint)
 
     def release(self) -> None:
         """Stop all jobs; the slices that are done stay on screen."""
@@ -342,7 +338,7 @@ class DetectWidget(DockWidget):
         if detection is self.shown:
             self.panel.show_findings(detection)
 
-    # Keys and colours ---------------------------------------------------------------------
+    # Keys ---------------------------------------------------------------------------------
 
     def keyPressEvent(self, event: Any) -> None:
         """Hide heat and findings while the key is held, also when the dock has the focus."""
@@ -357,13 +353,6 @@ class DetectWidget(DockWidget):
             self._results.hide_for_now(False)
         else:
             super().keyReleaseEvent(event)
-
-    def _theme_events(self) -> Any:
-        return self._viewer.events if hasattr(self._viewer, "theme") else None
-
-    def _on_theme(self, *_: Any) -> None:
-        if self._theme_events() is not None:
-            self.threshold.paint(*theme_colours(self._viewer.theme))
 
     # Cursor, saving, state ----------------------------------------------------------------
 

@@ -15,9 +15,8 @@ from napari_dino_uad.core.progress import Inner, Progress
 from napari_dino_uad.layer_data import volume_layer
 from napari_dino_uad.widgets.layers import is_scan_layer, volume_reader
 from napari_dino_uad.widgets.results.detection import Detection
-from napari_dino_uad.widgets.results.found import Detected, fill_map
+from napari_dino_uad.widgets.results.found import Detected, finish_map
 from napari_dino_uad.widgets.session import session
-from napari_dino_uad.widgets.threshold import HIGHEST_RATE, histogram_edges, score_histogram
 from napari_dino_uad.widgets.workers import writing
 
 if TYPE_CHECKING:
@@ -71,32 +70,15 @@ def reopener(
     models = dict(session().models)
 
     def pipeline() -> Generator[Progress, None, Reopened]:
-        from napari_dino_uad.core.maps.domain_shift import differences, measure_shift
         from napari_dino_uad.core.saved_review import open_review
 
         started = time.perf_counter()
         opening = Inner(open_review(path, readers, models))
         yield from opening
         opened = opening.value
-        anomaly, tissue_only = opened.anomaly, opened.settings.tissue_only
-        calibration = anomaly.model.calibration
-        array = np.empty(anomaly.volume.shape, dtype=np.float32)
-        edges = histogram_edges(calibration)
-        low, scalped = calibration.threshold(HIGHEST_RATE), opened.settings.without_scalp
-        fill_map(array, anomaly, low, tissue_only, scalped)
-        histogram = score_histogram(anomaly.scores[anomaly.foreground], edges)
-        warning = measure_shift(anomaly.level, anomaly.model.levels).warning
-        frame = anomaly.tissue_frame
-        differs = differences(
-            anomaly.volume,
-            anomaly.scan,
-            frame,
-            anomaly.model.preprocessing,
-            opened.model_name,
-        )
-        seconds = time.perf_counter() - started
-        return opened, Detected(
-            anomaly, array, histogram, warning, seconds, tissue_only, frame, differs
+        array = np.empty(opened.anomaly.volume.shape, dtype=np.float32)
+        return opened, finish_map(
+            array, opened.anomaly, opened.settings, opened.model_name, started
         )
 
     return pipeline

@@ -43,9 +43,7 @@ class FindingsWidget(DockWidget):
     """
 
     def __init__(self, napari_viewer: Viewer) -> None:
-        super().__init__()
-        # napari passes a proxy of the viewer, a new one each time.
-        self._viewer: Viewer = getattr(napari_viewer, "__wrapped__", napari_viewer)
+        super().__init__(napari_viewer)
         self._results = results_of(self._viewer)
         self._shown: Detection | None = None
         self._places: dict[int, tuple[int, ...]] = {}

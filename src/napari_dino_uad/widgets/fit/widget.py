@@ -19,7 +19,6 @@ from napari_dino_uad.widgets.fit.pipelines import Request, fitter, load_settings
 from napari_dino_uad.widgets.fit.result import Result
 from napari_dino_uad.widgets.fit.scans import HealthyScans
 from napari_dino_uad.widgets.forms import text_of
-from napari_dino_uad.widgets.plots import theme_colours
 from napari_dino_uad.widgets.session import read_model, session
 from napari_dino_uad.widgets.workers import Job
 
@@ -51,7 +50,7 @@ class FitWidget(DockWidget):
     """
 
     def __init__(self, napari_viewer: Viewer) -> None:
-        super().__init__()
+        super().__init__(napari_viewer)
         self.job = Job(self)
         self.loading = Job(self)
         self.saving = Job(self)
@@ -59,14 +58,11 @@ class FitWidget(DockWidget):
         self.fitted: FittedModel | None = None
         self._settings: dict[str, Any] = {}
         self._course = Course()
-        # napari passes a proxy of the viewer, a new one each time.
-        self._viewer: Viewer = getattr(napari_viewer, "__wrapped__", napari_viewer)
         self._build(self._viewer)
         self._connect()
         # The settings of the methods need torch, which takes seconds to import.
         self._settings_job.start(load_settings)
         self._on_backbone()
-        self._on_theme()
         self._update_state()
 
     def _build(self, viewer: Viewer) -> None:
@@ -115,12 +111,7 @@ class FitWidget(DockWidget):
         for job in (self._settings_job, self.loading, self.saving):
             job.failed.connect(self.run.complain)
         self.job.stopped.connect(self._update_state)
-        if hasattr(self._viewer, "theme"):
-            self.listen((self._viewer.events.theme, self._on_theme))
-
-    def _on_theme(self, *_: Any) -> None:
-        if hasattr(self._viewer, "theme"):
-            self.result.paint(*theme_colours(self._viewer.theme))
+        self.follow_theme(self.result.paint)
 
     @property
     def cases(self) -> list[Case]:

@@ -43,8 +43,7 @@ class ThreePlanesWidget(DockWidget):
     """
 
     def __init__(self, napari_viewer: Viewer) -> None:
-        super().__init__()
-        self._viewer: Viewer = getattr(napari_viewer, "__wrapped__", napari_viewer)
+        super().__init__(napari_viewer)
         self._results = results_of(self._viewer)
         self._crosshair = crosshair_of(self._viewer)
         self._lines = cross_lines_of(self._viewer)

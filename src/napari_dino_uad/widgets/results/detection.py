@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from napari_dino_uad.core.maps.finding_rows import FindingRow
     from napari_dino_uad.core.maps.finding_settings import FindingSettings
     from napari_dino_uad.core.maps.findings import Finding
-    from napari_dino_uad.core.maps.places import TissueFrame
     from napari_dino_uad.core.maps.review import Judgement
     from napari_dino_uad.core.model import FittedModel
     from napari_dino_uad.widgets.results.found import Detected, Found
@@ -69,8 +68,6 @@ class Detection:
         Why the model may not fit this scan; empty if it does.
     trusted : bool
         Whether the user wants to see the map in spite of the warning.
-    frame : TissueFrame or None
-        Where the tissue lies, for the sides of findings.
     differences : Differences or None
         What distinguishes the scan from the model's cohort.
     message : str
@@ -103,7 +100,6 @@ class Detection:
         self.found: Found | None = None
         self.warning = ""
         self.trusted = False
-        self.frame: TissueFrame | None = None
         self.differences: Differences | None = None
         self.message = ""
         self.slices_done = 0
@@ -209,7 +205,7 @@ class Detection:
         """Take the finished map; the array shown has its values already."""
         self.anomaly = detected.anomaly
         self.warning = detected.warning
-        self.frame, self.differences = detected.frame, detected.differences
+        self.differences = detected.differences
         self.layers.hold(self.held)
         self.histogram = detected.histogram
         count = slice_count(len(detected.anomaly.scan))

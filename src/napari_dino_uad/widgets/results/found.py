@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_dino_uad.widgets.threshold import HIGHEST_RATE, histogram_edges, score_histogram
+
 if TYPE_CHECKING:
     from napari_dino_uad.core.detect import AnomalyMap
     from napari_dino_uad.core.maps.domain_shift import Differences
     from napari_dino_uad.core.maps.finding_settings import FindingSettings
     from napari_dino_uad.core.maps.findings import Finding
-    from napari_dino_uad.core.maps.places import TissueFrame
 
-__all__ = ["Detected", "Found", "fill_map", "find", "painted_slices"]
+__all__ = ["Detected", "Found", "fill_map", "find", "finish_map", "painted_slices"]
 
 
 @dataclass(frozen=True)
@@ -66,8 +68,6 @@ class Detected:
     seconds : float
     tissue_only : bool
         Whether the background of the array is blank.
-    frame : TissueFrame or None
-        Where the tissue lies, for the sides of findings.
     differences : Differences or None
         What distinguishes the scan from the cohort.
     """
@@ -78,8 +78,49 @@ class Detected:
     warning: str
     seconds: float
     tissue_only: bool
-    frame: TissueFrame | None = None
     differences: Differences | None = None
+
+
+def finish_map(
+    array: NDArray[np.float32],
+    anomaly: AnomalyMap,
+    settings: FindingSettings,
+    model_name: str,
+    started: float,
+) -> Detected:
+    """Fill the array for display, and measure what the window shows of a finished map.
+
+    Call it in a thread.
+
+    Parameters
+    ----------
+    array : ndarray of float32, (S, P, L)
+        Filled in place.
+    anomaly : AnomalyMap
+    settings : FindingSettings
+        What to leave out.
+    model_name : str
+        What the model is called in the window.
+    started : float
+        When the work began, as from `time.perf_counter`.
+    """
+    from napari_dino_uad.core.maps.domain_shift import differences, measure_shift
+
+    model, tissue_only = anomaly.model, settings.tissue_only
+    low = model.calibration.threshold(HIGHEST_RATE)
+    fill_map(array, anomaly, low, tissue_only, settings.without_scalp)
+    edges = histogram_edges(model.calibration)
+    return Detected(
+        anomaly=anomaly,
+        array=array,
+        histogram=score_histogram(anomaly.scores[anomaly.foreground], edges),
+        warning=measure_shift(anomaly.level, model.levels).warning,
+        differences=differences(
+            anomaly.volume, anomaly.scan, anomaly.tissue_frame, model.preprocessing, model_name
+        ),
+        tissue_only=tissue_only,
+        seconds=time.perf_counter() - started,
+    )
 
 
 def find(anomaly: AnomalyMap, settings: FindingSettings) -> Found:

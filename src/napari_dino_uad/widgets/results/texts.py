@@ -88,7 +88,7 @@ def describe_findings(detection: Detection) -> str:
     many = len(findings) > 1
     head = f"<b>{len(findings)} finding{'s' if many else ''}, {total}</b>"
     parts = [f"largest {unit.text(first.voxels)}"] if many else []
-    side = "" if detection.frame is None else detection.frame.side(first.centroid_voxel)
+    side = detection.anomaly.tissue_frame.side(first.centroid_voxel)
     if side:
         parts.append(side)
     if not volume.is_2d:
