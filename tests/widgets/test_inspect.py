@@ -77,6 +77,12 @@ def ask(qtbot, widget, voxel):
     qtbot.waitUntil(lambda: not widget.job.running, timeout=LONG_MS)
 
 
+def marked(detection):
+    """Return the voxel of finding 1 with the highest score; those at its edge may be in air."""
+    scores = np.where(detection.found.labels == 1, detection.anomaly.scores, -np.inf)
+    return np.unravel_index(int(scores.argmax()), scores.shape)
+
+
 def choose(qtbot, widget, kind):
     widget.overlay.value = kind
     qtbot.waitUntil(lambda: not widget.overlay_job.running, timeout=LONG_MS)
@@ -150,7 +156,7 @@ def test_a_map_that_waits_is_not_explained(qtbot, widget, viewer, detection):
     detection.warning = "another kind"
     results_of(viewer).updated.emit(detection)
     assert "another kind than the model knows" in widget.status.text()
-    widget.ask(tuple(np.argwhere(detection.found.labels == 1)[0]))
+    widget.ask(tuple(marked(detection)))
     assert widget.place is None
     detection.trust()
     results_of(viewer).updated.emit(detection)
@@ -164,7 +170,7 @@ def test_background_is_told_apart(qtbot, widget, detection):
 
 
 def test_the_component_map_lies_on_the_scan(qtbot, widget, viewer, detection, anomaly):
-    voxel = np.argwhere(detection.found.labels == 1)[0]
+    voxel = marked(detection)
     ask(qtbot, widget, voxel)
     choose(qtbot, widget, "component")
     layer = detection.layers.explained["overlay"]
@@ -185,7 +191,7 @@ def test_the_component_map_lies_on_the_scan(qtbot, widget, viewer, detection, an
 
 @pytest.mark.parametrize("kind", ["colours", "mirror"])
 def test_every_overlay_hides_the_heat_and_gives_it_back(qtbot, widget, detection, kind):
-    ask(qtbot, widget, np.argwhere(detection.found.labels == 1)[0])
+    ask(qtbot, widget, marked(detection))
     choose(qtbot, widget, kind)
     assert not detection.layers.heat.visible
     assert detection.layers.explained["overlay"].rgb == (kind == "colours")
@@ -195,7 +201,7 @@ def test_every_overlay_hides_the_heat_and_gives_it_back(qtbot, widget, detection
 
 
 def test_a_deleted_overlay_is_no_longer_chosen(qtbot, widget, viewer, detection):
-    ask(qtbot, widget, np.argwhere(detection.found.labels == 1)[0])
+    ask(qtbot, widget, marked(detection))
     choose(qtbot, widget, "colours")
     viewer.layers.remove(detection.layers.explained["overlay"])
     assert widget.overlay.value == "nothing"
@@ -203,7 +209,7 @@ def test_a_deleted_overlay_is_no_longer_chosen(qtbot, widget, viewer, detection)
 
 
 def test_layers_go_with_their_scan(qtbot, widget, viewer, detection):
-    ask(qtbot, widget, np.argwhere(detection.found.labels == 1)[0])
+    ask(qtbot, widget, marked(detection))
     choose(qtbot, widget, "component")
     viewer.layers.remove(detection.scan)
     qtbot.waitUntil(lambda: not viewer.layers, timeout=LONG_MS)
@@ -211,7 +217,7 @@ def test_layers_go_with_their_scan(qtbot, widget, viewer, detection):
 
 
 def test_a_new_detection_drops_what_was_explained(qtbot, widget, viewer, detection, anomaly):
-    ask(qtbot, widget, np.argwhere(detection.found.labels == 1)[0])
+    ask(qtbot, widget, marked(detection))
     choose(qtbot, widget, "component")
     again = finish(viewer, detection.scan, anomaly, "another model")
     assert widget.place is None and widget.panel.isHidden()
@@ -221,14 +227,14 @@ def test_a_new_detection_drops_what_was_explained(qtbot, widget, viewer, detecti
 
 
 def test_another_scan_shows_nothing_of_the_first(qtbot, widget, viewer, detection, healthy):
-    ask(qtbot, widget, np.argwhere(detection.found.labels == 1)[0])
+    ask(qtbot, widget, marked(detection))
     add_scan(viewer, healthy[0].volume)
     assert widget.panel.isHidden() and "Press Detect first" in widget.status.text()
     assert not detection.layers.explained
 
 
 def test_closing_the_dock_leaves_nothing_behind(qtbot, widget, viewer, detection):
-    ask(qtbot, widget, np.argwhere(detection.found.labels == 1)[0])
+    ask(qtbot, widget, marked(detection))
     choose(qtbot, widget, "colours")
     assert widget.pointer._on_press in viewer.mouse_drag_callbacks
     widget.release()
@@ -249,7 +255,7 @@ def test_it_works_when_opened_after_the_detection(qtbot, viewer, anomaly):
 
 
 def test_it_is_narrow(qtbot, widget, detection):
-    ask(qtbot, widget, np.argwhere(detection.found.labels == 1)[0])
+    ask(qtbot, widget, marked(detection))
     assert widget.minimumSizeHint().width() <= 380
 
 
@@ -285,7 +291,7 @@ def test_a_click_on_the_canvas_asks_and_a_drag_does_not(make_napari_viewer, qtbo
 
 
 def test_similar_healthy_patches_are_shown_where_stored(qtbot, widget, detection, anomaly, healthy):
-    voxel = np.argwhere(detection.found.labels == 1)[0]
+    voxel = marked(detection)
     ask(qtbot, widget, voxel)
     assert widget.panel.similar.isHidden()
     assert "No pictures" in widget.panel.similar_text.text()
