@@ -8,7 +8,7 @@ APT := xvfb xauth libgl1-mesa-dri libegl1 libxkbcommon-x11-0 libxcb-icccm4 libxc
 XVFB := xvfb-run -a -s "-screen 0 1400x900x24"
 WIDGET_TESTS := tests/e2e tests/widgets tests/test_reader_writer.py
 
-.PHONY: demo test test-fast coverage lint bench screenshots system clean
+.PHONY: demo test test-fast coverage lint bench bench-window screenshots system clean
 
 $(VENV)/.ready: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -53,6 +53,10 @@ lint: $(VENV)/.ready
 
 bench: $(VENV)/.ready
 	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+# MODEL=model.safetensors SCAN=scan.nii.gz
+bench-window: system $(VENV)/.ready
+	QT_API=pyqt6 $(XVFB) $(BIN)/python benchmarks/window/threshold_drag.py $(MODEL) $(SCAN)
 
 screenshots: system $(VENV)/.ready
 	QT_API=pyqt5 $(XVFB) $(BIN)/python scripts/screenshots.py

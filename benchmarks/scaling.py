@@ -41,6 +41,13 @@ _CENTRES = 2000
 _SLICES_A_SCAN = 14
 # Repeats: the mixture and the network take milliseconds, a large bank takes seconds.
 _QUICK, _SLOW = 60, 3
+# Backbones with the numbers of channels measured here.
+_BACKBONES = {384: "dinov2-vits14", 488: "efficientnet-lite0"}
+# A model file has to name a cohort; these embeddings are made up.
+_COHORT = {
+    "scans": 0, "validation_scans": 0, "slices": 0, "validation_slices": 0,
+    "date": "2026-01-01", "seed": 0, "engine": "none",
+}  # fmt: skip
 
 
 @dataclass
@@ -82,13 +89,21 @@ def as_file(normative: NormativeModel, channels: int, folder: Path) -> tuple[Nor
         Calibration.from_scans([rng.random(100_000) for _ in range(10)]) for _ in range(2)
     )
     model = FittedModel(
-        views=(View(Preprocessing(), normative, ScoreScale(0.0, 1.0), torch.ones(128, channels)),),
-        backbone_key="dinov2-vits14",
+        views=(
+            View(
+                Preprocessing(),
+                normative,
+                ScoreScale(0.0, 1.0),
+                F.normalize(torch.ones(128, channels), dim=1),
+            ),
+        ),
+        backbone_key=_BACKBONES[channels],
         backbone_sha256="0" * 64,
         context=Context(),
         maps=MapSettings(),
         calibration=centred,
         levels=levels,
+        cohort=_COHORT,
     )
     path = folder / "model.safetensors"
     save_model(model, path)

@@ -61,6 +61,7 @@ def test_tampered_embeddings_are_computed_again(cache, model, ill):
 
 
 def test_a_killed_fit_goes_on_and_gives_the_same_model(heads, tmp_path):
+    """Three whole fits, each in a process of its own."""
     code = [sys.executable, "-m", "napari_dino_uad", "fit", str(heads / "healthy")]
     settings = [f"--set={name}={value}" for name, value in SMALL.items()]
     whole = tmp_path / "whole.safetensors"
