@@ -34,6 +34,7 @@ CASES = [
     ("dinov2-vits14-reg", "register_tokens", lambda t: t.flatten(), "holds"),
     ("dinov3-vits16", "blocks.0.attn.qkv.bias", None, "bias_mask"),
     ("dinov3-vits16", "blocks.0.attn.qkv.bias_mask", lambda t: t[:1], "bias_mask"),
+    ("dinov3-vits16", "blocks.0.attn.qkv.bias_mask", lambda t: t.to(torch.complex64), "complex64"),
     ("dinov3-vits16", "rope_embed.periods", lambda t: t[:3], "rope_embed.periods"),
     ("dinov3-vits16", "rope_embed.periods", lambda t: t * 0, "below 0"),
     ("dinov3-vits16", "rope_embed.periods", lambda t: t * torch.nan, "not finite"),

@@ -181,7 +181,8 @@ def _wrong_kind(name: str, value: torch.Tensor) -> str:
 
     if value.layout != torch.strided or value.is_quantized or value.device.type != "cpu":
         return "in a form without plain numbers (sparse, quantised or empty)"
-    if not value.is_floating_point() and not name.endswith(("num_batches_tracked", "bias_mask")):
+    whole_allowed = name.endswith(("num_batches_tracked", "bias_mask"))
+    if value.is_complex() or not (value.is_floating_point() or whole_allowed):
         return f"of {str(value.dtype).removeprefix('torch.')}"
     return ""
 
