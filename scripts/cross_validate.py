@@ -53,7 +53,7 @@ def main() -> None:
             )
         )
         found = drain(evaluate(test, model, backbone=backbone))
-        pixels.append(found.metrics["pixel"])
+        pixels.append(found.metrics["conventions"]["tissue"])
         rows += found.cases
         print(f"fold {number + 1}: AP {pixels[-1]['average_precision']:.3f}, {model.summary()}")
     print_means(pixels, rows)

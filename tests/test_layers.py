@@ -21,7 +21,7 @@ WINGS = {
     "normative": "what is normal: DPMM, AR, memory bank, fusion",
     "maps": "patch scores become a calibrated map and findings",
     "model": "a fitted model, and its file",
-    "pipelines": "detect explain fit evaluate results dicom_export report saved_review",
+    "pipelines": "detect explain fit evaluate evaluation results dicom_export report saved_review",
     "bench": "benchmarks over a data set",
 }
 ORDER = list(WINGS)

@@ -65,7 +65,7 @@ def main() -> None:
     viewer.window.resize(1900, 1040)
     layer = viewer.add_image(array, scale=spacing, name="scan")
     layer.reset_contrast_limits()
-    results = results_of(viewer)
+    results: Any = results_of(viewer)
     dock = open_dock(viewer, "Detect")
     findings = open_dock(viewer, "Findings")
     open_dock(viewer, "Detect")
@@ -81,8 +81,9 @@ def main() -> None:
     wait(lambda: dock.choice.model is not None and not dock.loading.running, "the model")
     dock.detect()
     wait(lambda: results.shown is not None and results.shown.current, "the map")
-    if results.shown.held:
-        results.shown.trust()
+    shown = results.shown
+    if shown.held:
+        shown.trust()
     QTest.qWait(1500)
 
     canvas = viewer.window._qt_viewer.canvas._scene_canvas
@@ -109,13 +110,12 @@ def main() -> None:
     def rest(place: int) -> float:
         slider.setValue(place)
         started = time.perf_counter()
-        wait(lambda: results.shown.current, "the findings")
+        wait(lambda: shown.current, "the findings")
         QApplication.processEvents()
         return 1000 * (time.perf_counter() - started)
 
     rests = [rest(slider.minimum() + int(part * (slider.maximum() - slider.minimum())))
              for part in (0.2, 0.5, 0.35, 0.6, 0.45)]  # fmt: skip
-    shown = results.shown
     print(f"{' x '.join(map(str, array.shape))}, {len(moved)} movements")
     print(f"  drawn: median {np.median(moved):.1f} ms, 90th percentile "
           f"{np.percentile(moved, 90):.1f} ms")  # fmt: skip

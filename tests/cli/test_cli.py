@@ -161,8 +161,8 @@ def test_evaluate_writes_metrics(heads, model_file, tmp_path):
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     metrics = json.loads((tmp_path / "metrics.json").read_text())
-    assert metrics["pixel"]["auroc"] > 0.9
-    assert metrics["pixel"]["dice_at_fpr"]["0.05"] > 0
+    assert metrics["conventions"]["tissue"]["auroc"] > 0.9
+    assert metrics["conventions"]["tissue"]["dice_at_fpr"]["0.05"] > 0
     assert {"reading", "backbone", "model", "rest"} <= set(metrics["seconds"])
     with (tmp_path / "cases.csv").open(newline="") as file:
         assert len(list(csv.DictReader(file))) == metrics["cases"] == 1
@@ -194,7 +194,7 @@ def test_pictures_with_masks_in_another_folder(healthy, ill, tmp_path):
     assert result.exit_code == 0, result.output
     metrics = json.loads((tmp_path / "e" / "metrics.json").read_text())
     assert metrics["lesion_pixels"] == ill.lesion[worst].sum()
-    assert metrics["pixel"]["auroc"] > 0.7
+    assert metrics["conventions"]["tissue"]["auroc"] > 0.7
     result = run("detect", tmp_path / "ill", "-m", model, "-o", tmp_path / "d", "--pattern",
                  "s*.png", "--min-size", 20)  # fmt: skip
     assert result.exit_code == 0, result.output

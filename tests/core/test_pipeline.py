@@ -237,7 +237,7 @@ def test_lesion_slices_are_left_out_of_the_fit(healthy, ill):
 
 def test_evaluation_counts_and_separates(model, ill):
     evaluation = drain(evaluate([Case(ill.volume, ill.lesion)], model))
-    pixel = evaluation.metrics["pixel"]
+    pixel = evaluation.metrics["conventions"]["tissue"]
     assert pixel["auroc"] > 0.9
     assert 0 < pixel["max_dice"] <= 1
     assert set(pixel["dice_at_fpr"]) == {"0.1", "0.05", "0.01"}

@@ -143,7 +143,9 @@ def assert_same(name: str, first: Path, second: Path) -> None:
             json.loads((folder / name / "metrics.json").read_text()) for folder in (first, second)
         )
         assert found["pixels"] == expected["pixels"]
-        assert found["pixel"]["auroc"] == pytest.approx(expected["pixel"]["auroc"], abs=1e-5)
+        assert found["conventions"]["tissue"]["auroc"] == pytest.approx(
+            expected["conventions"]["tissue"]["auroc"], abs=1e-5
+        )
         rows = [
             list(csv.DictReader((folder / name / "cases.csv").read_text().splitlines()))
             for folder in (first, second)

@@ -232,7 +232,7 @@ def test_evaluate_refuses_resamples_and_ignores(ill_head, model):
         cases = find_cases([ill_head], "*_flair.nii.gz", mask, mask_geometry=geometry)
         notes = []
         found = drain(evaluate(cases, model), lambda step: notes.append(step.note))
-        return found.metrics["pixel"], [note for note in notes if "nearest" in note]
+        return found.metrics["conventions"]["tissue"], [note for note in notes if "nearest" in note]
 
     expected, notes = metrics("*_lesion.nii.gz")
     assert not notes

@@ -27,7 +27,6 @@ from napari_dino_uad.cli.resume import (
     Request,
     check_places,
     is_finished,
-    unique_case_names,
 )
 from napari_dino_uad.cli.terminal import (
     BAD_INPUT,
@@ -151,6 +150,7 @@ def _detect(
 
 def _find_named(scans: list[Path], pattern: str | None) -> dict[str, Path]:
     """Find the scans, each once, by case name."""
+    from napari_dino_uad.core.scans.cases import unique_case_names
     from napari_dino_uad.core.scans.cohort import find_cases
 
     chosen = find_cases(scans, pattern, leave_out=_note_left_out)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -30,7 +30,18 @@ from napari_dino_uad.cli.terminal import (
 )
 from napari_dino_uad.core.errors import InputError
 
+if TYPE_CHECKING:
+    from napari_dino_uad.core.evaluation.record import Evaluation
+
 __all__ = ["register"]
+
+# Metrics over all thresholds, and their names in tables.
+_OVERALL = {
+    "auroc": "AUROC",
+    "average_precision": "AP",
+    "aupro": "AUPRO",
+    "max_dice": "max Dice",
+}
 
 
 def register(app: typer.Typer) -> None:
@@ -43,25 +54,70 @@ def _evaluate(
     model: Model,
     out: Annotated[
         Path,
-        typer.Option("--out", "-o", metavar="DIR", help="Folder for metrics.json and cases.csv."),
+        typer.Option("--out", "-o", metavar="DIR", help="Folder for the results."),
     ],
     mask_pattern: MaskPattern = None,
     pattern: Pattern = None,
     volume: VolumeNumber = None,
     mask_geometry: MaskGeometryOption = "check",
+    groups: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.csv",
+            help="Table with a column case and further ones, such as site or scanner; each gets "
+            "figures of its own for every group.",
+        ),
+    ] = None,
+    bootstrap: Annotated[
+        int,
+        typer.Option(
+            metavar="N", help="Resamples of the cases for the 95 % intervals; 0 for none."
+        ),
+    ] = 1000,
+    lesion_overlap: Annotated[
+        float,
+        typer.Option(
+            metavar="SHARE",
+            help="Share of a lesion that findings must cover to meet it, and of a finding that "
+            "must be lesion for it not to be false; 0 for a single voxel.",
+        ),
+    ] = 0.0,
+    minimum_size: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SIZE",
+            help="Smallest finding: ml, mm² for a single slice, or voxels without a spacing. "
+            "Default 1 ml, 10 mm² or 100.",
+        ),
+    ] = None,
+    no_maps: Annotated[
+        bool,
+        typer.Option(
+            "--no-maps", help="Write figures only; failures cannot be looked at without maps."
+        ),
+    ] = False,
     weights: Weights = None,
     device: Device = "auto",
     engine: Engine = "auto",
     no_cache: NoCache = False,
 ) -> None:
-    """Compare a model's scores with lesion masks, over the pixels of the foreground.
+    """Compare a model's scores with lesion masks.
 
-    A folder in one of the layouts of the BMAD benchmark needs no patterns. A scan that cannot be
-    used is named and left out of the metrics; the exit code is 2 then.
+    Figures follow two conventions, over tissue and over all pixels; they cannot be compared with
+    each other. A folder in one of the layouts of the BMAD benchmark needs no patterns. A scan that
+    cannot be used is named and left out of the metrics; the exit code is 2 then. A run that was
+    stopped resumes with the next scan.
     """
+    from napari_dino_uad.core.evaluation.settings import EvaluationSettings, read_groups
     from napari_dino_uad.core.scans.cohort import find_cases
     from napari_dino_uad.core.scans.grids import check_mask_geometry
 
+    settings = EvaluationSettings(
+        bootstrap=bootstrap,
+        lesion_overlap=lesion_overlap,
+        minimum_size=minimum_size,
+        groups={} if groups is None else read_groups(groups),
+    )
     cases = find_cases(
         scans,
         pattern,
@@ -81,14 +137,22 @@ def _evaluate(
     backbone = load_on(device, engine, fitted.backbone_key, weights, size)
     fitted.check_backbone(backbone)
 
-    from napari_dino_uad.core.evaluate import evaluate, write_evaluation
+    from napari_dino_uad.core.evaluate import evaluate
     from napari_dino_uad.core.progress import drain
 
     with progress_bars() as bars:
-        evaluation = drain(evaluate(cases, fitted, backbone=backbone, cache=not no_cache), bars)
-    write_evaluation(evaluation, out)
-    _print(evaluation.metrics, evaluation.cases)
-    output().print(f"Metrics in {out}", soft_wrap=True)
+        running = evaluate(
+            cases,
+            fitted,
+            backbone=backbone,
+            cache=not no_cache,
+            settings=settings,
+            out=out,
+            maps=not no_maps,
+        )
+        evaluation = drain(running, bars)
+    _print(evaluation)
+    output().print(f"Results in {out}", soft_wrap=True)
     if evaluation.failed:
         for path, reason in evaluation.failed.items():
             note(f"Error: {path}: {reason}")
@@ -96,38 +160,105 @@ def _evaluate(
         raise typer.Exit(BAD_INPUT)
 
 
-def _print(metrics: dict[str, Any], cases: list[dict[str, Any]]) -> None:
-    rates = list(metrics["pixel"]["dice_at_fpr"])
+def _print(evaluation: Evaluation) -> None:
+    metrics = evaluation.metrics
+    console = output()
+    console.print(_table_of_cases(metrics, evaluation.cases))
+    for number, text in enumerate(_pooled(metrics)):
+        console.print(text, soft_wrap=bool(number))
+    seconds = metrics["seconds"]
+    console.print(
+        "Seconds: " + ", ".join(f"{step} {value:.1f}" for step, value in seconds.items()),
+        soft_wrap=True,
+    )
+
+
+def _table_of_cases(metrics: dict[str, Any], cases: list[dict[str, Any]]) -> Any:
+    rates = list(metrics["conventions"]["tissue"]["dice_at_fpr"])
     table = new_table(
-        "case ", "slices", "lesion %", "AUROC", "AP", "max Dice",
-        *(f"Dice at {float(rate):.0%} FPR" for rate in rates), "FPR at 5 %",
+        "case ", "slices", "lesion %", *_OVERALL.values(),
+        *(f"Dice at {float(rate):.0%} FPR" for rate in rates), "FPR at 5 %", "lesions met",
+        "false findings", title="Cases, over tissue",
     )  # fmt: skip
     for row in cases:
         table.add_row(
             row["case"],
             str(row["slices"]),
             f"{100 * row['lesion_pixels'] / row['pixels']:.2f}",
-            *(_number(row[name]) for name in ("auroc", "average_precision", "max_dice")),
+            *(_number(row[name]) for name in _OVERALL),
             *(_number(row[f"dice_at_fpr_{rate}"]) for rate in rates),
             _number(row["realised_fpr_0.05"]),
+            f"{row['lesions_met']} of {row['lesions']}",
+            str(row["false_findings"]),
         )
-    pixel = metrics["pixel"]
-    table.add_section()
-    table.add_row(
-        f"all {metrics['cases']}",
-        str(metrics["slices"]),
-        f"{100 * metrics['lesion_pixels'] / metrics['pixels']:.2f}",
-        *(_number(pixel[name]) for name in ("auroc", "average_precision", "max_dice")),
-        *(_number(pixel["dice_at_fpr"][rate]) for rate in rates),
-        _number(pixel["realised_fpr"]["0.05"]),
+    return table
+
+
+def _pooled(metrics: dict[str, Any]) -> list[Any]:
+    """Return what is printed of all cases together."""
+    from napari_dino_uad.core.evaluation.settings import CONVENTIONS
+
+    rates = list(metrics["conventions"]["tissue"]["dice_at_fpr"])
+    table = new_table("all cases ", *CONVENTIONS, title="Pooled, with 95 % intervals over cases")
+    found = metrics["conventions"]
+    for name, title in _OVERALL.items():
+        table.add_row(title, *(_with_interval(found[one], name) for one in CONVENTIONS))
+    for kind, title in (("dice", "Dice"), ("pro", "PRO")):
+        for rate in rates:
+            table.add_row(
+                f"{title} at {float(rate):.0%} FPR",
+                *(_with_interval(found[one], f"{kind}_at_fpr", rate) for one in CONVENTIONS),
+            )
+    for rate in rates:
+        table.add_row(
+            f"FPR at nominal {float(rate):.0%}",
+            *(_with_interval(found[one], "realised_fpr", rate) for one in CONVENTIONS),
+        )
+    lesions, volumes, scans = metrics["lesions"], metrics["volumes"], metrics["scans"]
+    texts = [f"{name}: {about}." for name, about in CONVENTIONS.items()]
+    texts.append("Figures over tissue and over all pixels cannot be compared.")
+    if lesions["lesions"]:
+        met = f"{lesions['sensitivity']:.0%} of {lesions['lesions']} lesions met, the largest in "
+        met += f"{lesions['largest_met']} of {lesions['scans_with_lesion']} scans; "
+    else:
+        met = "No lesions; "
+    texts.append(
+        f"At {float(lesions['rate']):.0%} FPR: {met}{lesions['false_findings_a_scan']:.2f} false "
+        f"findings a scan ({lesions['rule']})."
     )
-    console = output()
-    console.print(table)
-    seconds = metrics["seconds"]
-    console.print(
-        "Seconds: " + ", ".join(f"{step} {value:.1f}" for step, value in seconds.items()),
-        soft_wrap=True,
-    )
+    if volumes["pearson"] is not None:
+        texts.append(
+            f"Volume of findings against lesions: Pearson {volumes['pearson']:.2f}, Spearman "
+            f"{volumes['spearman']:.2f} over {volumes['scans']} scans."
+        )
+    if scans["auroc"] is not None:
+        texts.append(
+            f"Scans with lesions ({scans['with_lesion']}) against those without "
+            f"({scans['healthy']}): AUROC {scans['auroc']:.3f}."
+        )
+    return [table, *_tables_of_groups(metrics), *texts]
+
+
+def _tables_of_groups(metrics: dict[str, Any]) -> list[Any]:
+    tables = []
+    for column, groups in metrics["groups"].items():
+        table = new_table(f"{column} ", "cases", *_OVERALL.values(), title="Over tissue")
+        for value, found in groups.items():
+            pooled = found["conventions"]["tissue"]
+            table.add_row(
+                value or "(none)",
+                str(found["cases"]),
+                *(_number(pooled[name]) for name in _OVERALL),
+            )
+        tables.append(table)
+    return tables
+
+
+def _with_interval(found: dict[str, Any], name: str, rate: str | None = None) -> str:
+    value = found[name] if rate is None else found[name][rate]
+    limits = found.get("intervals", {}).get(name if rate is None else f"{name}_{rate}")
+    text = _number(value)
+    return f"{text} [{limits[0]:.3f}, {limits[1]:.3f}]" if text and limits else text
 
 
 def _number(value: float | None) -> str:

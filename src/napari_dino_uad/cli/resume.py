@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections import defaultdict
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +12,7 @@ from napari_dino_uad.core.scans.files.image_format import is_folder, regular_fil
 from napari_dino_uad.core.storage.atomic import blocked
 from napari_dino_uad.core.storage.records import are_as_recorded, read_object, read_sealed
 
-__all__ = ["Request", "check_places", "is_finished", "unique_case_names"]
+__all__ = ["Request", "check_places", "is_finished"]
 
 
 # Which of several images of one scan to look at.
@@ -130,54 +128,3 @@ def check_places(folder: Path, case: str) -> None:
         problem = blocked(path)
         if problem is not None:
             raise problem
-
-
-def unique_case_names(scans: Sequence[Path]) -> list[str]:
-    """Name the cases of a run so that no two results share a file.
-
-    Scans with equal names get as many folder names in front as make them different:
-    ``anna/t1.nii`` and ``ben/t1.nii`` become ``anna_t1`` and ``ben_t1``.
-
-    Parameters
-    ----------
-    scans : sequence of Path
-        Files or folders.
-
-    Returns
-    -------
-    list of str
-        In the order of `scans`.
-
-    Raises
-    ------
-    InputError
-        If two scans in one folder differ only in their ending.
-    """
-    from napari_dino_uad.core.scans.volume import case_name
-
-    resolved = [scan.resolve() for scan in scans]
-    names = [case_name(scan) for scan in resolved]
-    deepest = max((len(scan.parts) for scan in resolved), default=0)
-    for depth in range(1, deepest):
-        for index in _clashes(names):
-            folders = resolved[index].parts[1:-1][-depth:]
-            names[index] = "_".join([*folders, case_name(resolved[index])])
-    clashes = _clashes(names)
-    if clashes:
-        first, second = (resolved[index] for index in clashes[:2])
-        raise InputError(
-            f"The results of {first} and {second} would have the same name; rename one of them, "
-            "or detect them into two folders."
-        )
-    return names
-
-
-def _clashes(names: Sequence[str]) -> list[int]:
-    """Return the indices of names that occur twice, ignoring upper and lower case.
-
-    The indices of one name follow each other.
-    """
-    places = defaultdict(list)
-    for index, name in enumerate(names):
-        places[name.casefold()].append(index)
-    return [index for where in places.values() if len(where) > 1 for index in where]

@@ -74,7 +74,9 @@ def test_every_method_runs_with_every_seed(finished, ill):
     assert made == [("dpmm", 0), ("dpmm", 1), ("memory-bank", 0), ("memory-bank", 1)]
     assert [run["request"]["maps"] for run in runs] == [*MAPS] * 4
     for run in runs:
-        assert run["metrics"]["pixel"]["auroc"] > (0.5 if run["request"]["maps"] == "raw" else 0.7)
+        assert run["metrics"]["conventions"]["tissue"]["auroc"] > (
+            0.5 if run["request"]["maps"] == "raw" else 0.7
+        )
         assert run["metrics"]["lesions"]["scans_with_lesion"] == 1
         assert run["metrics"]["lesion_pixels"] == ill.lesion.sum()
         assert run["fit_seconds"] > 0
@@ -82,11 +84,15 @@ def test_every_method_runs_with_every_seed(finished, ill):
         assert (run["score_ms_a_slice"] is None) == (run["request"]["maps"] == "either")
         assert run["features_cached"]
     # Seeds give other models, and a bank of 300 patches is larger than 30 components.
-    assert runs[0]["metrics"]["pixel"] != runs[2]["metrics"]["pixel"]
+    assert (
+        runs[0]["metrics"]["conventions"]["tissue"] != runs[2]["metrics"]["conventions"]["tissue"]
+    )
     assert runs[4]["model_bytes"] > runs[0]["model_bytes"] > 1000
     # The maps of one fit.
     assert runs[0]["fit_seconds"] == runs[1]["fit_seconds"]
-    assert runs[0]["metrics"]["pixel"] != runs[1]["metrics"]["pixel"]
+    assert (
+        runs[0]["metrics"]["conventions"]["tissue"] != runs[1]["metrics"]["conventions"]["tissue"]
+    )
     # Embedded once, not by each run.
     assert 28 < result["features"]["slices"] <= 4 * 28
     left = sorted(path.name for path in (out / "runs").iterdir())
@@ -145,7 +151,10 @@ def test_a_run_stopped_after_its_fit_is_only_evaluated(
     monkeypatch.setattr(bench_module, "fit", None)
     result = drain(bench(*arguments, backbone=backbone, maps=["either"], cache=cache))
     _, whole = finished
-    assert result["runs"][0]["metrics"]["pixel"] == whole["runs"][1]["metrics"]["pixel"]
+    assert (
+        result["runs"][0]["metrics"]["conventions"]["tissue"]
+        == whole["runs"][1]["metrics"]["conventions"]["tissue"]
+    )
     assert [path.name for path in (tmp_path / "runs").iterdir()] == ["lgg-dpmm-0-either.json"]
     # Nothing was left to embed, so nothing is said of how long that takes.
     assert result["features"] is None
@@ -160,7 +169,7 @@ def test_the_table_holds_means_and_deviations(finished):
         ["| `memory-bank` (patches=300)", "raw"],
         ["| `memory-bank` (patches=300)", "either"],
     ]
-    aurocs = [run["metrics"]["pixel"]["auroc"] for run in result["runs"][:4:2]]
+    aurocs = [run["metrics"]["conventions"]["tissue"]["auroc"] for run in result["runs"][:4:2]]
     mean, deviation = np.mean(aurocs), abs(aurocs[0] - aurocs[1]) / np.sqrt(2)
     assert f"| {mean:.3f} ± {deviation:.3f} |" in lines[2]
     assert "over the seeds 0, 1" in lines[7]
@@ -198,7 +207,10 @@ def test_baselines_need_no_model(data, backbone, cache, tmp_path):
         *(("mean", seed, name) for seed in (0, 1) for name in maps),
         *((method, 0, name) for method in ("brightness", "asymmetry") for name in maps[:2]),
     ]
-    found = {made: run["metrics"]["pixel"]["auroc"] for made, run in zip(made, runs, strict=True)}
+    found = {
+        made: run["metrics"]["conventions"]["tissue"]["auroc"]
+        for made, run in zip(made, runs, strict=True)
+    }
     # The lesion lies on one side, and is not the brightest tissue.
     assert found["asymmetry", 0, "none"] > found["brightness", 0, "none"]
     assert runs[-1]["model_bytes"] == runs[-1]["fit_seconds"] == 0
@@ -246,7 +258,7 @@ def test_from_the_command_line(data, tmp_path):
         [row] = csv.DictReader(file)
     assert (row["method"], row["seed"], row["maps"]) == ("memory-bank", "3", "none")
     saved = json.loads((tmp_path / "out" / "lgg.json").read_text())
-    assert float(row["auroc"]) == saved["runs"][0]["metrics"]["pixel"]["auroc"]
+    assert float(row["auroc"]) == saved["runs"][0]["metrics"]["conventions"]["tissue"]["auroc"]
     assert (tmp_path / "out" / "lgg.md").read_text() == bench_table(saved) + "\n"
 
 

@@ -84,7 +84,7 @@ def test_a_bmad_folder_is_evaluated(tmp_path, model):
     evaluation = drain(evaluate(find_cases([folder], require_masks=True), model, cache=False))
     assert evaluation.metrics["cases"] == 3
     assert evaluation.metrics["lesion_pixels"] == 100
-    assert 0 <= evaluation.metrics["pixel"]["auroc"] <= 1
+    assert 0 <= evaluation.metrics["conventions"]["tissue"]["auroc"] <= 1
 
 
 def test_a_folder_of_stacks_is_not_of_bmad(tmp_path):

@@ -52,7 +52,7 @@ _ABOUT_MAPS = {
 
 
 def _pixel(run: Run, name: str, rate: str | None = None) -> float | None:
-    value = run["metrics"]["pixel"][name]
+    value = run["metrics"]["conventions"]["tissue"][name]
     return value if rate is None else value[rate]
 
 
@@ -93,7 +93,10 @@ def _rows(runs: list[Run]) -> list[dict[str, Any]]:
     """Flatten runs to table rows."""
     rows = []
     for run in runs:
-        pixel, medians = run["metrics"]["pixel"], run["metrics"]["median_realised_fpr"]
+        pixel, medians = (
+            run["metrics"]["conventions"]["tissue"],
+            run["metrics"]["median_realised_fpr"],
+        )
         row = {name: run["request"][name] for name in ("method", "seed", "maps")}
         row |= {name: pixel[name] for name in ("auroc", "average_precision", "max_dice")}
         for name in ("dice_at_fpr", "realised_fpr"):

@@ -26,6 +26,7 @@ __all__ = [
     "describe_labels",
     "edit_findings",
     "find_findings",
+    "find_regions",
     "size_unit",
     "worst_voxel",
     "write_findings_csv",
@@ -157,6 +158,27 @@ def find_findings(
     InputError
         If the minimum size is below 0.
     """
+    labels = find_regions(
+        scores, volume, threshold, foreground=foreground, minimum_size=minimum_size
+    )
+    return labels, describe_labels(labels, scores, volume, calibration)
+
+
+def find_regions(
+    scores: NDArray[np.float32],
+    volume: Volume,
+    threshold: float,
+    *,
+    foreground: NDArray[np.bool_] | None = None,
+    minimum_size: float | None = None,
+) -> NDArray[np.uint8]:
+    """Label the regions of `find_findings` without measuring them.
+
+    Raises
+    ------
+    InputError
+        If the minimum size is below 0.
+    """
     unit = size_unit(volume)
     minimum = unit.smallest if minimum_size is None else minimum_size
     if minimum < 0:
@@ -166,9 +188,7 @@ def find_findings(
     above = scores > threshold
     if foreground is not None:
         above &= foreground
-    labels = _connected(above, max(1, int(np.ceil(minimum / unit.voxel - 1e-9))))
-    del above
-    return labels, describe_labels(labels, scores, volume, calibration)
+    return _connected(above, max(1, int(np.ceil(minimum / unit.voxel - 1e-9))))
 
 
 def edit_findings(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from napari_dino_uad.core.errors import OF_ONE_SCAN, InputError, sentence
 from napari_dino_uad.core.pipeline import PATIENCE_S, prefetch
 from napari_dino_uad.core.progress import Progress
+from napari_dino_uad.core.scans.formats import case_name
 from napari_dino_uad.core.scans.grids import (
     RESAMPLED,
     MaskGeometry,
@@ -22,7 +24,16 @@ from napari_dino_uad.core.scans.grids import (
 from napari_dino_uad.core.scans.labels import check_mask_values, refuse_labels
 from napari_dino_uad.core.scans.volume import Volume, read_volume
 
-__all__ = ["Case", "ReadCase", "check_cases", "read_case", "read_cases", "read_mask"]
+__all__ = [
+    "Case",
+    "ReadCase",
+    "check_cases",
+    "names_of_cases",
+    "read_case",
+    "read_cases",
+    "read_mask",
+    "unique_case_names",
+]
 
 
 @dataclass(frozen=True)
@@ -230,3 +241,72 @@ def _match(
             f"{' x '.join(map(str, array.shape))}; choose the mask of this scan."
         )
     return array > 0, ""
+
+
+def names_of_cases(cases: Sequence[Case]) -> list[str]:
+    """Name cases as `unique_case_names` does; scans that are open already have their own names.
+
+    Raises
+    ------
+    InputError
+        If two cases would have the same name.
+    """
+    paths = [case.scan for case in cases if isinstance(case.scan, Path)]
+    named = iter(unique_case_names(paths))
+    names = [next(named) if isinstance(case.scan, Path) else case.name for case in cases]
+    clashes = _clashes(names)
+    if clashes:
+        raise InputError(
+            f"Two scans have the name {names[clashes[0]]}, but every case needs a name of its own; "
+            "rename one of them."
+        )
+    return names
+
+
+def unique_case_names(scans: Sequence[Path]) -> list[str]:
+    """Name the cases of a run so that no two results share a file.
+
+    Scans with equal names get as many folder names in front as make them different:
+    ``anna/t1.nii`` and ``ben/t1.nii`` become ``anna_t1`` and ``ben_t1``.
+
+    Parameters
+    ----------
+    scans : sequence of Path
+        Files or folders.
+
+    Returns
+    -------
+    list of str
+        In the order of `scans`.
+
+    Raises
+    ------
+    InputError
+        If two scans in one folder differ only in their ending.
+    """
+    resolved = [scan.resolve() for scan in scans]
+    names = [case_name(scan) for scan in resolved]
+    deepest = max((len(scan.parts) for scan in resolved), default=0)
+    for depth in range(1, deepest):
+        for index in _clashes(names):
+            folders = resolved[index].parts[1:-1][-depth:]
+            names[index] = "_".join([*folders, case_name(resolved[index])])
+    clashes = _clashes(names)
+    if clashes:
+        first, second = (resolved[index] for index in clashes[:2])
+        raise InputError(
+            f"The results of {first} and {second} would have the same name; rename one of them, "
+            "or write them into two folders."
+        )
+    return names
+
+
+def _clashes(names: Sequence[str]) -> list[int]:
+    """Return the indices of names that occur twice, ignoring upper and lower case.
+
+    The indices of one name follow each other.
+    """
+    places = defaultdict(list)
+    for index, name in enumerate(names):
+        places[name.casefold()].append(index)
+    return [index for where in places.values() if len(where) > 1 for index in where]

@@ -1,0 +1,1 @@
+"""Scores compared with lesion masks: metrics, their intervals, failures, and results on disk."""
