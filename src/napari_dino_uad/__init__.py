@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from napari_dino_uad.core.backbones.engines.choice import choose_engine
     from napari_dino_uad.core.detect import detect
     from napari_dino_uad.core.evaluate import evaluate
+    from napari_dino_uad.core.evaluation.folder import read_evaluation
     from napari_dino_uad.core.fit import fit
     from napari_dino_uad.core.model_file import load_model, save_model
     from napari_dino_uad.core.progress import drain
@@ -30,6 +31,7 @@ _HOME = {
     "fit": "fit",
     "load_backbone": "backbones.backbone",
     "load_model": "model_file",
+    "read_evaluation": "evaluation.folder",
     "read_volume": "scans.volume",
     "save_model": "model_file",
     "write_volume": "scans.volume",
@@ -46,6 +48,7 @@ __all__ = [
     "fit",
     "load_backbone",
     "load_model",
+    "read_evaluation",
     "read_volume",
     "save_model",
     "write_volume",

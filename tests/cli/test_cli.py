@@ -193,7 +193,7 @@ def test_pictures_with_masks_in_another_folder(healthy, ill, tmp_path):
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     metrics = json.loads((tmp_path / "e" / "metrics.json").read_text())
-    assert metrics["lesion_pixels"] == ill.lesion[worst].sum()
+    assert metrics["conventions"]["tissue"]["lesion_pixels"] == ill.lesion[worst].sum()
     assert metrics["conventions"]["tissue"]["auroc"] > 0.7
     result = run("detect", tmp_path / "ill", "-m", model, "-o", tmp_path / "d", "--pattern",
                  "s*.png", "--min-size", 20)  # fmt: skip

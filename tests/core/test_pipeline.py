@@ -241,7 +241,7 @@ def test_evaluation_counts_and_separates(model, ill):
     assert pixel["auroc"] > 0.9
     assert 0 < pixel["max_dice"] <= 1
     assert set(pixel["dice_at_fpr"]) == {"0.1", "0.05", "0.01"}
-    assert evaluation.metrics["lesion_pixels"] == int(ill.lesion.sum())
+    assert evaluation.metrics["conventions"]["tissue"]["lesion_pixels"] == int(ill.lesion.sum())
     assert evaluation.cases[0]["case"] == ill.volume.name
 
 

@@ -83,7 +83,7 @@ def test_a_bmad_folder_is_evaluated(tmp_path, model):
     folder = bmad_tree(tmp_path, "liver")
     evaluation = drain(evaluate(find_cases([folder], require_masks=True), model, cache=False))
     assert evaluation.metrics["cases"] == 3
-    assert evaluation.metrics["lesion_pixels"] == 100
+    assert evaluation.metrics["conventions"]["tissue"]["lesion_pixels"] == 100
     assert 0 <= evaluation.metrics["conventions"]["tissue"]["auroc"] <= 1
 
 

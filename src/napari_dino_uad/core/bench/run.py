@@ -30,7 +30,7 @@ from napari_dino_uad.core.bench.variants import (
     maps_of,
 )
 from napari_dino_uad.core.errors import InputError
-from napari_dino_uad.core.evaluate import evaluate
+from napari_dino_uad.core.evaluate import EvaluationSettings, evaluate
 from napari_dino_uad.core.features.cache import FeatureCache, content_digest, open_cache
 from napari_dino_uad.core.features.extract import cache_entry, extract_features, scored_slices
 from napari_dino_uad.core.fit import calibrate, fit, remap
@@ -55,6 +55,9 @@ __all__ = ["bench"]
 
 # Subfolder of finished runs and the remains of stopped ones.
 _RUNS = "runs"
+
+# The spread is that over seeds.
+_MEASURED = EvaluationSettings(bootstrap=0, froc_rates=())
 
 
 @dataclass(frozen=True)
@@ -298,6 +301,7 @@ def _run(
         backbone=setting.backbone,
         batch=setting.batch,
         cache=setting.cache,
+        settings=_MEASURED,
     )
     run = {
         "request": request,

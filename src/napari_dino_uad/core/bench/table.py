@@ -167,7 +167,8 @@ def _caption(result: dict[str, Any]) -> str:
     first = runs[0]
     metrics = first["metrics"]
     seeds = sorted({run["request"]["seed"] for run in runs})
-    share = 100 * metrics["lesion_pixels"] / metrics["pixels"]
+    pixels = metrics["conventions"]["tissue"]
+    share = 100 * pixels["lesion_pixels"] / pixels["pixels"]
     several = (
         f"Mean ± standard deviation over the seeds {', '.join(map(str, seeds))}."
         if len(seeds) > 1
