@@ -142,10 +142,9 @@ def assert_same(name: str, first: Path, second: Path) -> None:
         found, expected = (
             json.loads((folder / name / "metrics.json").read_text()) for folder in (first, second)
         )
-        assert found["pixels"] == expected["pixels"]
-        assert found["conventions"]["tissue"]["auroc"] == pytest.approx(
-            expected["conventions"]["tissue"]["auroc"], abs=1e-5
-        )
+        ours, theirs = (one["conventions"]["tissue"] for one in (found, expected))
+        assert ours["pixels"] == theirs["pixels"]
+        assert ours["auroc"] == pytest.approx(theirs["auroc"], abs=1e-5)
         rows = [
             list(csv.DictReader((folder / name / "cases.csv").read_text().splitlines()))
             for folder in (first, second)

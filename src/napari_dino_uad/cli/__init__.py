@@ -10,7 +10,17 @@ from typing import Annotated
 import typer
 
 from napari_dino_uad import __version__
-from napari_dino_uad.cli import bench, cache, detect, engines, evaluate, fit, models, synthetic
+from napari_dino_uad.cli import (
+    bench,
+    cache,
+    detect,
+    engines,
+    evaluate,
+    failures,
+    fit,
+    models,
+    synthetic,
+)
 from napari_dino_uad.cli.terminal import SentenceGroup
 
 __all__ = ["app"]
@@ -47,6 +57,7 @@ def _root(
 fit.register(app)
 detect.register(app)
 evaluate.register(app)
+failures.register(app)
 models.register(app)
 engines.register(app)
 cache.register(app)

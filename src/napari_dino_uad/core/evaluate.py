@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from napari_dino_uad.core.backbones.engines.choice import choose_engine
 from napari_dino_uad.core.detect import detect
 from napari_dino_uad.core.errors import OF_ONE_SCAN, InputError, sentence
+from napari_dino_uad.core.evaluation.failures import failure_of_row, rank_failures
 from napari_dino_uad.core.evaluation.folder import write_evaluation
 from napari_dino_uad.core.evaluation.record import Evaluation
 from napari_dino_uad.core.evaluation.scoring import MAPS, CaseStore, ScoredCase, score_case
@@ -94,13 +95,15 @@ def evaluate(
         size = model.preprocessing.input_size
         backbone = yield from choose_engine(model.load_backbone(), input_size=size)
     names = names_of_cases(cases)
+    # Without a folder nothing has to recognise the model again.
+    checksum = None if out is None else model_checksum(model)
     places = None if out is None or not maps else out / MAPS
     seconds = {"reading": 0.0, "backbone": 0.0, "model": 0.0}
     scored: list[ScoredCase] = []
     failed: dict[str, str] = {}
     noted: list[str] = []
     with _unfinished(out) as folder:
-        store = CaseStore(folder, places, settings, model_checksum(model))
+        store = CaseStore(folder, places, settings, checksum)
         for number, (name, case) in enumerate(zip(names, cases, strict=True)):
             shown = Progress("Evaluating", number, len(cases), name)
             yield shown
@@ -138,11 +141,15 @@ def evaluate(
             "slices": sum(one.row["slices"] for one in scored),
             "slices_scored": sum(one.slices_scored for one in scored),
             "settings": _plain(settings),
+            "levels": {
+                f"{rate:g}": model.calibration.threshold(rate)
+                for rate in sorted({*settings.rates, *settings.froc_rates, settings.finding_rate})
+            },
             "data": {"mask_geometry": cases[0].mask_geometry, "volume": cases[0].volume},
             "model": {
                 "method": model.normative.method,
                 "summary": model.summary(),
-                "checksum": model_checksum(model),
+                "checksum": checksum,
                 "backbone": model.backbone_key,
                 "engine": backbone.engine.spec.description,
                 "preprocessing": model.preprocessing.to_dict(),
@@ -157,7 +164,15 @@ def evaluate(
             },
         }
         rows = [one.row for one in scored]
-        evaluation = Evaluation(metrics, rows, failed, curves, histograms)
+        failures = [failure_of_row(row) for one in scored for row in one.failures]
+        evaluation = Evaluation(
+            metrics,
+            rows,
+            failed,
+            curves,
+            [failure.row() for failure in rank_failures(failures)],
+            histograms,
+        )
         if out is not None:
             write_evaluation(evaluation, out)
     if out is not None:

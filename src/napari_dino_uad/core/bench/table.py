@@ -184,7 +184,7 @@ def _caption(result: dict[str, Any]) -> str:
             f"{features['seconds']:.0f} s."
         )
     return (
-        f"{result['about']}; {share:.1f} % of their {metrics['pixels'] / 1e6:.1f} million "
+        f"{result['about']}; {share:.1f} % of their {pixels['pixels'] / 1e6:.1f} million "
         f"foreground pixels are lesion. {_about_maps(runs)}{_about_findings(metrics)}{several} "
         f"{embedding} Backbone "
         f"{first['request']['backbone']} on {first['machine']['engine']}, "

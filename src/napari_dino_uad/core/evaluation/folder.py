@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,12 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_dino_uad.core.errors import InputError
+from napari_dino_uad.core.evaluation.failures import Failure, failure_of_row
 from napari_dino_uad.core.evaluation.histograms import Histograms, HistogramSet
 from napari_dino_uad.core.evaluation.scoring import MAPS
 from napari_dino_uad.core.results import ResultPaths
 from napari_dino_uad.core.scans.cases import read_mask
 from napari_dino_uad.core.scans.grids import match_mask
 from napari_dino_uad.core.scans.volume import read_volume
+from napari_dino_uad.core.slices.planes import from_plane
+from napari_dino_uad.core.slices.prepared import prepare
+from napari_dino_uad.core.slices.preprocessing import Preprocessing
 from napari_dino_uad.core.storage.atomic import csv_text, json_text, staged
 from napari_dino_uad.core.storage.records import read_object, read_sealed, sealed
 from napari_dino_uad.core.storage.tensor_file import read_tensors, write_tensors
@@ -30,16 +34,19 @@ if TYPE_CHECKING:
 __all__ = ["EvaluationFolder", "OpenedCase", "read_evaluation", "write_evaluation"]
 
 _METRICS, _CASES, _CURVES = "metrics.json", "cases.csv", "curves.json"
-_HISTOGRAMS, _NOTES = "histograms.safetensors", "notes.csv"
+_HISTOGRAMS, _NOTES, _FAILURES = "histograms.safetensors", "notes.csv", "failures.csv"
 _VERSION = 1
+# As in `Failure`.
+_FAILURE_COLUMNS = [field.name for field in fields(Failure)]
 _ARRAYS = ("edges", "healthy", "lesion", "shares", "regions")
 
 
 def write_evaluation(evaluation: Evaluation, folder: Path) -> None:
     """Write an evaluation into a folder, all files or none.
 
-    `metrics.json` has the figures, `cases.csv` a row for each case, `curves.json` the curves and
-    `histograms.safetensors` the scores of each case. A scan without metrics has a row in
+    `metrics.json` has the figures, `cases.csv` a row for each case, `curves.json` the curves,
+    `failures.csv` missed lesions and false alarms, and `histograms.safetensors` the scores of each
+    case. A scan without metrics has a row in
     `cases.csv` with its path and the reason.
 
     Raises
@@ -57,6 +64,7 @@ def write_evaluation(evaluation: Evaluation, folder: Path) -> None:
             _METRICS: json_text(sealed({"version": _VERSION, **evaluation.metrics})),
             _CASES: csv_text([*evaluation.cases[0], "error"], [*evaluation.cases, *failed]),
             _CURVES: json_text(evaluation.curves),
+            _FAILURES: csv_text(_FAILURE_COLUMNS, evaluation.failures),
         }
         for name, text in texts.items():
             (partial / name).write_text(text, encoding="utf-8", newline="")
@@ -84,6 +92,8 @@ class OpenedCase:
         The anomaly map.
     findings : ndarray of uint8, (S, P, L)
         Findings at the rate of the evaluation.
+    foreground : ndarray of bool, (S, P, L)
+        Tissue.
     """
 
     name: str
@@ -91,6 +101,7 @@ class OpenedCase:
     mask: NDArray[np.bool_]
     scores: NDArray[np.float32]
     findings: NDArray[np.uint8]
+    foreground: NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -150,6 +161,29 @@ class EvaluationFolder:
         """Score threshold by nominal false-positive rate."""
         return {float(rate): level for rate, level in self.metrics["thresholds"].items()}
 
+    @property
+    def levels(self) -> dict[float, float]:
+        """Score threshold by nominal rate, for more rates than `thresholds`."""
+        return {float(rate): level for rate, level in self.metrics["levels"].items()}
+
+    @cached_property
+    def failures(self) -> list[Failure]:
+        """Missed lesions and false alarms at the rate of the evaluation, the worst first.
+
+        Raises
+        ------
+        InputError
+            If the file is missing or damaged.
+        """
+        place = self.path / _FAILURES
+        try:
+            with place.open(encoding="utf-8", newline="") as file:
+                return [failure_of_row(row) for row in csv.DictReader(file)]
+        except (OSError, UnicodeDecodeError, csv.Error, KeyError, TypeError, ValueError) as error:
+            raise InputError(
+                f"The failures {place} cannot be read ({error}); evaluate again into this folder."
+            ) from error
+
     def row(self, name: str) -> dict[str, Any]:
         """Return the row of a case."""
         return next(row for row in self.rows if row["case"] == name)
@@ -181,9 +215,12 @@ class EvaluationFolder:
         mask = np.zeros(volume.shape, dtype=bool)
         if row["mask"]:
             mask = read_mask(_where(row["mask"], scans, name), volume, data["mask_geometry"])
-        scores, _ = match_mask(read_volume(paths.anomaly), volume)
-        findings, _ = match_mask(read_volume(paths.findings), volume)
-        return OpenedCase(name, volume, mask, scores, findings.astype(np.uint8))
+        scores, _ = match_mask(read_volume(paths.anomaly, allow_constant=True), volume)
+        findings, _ = match_mask(read_volume(paths.findings, allow_constant=True), volume)
+        preprocessing = Preprocessing.from_dict(self.metrics["model"]["preprocessing"])
+        prepared = prepare(volume, preprocessing)
+        tissue = np.ascontiguousarray(from_plane(prepared.foreground, preprocessing.plane))
+        return OpenedCase(name, volume, mask, scores, findings.astype(np.uint8), tissue)
 
     def report(self, name: str) -> Mapping[str, Any]:
         """Return the report of a case's findings; empty if it is missing or was changed."""

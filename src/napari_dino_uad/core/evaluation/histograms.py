@@ -175,7 +175,10 @@ def resamples(cases: int, repeats: int, seed: int) -> NDArray[np.int64]:
     """Draw cases with replacement; return how often each was drawn, (repeats, cases)."""
     rng = np.random.default_rng(seed)
     drawn = rng.integers(0, cases, (repeats, cases))
-    return np.stack([np.bincount(row, minlength=cases) for row in drawn]).astype(np.int64)
+    counts = np.zeros((repeats, cases), dtype=np.int64)
+    for row, indices in zip(counts, drawn, strict=True):
+        row += np.bincount(indices, minlength=cases)
+    return counts
 
 
 def interval(values: NDArray[np.float64]) -> list[float] | None:

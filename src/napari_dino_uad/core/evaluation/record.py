@@ -26,6 +26,8 @@ class Evaluation:
     curves : dict
         ROC, precision-recall and per-region overlap curves by convention, and "froc"; the content
         of `curves.json`.
+    failures : list of dict
+        Rows of `Failure.row`, the worst first; the content of `failures.csv`.
     histograms : dict of str to Histograms
         Scores of each case by convention; the content of `histograms.safetensors`.
     """
@@ -34,4 +36,5 @@ class Evaluation:
     cases: list[dict[str, Any]]
     failed: dict[str, str] = field(default_factory=dict)
     curves: dict[str, Any] = field(default_factory=dict)
+    failures: list[dict[str, Any]] = field(default_factory=list)
     histograms: HistogramSet = field(default_factory=dict)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_dino_uad.core.evaluation.failures import list_failures
 from napari_dino_uad.core.evaluation.lesions import label_lesions, match_lesions
 from napari_dino_uad.core.evaluation.pool import CasePixels
 from napari_dino_uad.core.features.cache import content_digest
@@ -50,6 +51,8 @@ class ScoredCase:
         Columns of the table of cases.
     froc : list of (int, int)
         Lesions met and false findings at each of `EvaluationSettings.froc_rates`.
+    failures : list of dict
+        Rows of `Failure.row`, at `EvaluationSettings.finding_rate`.
     seconds : dict of str to float
         Spent on the backbone and the model.
     slices_scored : int
@@ -60,6 +63,7 @@ class ScoredCase:
     name: str
     row: dict[str, Any]
     froc: list[tuple[int, int]]
+    failures: list[dict[str, Any]]
     seconds: dict[str, float]
     slices_scored: int
     pixels: Any
@@ -140,7 +144,16 @@ def score_case(
         "found_ml": None if voxel_ml is None else round(voxel_ml * int((labels > 0).sum()), 4),
         "scan_score": scan_score(anomaly),
     }
-    return ScoredCase(name, row, froc, dict(anomaly.seconds), len(anomaly.scan), pixels)
+    failures = list_failures(name, volume, anomaly.scores, lesions, labels, match)
+    return ScoredCase(
+        name,
+        row,
+        froc,
+        [failure.row() for failure in failures],
+        dict(anomaly.seconds),
+        len(anomaly.scan),
+        pixels,
+    )
 
 
 _WHOLE = ("auroc", "average_precision", "aupro", "max_dice")
@@ -177,12 +190,12 @@ class CaseStore:
     maps : Path or None
         Folder of the maps; a case whose maps are not whole is scored again.
     settings : EvaluationSettings
-    model : str
-        Checksum of the model.
+    model : str or None
+        Checksum of the model; None if no later run comes back to the folder.
     """
 
     def __init__(
-        self, folder: Path, maps: Path | None, settings: EvaluationSettings, model: str
+        self, folder: Path, maps: Path | None, settings: EvaluationSettings, model: str | None
     ) -> None:
         self._folder, self._maps = folder, maps
         self._settings, self._model = settings, model
@@ -214,14 +227,13 @@ class CaseStore:
                 "request": dict(request),
                 "row": scored.row,
                 "froc": [list(pair) for pair in scored.froc],
+                "failures": scored.failures,
                 "seconds": scored.seconds,
                 "slices_scored": scored.slices_scored,
                 "files": record_files([place]),
             },
         )
-        return ScoredCase(
-            scored.name, scored.row, scored.froc, scored.seconds, scored.slices_scored, place
-        )
+        return replace(scored, pixels=place)
 
     def find(self, name: str, request: Mapping[str, Any]) -> ScoredCase | None:
         """Return a case that a stopped run has finished; None if there is none like it."""
@@ -237,5 +249,12 @@ class CaseStore:
             names = [path.name for path in others]
             if written is None or not are_as_recorded(self._maps, written.get("files"), names):
                 return None
-        froc = [(met, false) for met, false in found["froc"]]
-        return ScoredCase(name, found["row"], froc, found["seconds"], found["slices_scored"], place)
+        return ScoredCase(
+            name,
+            found["row"],
+            [(met, false) for met, false in found["froc"]],
+            found["failures"],
+            found["seconds"],
+            found["slices_scored"],
+            place,
+        )

@@ -13,8 +13,9 @@ from napari_dino_uad.core.slices.planes import plane_axis, plane_spacing_mm, to_
 
 if TYPE_CHECKING:
     from napari_dino_uad.core.detect import AnomalyMap
+    from napari_dino_uad.core.scans.volume import Volume
 
-__all__ = ["finding_picture", "png_uri"]
+__all__ = ["finding_picture", "png_uri", "resized", "window_of"]
 
 # Longer edge of a picture in pixels.
 _EDGE = 420
@@ -65,21 +66,21 @@ def finding_picture(
     rows, cols = cut[0].shape
     scale = _EDGE / max(rows * row_mm, cols * col_mm)
     size = max(1, round(rows * row_mm * scale)), max(1, round(cols * col_mm * scale))
-    low, high = _window(anomaly)
-    grey = np.clip((_resized(cut[0], size) - low) / (high - low), 0, 1)
-    scores = _resized(cut[1], size)
+    low, high = window_of(anomaly.volume)
+    grey = np.clip((resized(cut[0], size) - low) / (high - low), 0, 1)
+    scores = resized(cut[1], size)
     top = anomaly.model.calibration.threshold(1e-4)
     share = np.clip((scores - threshold) / max(top - threshold, 1e-6), 0, 1)
     inside = scores > threshold
     if tissue is not None:
-        inside &= _resized(to_plane(tissue, plane)[number].astype(np.float32), size) > 0.5
+        inside &= resized(to_plane(tissue, plane)[number].astype(np.float32), size) > 0.5
     alpha = inside * (_LOWEST_ALPHA + share * (_HIGHEST_ALPHA - _LOWEST_ALPHA))
     picture = 255 * grey[..., None] * (1 - alpha[..., None]) + _heat(share) * alpha[..., None]
     for colour, region in (
         (_OTHERS, (cut[2] > 0) & (cut[2] != label)),
         (_OUTLINE, cut[2] == label),
     ):
-        mask = _resized(region.astype(np.float32), size) > 0.5
+        mask = resized(region.astype(np.float32), size) > 0.5
         picture[mask & ~binary_erosion(mask, iterations=2)] = colour
     return picture.astype(np.uint8), number
 
@@ -93,9 +94,8 @@ def png_uri(picture: NDArray[np.uint8]) -> str:
     return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode('ascii')}"
 
 
-def _window(anomaly: AnomalyMap) -> tuple[float, float]:
-    """Return the scan's own window, or the range of its tissue."""
-    volume = anomaly.volume
+def window_of(volume: Volume) -> tuple[float, float]:
+    """Return the scan's own window, or the range of its values without the brightest."""
     if volume.window is not None:
         centre, width = volume.window
         return centre - width / 2, centre + width / 2
@@ -109,7 +109,7 @@ def _heat(share: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.stack([np.interp(share, steps, _HEAT[:, band]) for band in range(3)], axis=-1)
 
 
-def _resized(array: NDArray[Any], size: tuple[int, int]) -> NDArray[np.float32]:
+def resized(array: NDArray[Any], size: tuple[int, int]) -> NDArray[np.float32]:
     """Resize an image (rows, cols) bilinearly."""
     from PIL import Image
 

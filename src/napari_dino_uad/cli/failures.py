@@ -1,0 +1,64 @@
+"""`failures`: what a model missed and where it raised false alarms, from results on disk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from napari_dino_uad.cli.terminal import new_table, output, progress_bars
+
+__all__ = ["register"]
+
+_MOST = 20
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("failures")(_failures)
+
+
+def _failures(
+    folder: Annotated[Path, typer.Argument(metavar="RESULTS", help="Folder that evaluate wrote.")],
+    most: Annotated[
+        int, typer.Option("--most", metavar="N", min=1, help="How many to list and to draw.")
+    ] = _MOST,
+    sheet: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Also draw the worst cases into this .png or .svg file."),
+    ] = None,
+    scans: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Where scans and masks are now, if they were moved."),
+    ] = None,
+) -> None:
+    """List missed lesions and false alarms, the largest first, without computing again."""
+    from napari_dino_uad.core.evaluation.folder import read_evaluation
+
+    results = read_evaluation(folder)
+    notes = results.notes()
+    found = results.failures
+    table = new_table("case ", "failure ", "size", "peak score", "slice", "note ")
+    for one in found[:most]:
+        digits = 1 if one.unit == "ml" else 0
+        table.add_row(
+            one.case, one.kind, f"{one.size:.{digits}f} {one.unit}", f"{one.peak:.2f}",
+            str(one.voxel[0]), notes.get(one.case, ""),
+        )  # fmt: skip
+    console = output()
+    lesions = results.metrics["lesions"]
+    console.print(table)
+    missed = sum(one.kind == "missed lesion" for one in found)
+    console.print(
+        f"{missed} of {lesions['lesions']} lesions missed and {len(found) - missed} false alarms "
+        f"in {len(results.rows)} scans at {lesions['rate']:.0%} FPR ({lesions['rule']}).",
+        soft_wrap=True,
+    )
+    if sheet is not None:
+        from napari_dino_uad.core.evaluation.pictures import contact_sheet
+        from napari_dino_uad.core.progress import drain
+
+        with progress_bars() as bars:
+            names = drain(contact_sheet(results, sheet, count=most, scans=scans), bars)
+        console.print(f"{len(names)} cases in {sheet}", soft_wrap=True)
