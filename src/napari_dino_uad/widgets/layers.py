@@ -65,7 +65,7 @@ def camera_of(viewer: Viewer) -> Any:
 
 def is_ours(layer: Layer) -> bool:
     """Return whether a layer is a result of this plugin, and therefore not a scan."""
-    roles = ("anomaly", "findings", "explanation", "comparison")
+    roles = ("anomaly", "findings", "explanation", "comparison", "outcome")
     return layer.metadata.get(METADATA, {}).get("role") in roles
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from napari_dino_uad.core.evaluation.lesions import LesionMatch, label_lesions, match_lesions
 from napari_dino_uad.core.maps.findings import find_regions, size_unit
-from napari_dino_uad.core.metrics import pixel_metrics
+from napari_dino_uad.core.metrics import LOWEST, pixel_metrics
 
 if TYPE_CHECKING:
     from napari_dino_uad.core.evaluation.folder import OpenedCase
@@ -194,9 +194,9 @@ class Outcome:
     labels : ndarray of uint8, (S, P, L)
         `FOUND`, `FALSE` or `MISSED` where findings or lesions are, else 0.
     dice : float
-        Of findings and lesions, over voxels.
+        Of all pixels above the threshold, small regions too, as in the table of cases.
     average_precision : float or None
-        Over the tissue.
+        As in the table of cases.
     lesions, met, false : int
         Number of lesions, of those met, and of false findings.
     """
@@ -222,8 +222,6 @@ def compare_at(
     minimum_size, overlap
         As in `EvaluationSettings`.
     """
-    from napari_dino_uad.core.metrics import dice
-
     findings = find_regions(
         case.scores, case.volume, threshold, foreground=case.foreground, minimum_size=minimum_size
     )
@@ -234,12 +232,11 @@ def compare_at(
     labels[case.mask & ~marked] = MISSED
     lesions, count = label_lesions(case.mask)
     match = match_lesions(lesions, findings, overlap)
-    tissue = case.foreground | case.mask
-    values = np.where(case.foreground, case.scores, case.scores.min() - 1)[tissue]
-    metrics = pixel_metrics(case.mask[tissue], values, {})
+    values = np.where(case.foreground, case.scores, LOWEST)[case.counted]
+    metrics = pixel_metrics(case.mask[case.counted], values, {0.0: threshold})
     return Outcome(
         labels,
-        dice(case.mask, marked),
+        metrics["dice_at_fpr"]["0"],
         metrics["average_precision"],
         count,
         sum(match.met),

@@ -20,7 +20,8 @@ from napari_dino_uad.core.results import ResultPaths
 from napari_dino_uad.core.scans.cases import read_mask
 from napari_dino_uad.core.scans.grids import match_mask
 from napari_dino_uad.core.scans.volume import read_volume
-from napari_dino_uad.core.slices.planes import from_plane
+from napari_dino_uad.core.slices.healthy import tissue_slices
+from napari_dino_uad.core.slices.planes import from_plane, to_plane
 from napari_dino_uad.core.slices.prepared import prepare
 from napari_dino_uad.core.slices.preprocessing import Preprocessing
 from napari_dino_uad.core.storage.atomic import csv_text, json_text, staged
@@ -94,6 +95,8 @@ class OpenedCase:
         Findings at the rate of the evaluation.
     foreground : ndarray of bool, (S, P, L)
         Tissue.
+    counted : ndarray of bool, (S, P, L)
+        Pixels that the convention "tissue" counts.
     """
 
     name: str
@@ -102,6 +105,7 @@ class OpenedCase:
     scores: NDArray[np.float32]
     findings: NDArray[np.uint8]
     foreground: NDArray[np.bool_]
+    counted: NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -220,7 +224,9 @@ class EvaluationFolder:
         preprocessing = Preprocessing.from_dict(self.metrics["model"]["preprocessing"])
         prepared = prepare(volume, preprocessing)
         tissue = np.ascontiguousarray(from_plane(prepared.foreground, preprocessing.plane))
-        return OpenedCase(name, volume, mask, scores, findings.astype(np.uint8), tissue)
+        counted = tissue | mask
+        to_plane(counted, preprocessing.plane)[~tissue_slices(prepared)] = False
+        return OpenedCase(name, volume, mask, scores, findings.astype(np.uint8), tissue, counted)
 
     def report(self, name: str) -> Mapping[str, Any]:
         """Return the report of a case's findings; empty if it is missing or was changed."""

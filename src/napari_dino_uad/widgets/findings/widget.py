@@ -11,7 +11,6 @@ from napari_dino_uad.core.results import RESEARCH_USE
 from napari_dino_uad.widgets.controls import DockWidget, small_label
 from napari_dino_uad.widgets.cross_lines import cross_lines_of
 from napari_dino_uad.widgets.findings.files_bar import FilesBar
-from napari_dino_uad.widgets.findings.keys import StepKeys
 from napari_dino_uad.widgets.findings.profile import ProfilePlot, profiler
 from napari_dino_uad.widgets.findings.review_bar import ReviewBar
 from napari_dino_uad.widgets.findings.table import FindingsTable
@@ -20,6 +19,7 @@ from napari_dino_uad.widgets.layers import slice_index
 from napari_dino_uad.widgets.navigation import show_voxel
 from napari_dino_uad.widgets.results.store import results_of
 from napari_dino_uad.widgets.results.worst import extent_around, worst_place
+from napari_dino_uad.widgets.step_keys import StepKeys
 from napari_dino_uad.widgets.workers import Job
 
 if TYPE_CHECKING:

@@ -1,9 +1,9 @@
-"""The keys N and P of a viewer, while the Findings dock is open."""
+"""Keys of a viewer that step through something, while a dock is open."""
 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import Qt
@@ -20,7 +20,7 @@ _STEPS = {"N": 1, "P": -1}
 
 
 class StepKeys:
-    """Binds N and P in the canvas and in a dock; text fields keep the letters.
+    """Binds two keys in the canvas and in a dock; text fields keep the letters.
 
     Parameters
     ----------
@@ -30,15 +30,24 @@ class StepKeys:
         Where the keys work too.
     step : callable
         Called with 1 or -1.
+    keys : mapping of str to int
+        The step of each key, named as napari does.
     """
 
-    def __init__(self, viewer: Viewer, dock: QWidget, step: Callable[[int], None]) -> None:
+    def __init__(
+        self,
+        viewer: Viewer,
+        dock: QWidget,
+        step: Callable[[int], None],
+        keys: Mapping[str, int] = _STEPS,
+    ) -> None:
+        self._keys = dict(keys)
         self._viewer = weakref.ref(viewer)
         self._layers: weakref.WeakSet[Layer] = weakref.WeakSet()
         self._step = step
         self._bind(viewer)
-        for key, by in _STEPS.items():
-            shortcut = QShortcut(QKeySequence(key), dock)
+        for key, by in self._keys.items():
+            shortcut = QShortcut(QKeySequence(key.replace("-", "+")), dock)
             shortcut.setContext(Qt.ShortcutContext.WidgetWithChildrenShortcut)
             shortcut.activated.connect(lambda by=by: step(by))
 
@@ -52,12 +61,12 @@ class StepKeys:
         """Take the keys away."""
         viewer = self._viewer()
         for owner in (*self._layers, *(() if viewer is None else (viewer,))):
-            for key in _STEPS:
+            for key in self._keys:
                 owner.bind_key(key, None, overwrite=True)
         self._layers.clear()
 
     def _bind(self, owner: Any) -> None:
-        for key, by in _STEPS.items():
+        for key, by in self._keys.items():
             owner.bind_key(key, self._action(by), overwrite=True)
 
     def _action(self, by: int) -> Callable[[Any], None]:

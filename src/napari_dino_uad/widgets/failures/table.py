@@ -1,0 +1,199 @@
+"""The table of cases of an evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from qtpy.QtCore import QAbstractTableModel, QModelIndex, QSortFilterProxyModel, Qt, Signal
+from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QSizePolicy, QTableView
+
+__all__ = ["CaseTable"]
+
+#: Title and tooltip of the columns that have short names; others keep theirs.
+_TITLES = {
+    "case": ("Case", "Name of the case"),
+    "failure": ("Failure", "Largest failure of the case: ml, mm² or voxels"),
+    "average_precision": ("AP", "Average precision over tissue"),
+    "auroc": ("AUROC", "Area under the ROC curve over tissue"),
+    "aupro": ("AUPRO", "Overlap of regions up to 30 % FPR, over tissue"),
+    "max_dice": ("max Dice", "Dice at the best threshold"),
+    "lesions": ("Lesions", "Number of lesions"),
+    "lesions_met": ("Met", "Lesions met by a finding"),
+    "false_findings": ("False", "Findings that meet no lesion"),
+    "lesion_ml": ("Lesion ml", "Volume of lesions"),
+    "found_ml": ("Found ml", "Volume of findings"),
+    "scan_score": ("Scan", "Score of the whole scan"),
+    "note": ("Note", "Your note"),
+}
+_RIGHT = int(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
+_WIDEST = 170
+_SHOWN = 9
+
+
+def _title(name: str) -> tuple[str, str]:
+    if name in _TITLES:
+        return _TITLES[name]
+    for prefix, words in (("dice_at_fpr_", "Dice"), ("pro_at_fpr_", "PRO"), ("realised_", "FPR")):
+        if name.startswith(prefix):
+            rate = f"{100 * float(name.rpartition('_')[2]):g} %"
+            return f"{words} {rate}", f"{words} at a nominal false-positive rate of {rate}"
+    return name.replace("_", " "), name
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+class _Model(QAbstractTableModel):
+    def __init__(self) -> None:
+        super().__init__()
+        self.columns: list[str] = []
+        self.rows: list[dict[str, Any]] = []
+
+    def show(self, columns: Sequence[str], rows: Sequence[dict[str, Any]]) -> None:
+        """Show other rows."""
+        self.beginResetModel()
+        self.columns, self.rows = list(columns), list(rows)
+        self.endResetModel()
+
+    def rowCount(self, parent: QModelIndex = QModelIndex()) -> int:  # noqa: B008 - Qt's signature
+        """Return the number of cases."""
+        return 0 if parent.isValid() else len(self.rows)
+
+    def columnCount(self, parent: QModelIndex = QModelIndex()) -> int:  # noqa: B008
+        """Return the number of columns."""
+        return 0 if parent.isValid() else len(self.columns)
+
+    def headerData(
+        self,
+        section: int,
+        orientation: Qt.Orientation,
+        role: int = Qt.ItemDataRole.DisplayRole,
+    ) -> Any:
+        """Return the title or tooltip of a column."""
+        if orientation != Qt.Orientation.Horizontal or section >= len(self.columns):
+            return None
+        title, about = _title(self.columns[section])
+        return {Qt.ItemDataRole.DisplayRole: title, Qt.ItemDataRole.ToolTipRole: about}.get(role)
+
+    def data(self, index: QModelIndex, role: int = Qt.ItemDataRole.DisplayRole) -> Any:
+        """Return a cell."""
+        if not index.isValid() or index.row() >= len(self.rows):
+            return None
+        value = self.rows[index.row()].get(self.columns[index.column()])
+        if role in (Qt.ItemDataRole.DisplayRole, Qt.ItemDataRole.ToolTipRole):
+            return _text(value)
+        if role == Qt.ItemDataRole.UserRole:
+            return value
+        if role == Qt.ItemDataRole.TextAlignmentRole and isinstance(value, int | float):
+            return _RIGHT
+        return None
+
+
+class _Sorted(QSortFilterProxyModel):
+    def lessThan(self, left: QModelIndex, right: QModelIndex) -> bool:
+        """Compare two cells by their values; empty ones come first."""
+        role = Qt.ItemDataRole.UserRole
+        one, other = (self.sourceModel().data(index, role) for index in (left, right))
+        if one is None or other is None:
+            return one is None and other is not None
+        if isinstance(one, str) or isinstance(other, str):
+            return str(one).lower() < str(other).lower()
+        return bool(one < other)
+
+
+class CaseTable(QTableView):
+    """Cases with all their figures; a click on a title sorts them.
+
+    Signals
+    -------
+    opened : str
+        The user double-clicked a case or pressed Enter on it.
+    """
+
+    opened = Signal(str)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._source = _Model()
+        self._sorted = _Sorted()
+        self._sorted.setSourceModel(self._source)
+        self.setModel(self._sorted)
+        self.setSortingEnabled(True)
+        self.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
+        self.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
+        self.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
+        self.setShowGrid(False)
+        self.setWordWrap(False)
+        self.setTabKeyNavigation(False)
+        self.setTextElideMode(Qt.TextElideMode.ElideMiddle)
+        self.verticalHeader().hide()
+        self.verticalHeader().setDefaultSectionSize(self.fontMetrics().height() + 6)
+        self.setToolTip("Double-click a case to open it.")
+        header = self.horizontalHeader()
+        header.setHighlightSections(False)
+        header.setMinimumSectionSize(24)
+        header.setSectionResizeMode(QHeaderView.ResizeMode.Interactive)
+        self.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
+        self.setHorizontalScrollMode(QAbstractItemView.ScrollMode.ScrollPerPixel)
+        self.setFixedHeight((_SHOWN + 2) * (self.fontMetrics().height() + 6))
+        self.doubleClicked.connect(lambda _: self.opened.emit(self.case))
+
+    def show_rows(self, columns: Sequence[str], rows: Sequence[dict[str, Any]]) -> None:
+        """Show cases; the selected one stays selected, the order stays too."""
+        case, again = self.case, list(columns) != self._source.columns
+        self._source.show(columns, rows)
+        if again:
+            self._fit_columns()
+        self.select(case)
+
+    def _fit_columns(self) -> None:
+        for column in range(self._sorted.columnCount()):
+            title = str(self._sorted.headerData(column, Qt.Orientation.Horizontal))
+            wanted = self.fontMetrics().horizontalAdvance(title) + 24
+            width = max(wanted, self.sizeHintForColumn(column) + 8)
+            self.setColumnWidth(column, min(width, _WIDEST))
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """The cases shown, in the order of the evaluation."""
+        return self._source.rows
+
+    @property
+    def case(self) -> str:
+        """Name of the selected case; empty if none is."""
+        index = self.currentIndex()
+        if not index.isValid():
+            return ""
+        return str(self._source.rows[self._sorted.mapToSource(index).row()]["case"])
+
+    @property
+    def order(self) -> list[str]:
+        """Names of the cases in the order shown."""
+        return [
+            str(
+                self._source.rows[self._sorted.mapToSource(self._sorted.index(row, 0)).row()][
+                    "case"
+                ]
+            )
+            for row in range(self._sorted.rowCount())
+        ]
+
+    def select(self, case: str) -> None:
+        """Select a case, if it is shown."""
+        order = self.order
+        if case in order:
+            self.setCurrentIndex(self._sorted.index(order.index(case), 0))
+
+    def keyPressEvent(self, event: Any) -> None:
+        """Open the selected case on Enter."""
+        if event.key() in (Qt.Key.Key_Return, Qt.Key.Key_Enter):
+            if self.case:
+                self.opened.emit(self.case)
+            return
+        super().keyPressEvent(event)
