@@ -28,7 +28,8 @@ COLOURS = {FOUND: "#009e73", FALSE: "#e69f00", MISSED: "#cc79a7"}
 
 
 def _colormap() -> DirectLabelColormap:
-    colours: dict[int | None, str] = {None: "transparent", 0: "transparent", **COLOURS}
+    colours: dict[int | None, str] = {None: "transparent", 0: "transparent"}
+    colours.update(COLOURS.items())
     return DirectLabelColormap(color_dict=colours)
 
 

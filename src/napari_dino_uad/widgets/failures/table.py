@@ -150,6 +150,8 @@ class CaseTable(QTableView):
         self._source.show(columns, rows)
         if again:
             self._fit_columns()
+            # The worst first.
+            self.sortByColumn(list(columns).index("failure"), Qt.SortOrder.DescendingOrder)
         self.select(case)
 
     def _fit_columns(self) -> None:

@@ -111,8 +111,8 @@ class FailuresWidget(DockWidget):
         self.fill.setToolTip("Fill the regions; without it only their contours are drawn.")
         self.result = WrapLabel()
         self.result.setToolTip(
-            "Dice and AP over tissue, as in the table; lesions and findings of the smallest size and "
-            "above, as in the picture."
+            "Dice and AP over tissue, as in the table; lesions and findings of the smallest size "
+            "and above, as in the picture."
         )
         self.legend = small_label(
             " ".join(
