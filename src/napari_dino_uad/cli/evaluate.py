@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -29,19 +31,13 @@ from napari_dino_uad.cli.terminal import (
     writable_folder,
 )
 from napari_dino_uad.core.errors import InputError
+from napari_dino_uad.core.evaluation.settings import CONVENTIONS
+from napari_dino_uad.core.evaluation.texts import OVERALL, number, pooled_lines, pooled_rows
 
 if TYPE_CHECKING:
     from napari_dino_uad.core.evaluation.record import Evaluation
 
 __all__ = ["register"]
-
-# Metrics over all thresholds, and their names in tables.
-_OVERALL = {
-    "auroc": "AUROC",
-    "average_precision": "AP",
-    "aupro": "AUPRO",
-    "max_dice": "max Dice",
-}
 
 
 def register(app: typer.Typer) -> None:
@@ -94,6 +90,12 @@ def _evaluate(
         bool,
         typer.Option(
             "--no-maps", help="Write figures only; failures cannot be looked at without maps."
+        ),
+    ] = False,
+    report: Annotated[
+        bool,
+        typer.Option(
+            "--report", help="Also write evaluation.html, with curves and the worst cases pictured."
         ),
     ] = False,
     weights: Weights = None,
@@ -149,8 +151,14 @@ def _evaluate(
             settings=settings,
             out=out,
             maps=not no_maps,
+            command=_command(),
         )
         evaluation = drain(running, bars)
+        if report:
+            from napari_dino_uad.core.evaluation.folder import read_evaluation
+            from napari_dino_uad.core.evaluation.page import write_evaluation_report
+
+            drain(write_evaluation_report(read_evaluation(out)), bars)
     _print(evaluation)
     output().print(f"Results in {out}", soft_wrap=True)
     if evaluation.failed:
@@ -160,11 +168,17 @@ def _evaluate(
         raise typer.Exit(BAD_INPUT)
 
 
+def _command() -> str:
+    """Return the command as it was typed, with the names of files alone: reports are shared."""
+    parts = [Path(part).name if "/" in part or "\\" in part else part for part in sys.argv]
+    return shlex.join(parts)
+
+
 def _print(evaluation: Evaluation) -> None:
     metrics = evaluation.metrics
     console = output()
     console.print(_table_of_cases(metrics, evaluation.cases))
-    for number, text in enumerate(_pooled(metrics)):
+    for place, text in enumerate(_pooled(metrics)):
         console.print(text, soft_wrap=bool(number))
     seconds = metrics["seconds"]
     console.print(
@@ -176,7 +190,7 @@ def _print(evaluation: Evaluation) -> None:
 def _table_of_cases(metrics: dict[str, Any], cases: list[dict[str, Any]]) -> Any:
     rates = list(metrics["conventions"]["tissue"]["dice_at_fpr"])
     table = new_table(
-        "case ", "slices", "lesion %", *_OVERALL.values(),
+        "case ", "slices", "lesion %", *OVERALL.values(),
         *(f"Dice at {float(rate):.0%} FPR" for rate in rates), "FPR at 5 %", "lesions met",
         "false findings", title="Cases, over tissue",
     )  # fmt: skip
@@ -185,9 +199,9 @@ def _table_of_cases(metrics: dict[str, Any], cases: list[dict[str, Any]]) -> Any
             row["case"],
             str(row["slices"]),
             f"{100 * row['lesion_pixels'] / row['pixels']:.2f}",
-            *(_number(row[name]) for name in _OVERALL),
-            *(_number(row[f"dice_at_fpr_{rate}"]) for rate in rates),
-            _number(row["realised_fpr_0.05"]),
+            *(number(row[name]) for name in OVERALL),
+            *(number(row[f"dice_at_fpr_{rate}"]) for rate in rates),
+            number(row["realised_fpr_0.05"]),
             f"{row['lesions_met']} of {row['lesions']}",
             str(row["false_findings"]),
         )
@@ -196,70 +210,28 @@ def _table_of_cases(metrics: dict[str, Any], cases: list[dict[str, Any]]) -> Any
 
 def _pooled(metrics: dict[str, Any]) -> list[Any]:
     """Return what is printed of all cases together."""
-    from napari_dino_uad.core.evaluation.settings import CONVENTIONS
-
-    rates = list(metrics["conventions"]["tissue"]["dice_at_fpr"])
     table = new_table("all cases ", *CONVENTIONS, title="Pooled, with 95 % intervals over cases")
-    found = metrics["conventions"]
-    for name, title in _OVERALL.items():
-        table.add_row(title, *(_with_interval(found[one], name) for one in CONVENTIONS))
-    for kind, title in (("dice", "Dice"), ("pro", "PRO")):
-        for rate in rates:
-            table.add_row(
-                f"{title} at {float(rate):.0%} FPR",
-                *(_with_interval(found[one], f"{kind}_at_fpr", rate) for one in CONVENTIONS),
-            )
-    for rate in rates:
-        table.add_row(
-            f"FPR at nominal {float(rate):.0%}",
-            *(_with_interval(found[one], "realised_fpr", rate) for one in CONVENTIONS),
-        )
-    lesions, volumes, scans = metrics["lesions"], metrics["volumes"], metrics["scans"]
-    texts = [f"{name}: {about}." for name, about in CONVENTIONS.items()]
-    texts.append("Figures over tissue and over all pixels cannot be compared.")
-    if lesions["lesions"]:
-        met = f"{lesions['sensitivity']:.0%} of {lesions['lesions']} lesions met, the largest in "
-        met += f"{lesions['largest_met']} of {lesions['scans_with_lesion']} scans; "
-    else:
-        met = "No lesions; "
-    texts.append(
-        f"At {float(lesions['rate']):.0%} FPR: {met}{lesions['false_findings_a_scan']:.2f} false "
-        f"findings a scan ({lesions['rule']})."
-    )
-    if volumes["pearson"] is not None:
-        texts.append(
-            f"Volume of findings against lesions: Pearson {volumes['pearson']:.2f}, Spearman "
-            f"{volumes['spearman']:.2f} over {volumes['scans']} scans."
-        )
-    if scans["auroc"] is not None:
-        texts.append(
-            f"Scans with lesions ({scans['with_lesion']}) against those without "
-            f"({scans['healthy']}): AUROC {scans['auroc']:.3f}."
-        )
-    return [table, *_tables_of_groups(metrics), *texts]
+    for title, values in pooled_rows(metrics):
+        table.add_row(title, *values)
+    return [
+        table,
+        *_tables_of_groups(metrics),
+        *(f"{name}: {about}." for name, about in CONVENTIONS.items()),
+        "Figures over tissue and over all pixels cannot be compared.",
+        *pooled_lines(metrics),
+    ]
 
 
 def _tables_of_groups(metrics: dict[str, Any]) -> list[Any]:
     tables = []
     for column, groups in metrics["groups"].items():
-        table = new_table(f"{column} ", "cases", *_OVERALL.values(), title="Over tissue")
+        table = new_table(f"{column} ", "cases", *OVERALL.values(), title="Over tissue")
         for value, found in groups.items():
             pooled = found["conventions"]["tissue"]
             table.add_row(
                 value or "(none)",
                 str(found["cases"]),
-                *(_number(pooled[name]) for name in _OVERALL),
+                *(number(pooled[name]) for name in OVERALL),
             )
         tables.append(table)
     return tables
-
-
-def _with_interval(found: dict[str, Any], name: str, rate: str | None = None) -> str:
-    value = found[name] if rate is None else found[name][rate]
-    limits = found.get("intervals", {}).get(name if rate is None else f"{name}_{rate}")
-    text = _number(value)
-    return f"{text} [{limits[0]:.3f}, {limits[1]:.3f}]" if text and limits else text
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.3f}"

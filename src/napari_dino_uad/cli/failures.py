@@ -1,4 +1,4 @@
-"""`failures`: what a model missed and where it raised false alarms, from results on disk."""
+"""`failures` and `report`: what a model missed, and all its figures, from results on disk."""
 
 from __future__ import annotations
 
@@ -11,16 +11,23 @@ from napari_dino_uad.cli.terminal import new_table, output, progress_bars
 
 __all__ = ["register"]
 
+Results = Annotated[Path, typer.Argument(metavar="RESULTS", help="Folder that evaluate wrote.")]
+MovedTo = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="Where scans and masks are now, if they were moved."),
+]
+
 _MOST = 20
 
 
 def register(app: typer.Typer) -> None:
-    """Add the command."""
+    """Add the commands."""
     app.command("failures")(_failures)
+    app.command("report")(_report)
 
 
 def _failures(
-    folder: Annotated[Path, typer.Argument(metavar="RESULTS", help="Folder that evaluate wrote.")],
+    folder: Results,
     most: Annotated[
         int, typer.Option("--most", metavar="N", min=1, help="How many to list and to draw.")
     ] = _MOST,
@@ -28,10 +35,7 @@ def _failures(
         Path | None,
         typer.Option(metavar="FILE", help="Also draw the worst cases into this .png or .svg file."),
     ] = None,
-    scans: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Where scans and masks are now, if they were moved."),
-    ] = None,
+    scans: MovedTo = None,
 ) -> None:
     """List missed lesions and false alarms, the largest first, without computing again."""
     from napari_dino_uad.core.evaluation.folder import read_evaluation
@@ -62,3 +66,14 @@ def _failures(
         with progress_bars() as bars:
             names = drain(contact_sheet(results, sheet, count=most, scans=scans), bars)
         console.print(f"{len(names)} cases in {sheet}", soft_wrap=True)
+
+
+def _report(folder: Results, scans: MovedTo = None) -> None:
+    """Write evaluation.html and the curves into a folder of results, without computing again."""
+    from napari_dino_uad.core.evaluation.folder import read_evaluation
+    from napari_dino_uad.core.evaluation.page import write_evaluation_report
+    from napari_dino_uad.core.progress import drain
+
+    with progress_bars() as bars:
+        path = drain(write_evaluation_report(read_evaluation(folder), scans=scans), bars)
+    output().print(f"Written: {path}", soft_wrap=True)

@@ -45,6 +45,7 @@ def evaluate(
     settings: EvaluationSettings | None = None,
     out: Path | None = None,
     maps: bool = True,
+    command: str = "",
 ) -> Generator[Progress, None, Evaluation]:
     """Score scans and compare the scores with lesion masks.
 
@@ -71,6 +72,8 @@ def evaluate(
         there. Without it nothing is kept.
     maps : bool
         Whether `out` gets the map and the findings of each case.
+    command : str
+        What was typed on the command line, for the report.
 
     Yields
     ------
@@ -138,6 +141,7 @@ def evaluate(
         metrics |= {
             "cases": len(scored),
             "failed": failed,
+            "command": command,
             "slices": sum(one.row["slices"] for one in scored),
             "slices_scored": sum(one.slices_scored for one in scored),
             "settings": _plain(settings),
