@@ -179,7 +179,7 @@ def _print(evaluation: Evaluation) -> None:
     console = output()
     console.print(_table_of_cases(metrics, evaluation.cases))
     for place, text in enumerate(_pooled(metrics)):
-        console.print(text, soft_wrap=bool(number))
+        console.print(text, soft_wrap=bool(place))
     seconds = metrics["seconds"]
     console.print(
         "Seconds: " + ", ".join(f"{step} {value:.1f}" for step, value in seconds.items()),
