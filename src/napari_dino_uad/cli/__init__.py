@@ -13,6 +13,7 @@ from napari_dino_uad import __version__
 from napari_dino_uad.cli import (
     bench,
     cache,
+    compare,
     detect,
     engines,
     evaluate,
@@ -58,6 +59,7 @@ fit.register(app)
 detect.register(app)
 evaluate.register(app)
 failures.register(app)
+compare.register(app)
 models.register(app)
 engines.register(app)
 cache.register(app)

@@ -101,12 +101,19 @@ def figures_of(curves: Mapping[str, Mapping[str, Any]], convention: str) -> dict
         if lines:
             widest = 1.0
             if key == "froc":
-                widest = max(1.0, *(point[0] for _, line in lines for point in line))
+                widest = _round_end(max(point[0] for _, line in lines for point in line))
             if key == "pro":
                 widest = 0.3
             scope = "" if key == "froc" else f", over {convention}"
             out[key] = Figure(f"{title}{scope}", across, up, widest, lines)
     return out
+
+
+def _round_end(value: float) -> float:
+    """Return the end of an axis whose ticks are round numbers."""
+    return _TICKS * next(
+        (step for step in (0.2, 0.5, 1, 2, 5, 10, 20, 50, 100) if step * _TICKS >= value), 200.0
+    )
 
 
 def _points(key: str, across: Sequence[float], up: Sequence[float]) -> list[tuple[float, float]]:

@@ -75,6 +75,16 @@ class Histograms:
             regions.append(case.region_count(convention))
         return cls(edges, np.array(healthy), np.array(lesion), np.array(shares), np.array(regions))
 
+    def of_cases(self, places: Sequence[int]) -> Histograms:
+        """Return the histograms of some cases, in another order."""
+        return Histograms(
+            self.edges,
+            self.healthy[places],
+            self.lesion[places],
+            self.shares[places],
+            self.regions[places],
+        )
+
     def metrics(
         self, weights: NDArray[np.int64], thresholds: Mapping[float, float]
     ) -> dict[str, NDArray[np.float64]]:
