@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,6 +69,8 @@ class EvaluateWidget(DockWidget):
         self._results = results_of(self._viewer)
         self.compared: Compared | None = None
         self.evaluated: Evaluated | None = None
+        # Why the comparison of a detection failed.
+        self._failure: tuple[Detection, str] | None = None
         self._build()
         self._connect()
         self._refresh()
@@ -155,7 +158,8 @@ class EvaluateWidget(DockWidget):
         self.scan_job.succeeded.connect(self._on_compared)
         self.loading.succeeded.connect(self._on_loaded)
         self.report_job.succeeded.connect(lambda path: self.run.say(f"Written: {path}"))
-        for job in (self.scan_job, self.loading, self.report_job):
+        self.scan_job.failed.connect(self._on_scan_failed)
+        for job in (self.loading, self.report_job):
             job.failed.connect(self.run.complain)
         for job in (self.job, self.scan_job, self.loading, self.report_job):
             job.stopped.connect(self._refresh)
@@ -186,19 +190,23 @@ class EvaluateWidget(DockWidget):
         detection, mask = self._results.shown, self.masks.value
         if detection is None or mask is None:
             return
-        self.compared = None
+        self.compared = self._failure = None
         try:
             bring = mask_reader(mask, detection.scan)
         except InputError as error:
-            self.run.complain(str(error))
+            self._on_scan_failed(str(error))
             return
         self.scan_job.start(scan_evaluator(detection, mask.name, bring))
+        self._refresh()
+
+    def _on_scan_failed(self, text: str) -> None:
+        if self._results.shown is not None:
+            self._failure = (self._results.shown, text)
         self._refresh()
 
     def _on_compared(self, compared: Compared) -> None:
         if compared.detection is self._results.shown:
             self.compared = compared
-            self.run.say(compared.note)
         self._refresh()
 
     def _on_updated(self, detection: Detection) -> None:
@@ -212,6 +220,8 @@ class EvaluateWidget(DockWidget):
             return "Press Detect on a scan first."
         if not self._mask_layers():
             return "Open or paint a labels layer with its lesions."
+        if self._failure is not None and self._failure[0] is shown:
+            return f'<span style="color: #e8604c">{html.escape(self._failure[1])}</span>'
         if compared is None or compared.detection is not shown:
             return ""
         rate = format_rate(compared.rate)
@@ -224,8 +234,8 @@ class EvaluateWidget(DockWidget):
         return (
             f"<b>{shown.model_name}</b> against {compared.mask_name}, over tissue: "
             f"{', '.join(parts)}. {row['lesions_met']} of {row['lesions']} lesions met, "
-            f"{row['false_findings']} false."
-        )
+            f"{row['false_findings']} false. {compared.note}"
+        ).strip()
 
     # A folder -----------------------------------------------------------------------------
 
