@@ -59,7 +59,7 @@ bench-window: system $(VENV)/.ready
 	QT_API=pyqt6 $(XVFB) $(BIN)/python benchmarks/window/threshold_drag.py $(MODEL) $(SCAN)
 
 screenshots: system $(VENV)/.ready
-	QT_API=pyqt5 $(XVFB) $(BIN)/python scripts/screenshots.py
+	QT_API=pyqt6 XDG_CONFIG_HOME=$$(mktemp -d) $(XVFB) $(BIN)/python scripts/screenshots.py
 
 clean:
 	rm -rf $(VENV)

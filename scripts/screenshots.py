@@ -10,7 +10,8 @@ import napari
 from qtpy.QtCore import QEventLoop, QTimer
 from qtpy.QtWidgets import QApplication
 
-from napari_dino_uad import drain, write_volume
+from napari_dino_uad import Case, drain, evaluate, write_volume
+from napari_dino_uad.core.model import FittedModel
 from napari_dino_uad.core.scans.phantom import make_phantom
 from napari_dino_uad.demo import fit_phantoms, open_window
 from napari_dino_uad.widgets.fit import FitWidget
@@ -35,7 +36,7 @@ def wait_for(condition: Callable[[], bool]) -> None:
 def rest(milliseconds: int) -> None:
     loop = QEventLoop()
     QTimer.singleShot(milliseconds, loop.quit)
-    loop.exec_()
+    loop.exec()
 
 
 def take(viewer: napari.Viewer, name: str) -> None:
@@ -49,8 +50,33 @@ def take(viewer: napari.Viewer, name: str) -> None:
     print(IMAGES / name)
 
 
+def failures(model: FittedModel) -> None:
+    """Show a lesion that was missed in one of three heads."""
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary) / "three heads"
+        cases = []
+        for number, lesions in enumerate((4, 3, 0)):
+            head = make_phantom(2000 + number, lesions=lesions)
+            scan, mask = (Path(temporary) / f"head{number}_{kind}.nii.gz" for kind in "sm")
+            write_volume(scan, head.volume.array, head.volume)
+            write_volume(mask, head.lesion.astype("uint8"), head.volume)
+            cases.append(Case(scan, mask))
+        drain(evaluate(cases, model, out=folder))
+        viewer = napari.Viewer(title="napari")
+        viewer.window.resize(*SIZE)
+        _, dock = viewer.window.add_plugin_dock_widget("napari-dino-uad", "Failures")
+        dock.open(folder)
+        wait_for(lambda: dock.folder is not None and not dock.job.running)
+        while "missed" not in dock.where.text():
+            dock.step(1)
+            wait_for(lambda: dock.shown is not None and not dock.job.running)
+        take(viewer, "failures.png")
+        viewer.close()
+
+
 def detect_and_fit() -> None:
     model, ill = drain(fit_phantoms(), lambda progress: None)
+    failures(model)
     viewer, widget = open_window(model, ill)
     viewer.window.resize(*SIZE)
     wait_for(lambda: widget.detection is not None and not widget.findings_job.running)

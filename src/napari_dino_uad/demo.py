@@ -20,7 +20,7 @@ __all__ = ["fit_phantoms", "open_window", "run"]
 
 _HEALTHY = 10
 # Seed far from those of the cohort, so that the model has not seen the head with lesions.
-_ILL_SEED = 1000
+_ILL_SEED = 1004
 _LESIONS = 3
 # Enough for ten heads, and fast.
 _COMPONENTS = 150
@@ -144,10 +144,12 @@ def _check_window() -> None:
     import sys
 
     try:
+        import napari  # noqa: F401
         import qtpy  # noqa: F401
     except ImportError as error:
         raise InputError(
-            "No Qt binding is installed; install one with: pip install 'napari-dino-uad[pyqt5]'."
+            "The demo opens a window, but napari or a Qt binding is not installed; install both "
+            "with: pip install 'napari-dino-uad[pyqt6,demo]'."
         ) from error
     headless = not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
     if sys.platform.startswith("linux") and headless:
