@@ -29,6 +29,7 @@ _BACKBONE_FILES = {
     "test_cli.py",
     "test_compatibility.py",
     "test_engines.py",
+    "test_examples.py",
     "test_interrupted_runs.py",
     "test_official_embeddings.py",
     "test_pipeline.py",
