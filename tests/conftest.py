@@ -33,6 +33,7 @@ _BACKBONE_FILES = {
     "test_interrupted_runs.py",
     "test_official_embeddings.py",
     "test_pipeline.py",
+    "test_reproduce.py",
     "test_resumed_fit.py",
     "test_headless.py",
     "test_weights_files.py",

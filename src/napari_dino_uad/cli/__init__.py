@@ -20,6 +20,7 @@ from napari_dino_uad.cli import (
     failures,
     fit,
     models,
+    reproduce,
     synthetic,
 )
 from napari_dino_uad.cli.terminal import SentenceGroup
@@ -64,4 +65,5 @@ models.register(app)
 engines.register(app)
 cache.register(app)
 bench.register(app)
+reproduce.register(app)
 synthetic.register(app)
