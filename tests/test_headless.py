@@ -22,7 +22,7 @@ sys.meta_path.insert(0, Missing())
 def python(code, *arguments):
     return subprocess.run(
         [sys.executable, "-c", WITHOUT + code, *map(str, arguments)],
-        capture_output=True, text=True, check=False, timeout=300,
+        capture_output=True, encoding="utf-8", check=False, timeout=300,
     )  # fmt: skip
 
 

@@ -94,6 +94,8 @@ def test_wheel_has_manifest_but_no_scan_or_weights(tmp_path):
         ".py",
         ".yaml",
         ".html",
+        "py.typed",
+        "bmad_pixel.json",
         "METADATA",
         "WHEEL",
         "RECORD",
