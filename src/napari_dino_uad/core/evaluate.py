@@ -185,9 +185,9 @@ def evaluate(
 
 
 def _plain(settings: EvaluationSettings) -> dict[str, Any]:
-    values = dataclasses.asdict(settings)
-    values["groups"] = list(settings.groups)
-    return values
+    """Return settings as they look after a round trip through a file."""
+    values = dataclasses.asdict(settings) | {"groups": list(settings.groups)}
+    return {key: list(one) if isinstance(one, tuple) else one for key, one in values.items()}
 
 
 @contextmanager
