@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from qtpy.QtCore import QAbstractTableModel, QModelIndex, QSortFilterProxyModel, Qt, Signal
-from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QSizePolicy, QTableView
+from qtpy.QtCore import QAbstractTableModel, QModelIndex, Qt, Signal
+
+from napari_dino_uad.widgets.tables import SortedRows, SortedTable
 
 __all__ = ["CaseTable"]
 
@@ -95,19 +96,7 @@ class _Model(QAbstractTableModel):
         return None
 
 
-class _Sorted(QSortFilterProxyModel):
-    def lessThan(self, left: QModelIndex, right: QModelIndex) -> bool:
-        """Compare two cells by their values; empty ones come first."""
-        role = Qt.ItemDataRole.UserRole
-        one, other = (self.sourceModel().data(index, role) for index in (left, right))
-        if one is None or other is None:
-            return one is None and other is not None
-        if isinstance(one, str) or isinstance(other, str):
-            return str(one).lower() < str(other).lower()
-        return bool(one < other)
-
-
-class CaseTable(QTableView):
+class CaseTable(SortedTable):
     """Cases with all their figures; a click on a title sorts them.
 
     Signals
@@ -121,27 +110,13 @@ class CaseTable(QTableView):
     def __init__(self) -> None:
         super().__init__()
         self._source = _Model()
-        self._sorted = _Sorted()
+        self._sorted = SortedRows()
         self._sorted.setSourceModel(self._source)
         self.setModel(self._sorted)
-        self.setSortingEnabled(True)
-        self.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
-        self.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
-        self.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
-        self.setShowGrid(False)
-        self.setWordWrap(False)
-        self.setTabKeyNavigation(False)
         self.setTextElideMode(Qt.TextElideMode.ElideMiddle)
-        self.verticalHeader().hide()
-        self.verticalHeader().setDefaultSectionSize(self.fontMetrics().height() + 6)
         self.setToolTip("Double-click a case to open it.")
-        header = self.horizontalHeader()
-        header.setHighlightSections(False)
-        header.setMinimumSectionSize(24)
-        header.setSectionResizeMode(QHeaderView.ResizeMode.Interactive)
-        self.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
-        self.setHorizontalScrollMode(QAbstractItemView.ScrollMode.ScrollPerPixel)
-        self.setFixedHeight((_SHOWN + 2) * (self.fontMetrics().height() + 6))
+        self.show_count(_SHOWN)
+        self.entered.connect(self._on_entered)
         self.doubleClicked.connect(lambda _: self.opened.emit(self.case))
 
     def show_rows(self, columns: Sequence[str], rows: Sequence[dict[str, Any]]) -> None:
@@ -192,10 +167,6 @@ class CaseTable(QTableView):
         if case in order:
             self.setCurrentIndex(self._sorted.index(order.index(case), 0))
 
-    def keyPressEvent(self, event: Any) -> None:
-        """Open the selected case on Enter."""
-        if event.key() in (Qt.Key.Key_Return, Qt.Key.Key_Enter):
-            if self.case:
-                self.opened.emit(self.case)
-            return
-        super().keyPressEvent(event)
+    def _on_entered(self) -> None:
+        if self.case:
+            self.opened.emit(self.case)

@@ -6,9 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import QAbstractTableModel, QModelIndex, QSortFilterProxyModel, Qt, Signal
+from qtpy.QtCore import QAbstractTableModel, QModelIndex, Qt, Signal
 from qtpy.QtGui import QColor, QPixmap
-from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QSizePolicy, QTableView
+
+from napari_dino_uad.widgets.tables import SortedRows, SortedTable
 
 if TYPE_CHECKING:
     from napari_dino_uad.core.maps.finding_rows import FindingRow
@@ -177,16 +178,7 @@ def _swatch(colour: QColor | None) -> QPixmap | None:
     return square
 
 
-class _Sorted(QSortFilterProxyModel):
-    """The rows in the order the user chose."""
-
-    def lessThan(self, left: QModelIndex, right: QModelIndex) -> bool:
-        """Compare two cells by their values."""
-        role = Qt.ItemDataRole.UserRole
-        return bool(self.sourceModel().data(left, role) < self.sourceModel().data(right, role))
-
-
-class FindingsTable(QTableView):
+class FindingsTable(SortedTable):
     """Findings, largest first; a click on a title sorts them.
 
     Signals
@@ -203,34 +195,20 @@ class FindingsTable(QTableView):
     def __init__(self) -> None:
         super().__init__()
         self._source = _Model()
-        self._sorted = _Sorted()
+        self._sorted = SortedRows()
         self._sorted.setSourceModel(self._source)
         self.setModel(self._sorted)
-        self.setSortingEnabled(True)
         self.sortByColumn(0, Qt.SortOrder.AscendingOrder)
-        self.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
-        self.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
-        self.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
-        self.setAlternatingRowColors(False)
-        self.setShowGrid(False)
-        self.setWordWrap(False)
-        self.setTabKeyNavigation(False)
-        self.verticalHeader().hide()
         self.setToolTip("Click a finding to go there.")
         font = self.font()
         font.setPointSizeF(_small(font.pointSizeF()))
         self.setFont(font)
         header = self.horizontalHeader()
         header.setFont(font)
-        header.setHighlightSections(False)
-        header.setMinimumSectionSize(24)
         header.setStyleSheet("QHeaderView::section { padding: 1px 2px; }")
-        header.setSectionResizeMode(QHeaderView.ResizeMode.Interactive)
-        self.verticalHeader().setDefaultSectionSize(self.fontMetrics().height() + 6)
-        self.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
-        self.setHorizontalScrollMode(QAbstractItemView.ScrollMode.ScrollPerPixel)
         self._fit_columns()
-        self.setFixedHeight((_SHOWN + 2) * (self.fontMetrics().height() + 6))
+        self.show_count(_SHOWN)
+        self.entered.connect(self._on_entered)
         self.clicked.connect(lambda _: self.chosen.emit(self.label))
         self.selectionModel().currentRowChanged.connect(lambda *_: self.selected.emit(self.label))
 
@@ -295,10 +273,6 @@ class FindingsTable(QTableView):
         self.select(target)
         self.chosen.emit(target)
 
-    def keyPressEvent(self, event: Any) -> None:
-        """Go to the selected finding on Enter."""
-        if event.key() in (Qt.Key.Key_Return, Qt.Key.Key_Enter):
-            if self.label:
-                self.chosen.emit(self.label)
-            return
-        super().keyPressEvent(event)
+    def _on_entered(self) -> None:
+        if self.label:
+            self.chosen.emit(self.label)
