@@ -31,8 +31,14 @@ from napari_dino_uad.cli.terminal import (
     writable_folder,
 )
 from napari_dino_uad.core.errors import InputError
-from napari_dino_uad.core.evaluation.settings import CONVENTIONS
-from napari_dino_uad.core.evaluation.texts import OVERALL, number, pooled_lines, pooled_rows
+from napari_dino_uad.core.evaluation.settings import CONVENTIONS, EvaluationSettings, read_groups
+from napari_dino_uad.core.evaluation.texts import (
+    OVERALL,
+    group_rows,
+    number,
+    pooled_lines,
+    pooled_rows,
+)
 
 if TYPE_CHECKING:
     from napari_dino_uad.core.evaluation.record import Evaluation
@@ -110,7 +116,6 @@ def _evaluate(
     cannot be used is named and left out of the metrics; the exit code is 2 then. A run that was
     stopped resumes with the next scan.
     """
-    from napari_dino_uad.core.evaluation.settings import EvaluationSettings, read_groups
     from napari_dino_uad.core.scans.cohort import find_cases
     from napari_dino_uad.core.scans.grids import check_mask_geometry
 
@@ -226,12 +231,7 @@ def _tables_of_groups(metrics: dict[str, Any]) -> list[Any]:
     tables = []
     for column, groups in metrics["groups"].items():
         table = new_table(f"{column} ", "cases", *OVERALL.values(), title="Over tissue")
-        for value, found in groups.items():
-            pooled = found["conventions"]["tissue"]
-            table.add_row(
-                value or "(none)",
-                str(found["cases"]),
-                *(number(pooled[name]) for name in OVERALL),
-            )
+        for row in group_rows(groups):
+            table.add_row(*row)
         tables.append(table)
     return tables

@@ -45,9 +45,8 @@ def _failures(
     found = results.failures
     table = new_table("case ", "failure ", "size", "peak score", "slice", "note ")
     for one in found[:most]:
-        digits = 1 if one.unit == "ml" else 0
         table.add_row(
-            one.case, one.kind, f"{one.size:.{digits}f} {one.unit}", f"{one.peak:.2f}",
+            one.case, one.kind, one.size_text, f"{one.peak:.2f}",
             str(one.voxel[0]), notes.get(one.case, ""),
         )  # fmt: skip
     console = output()

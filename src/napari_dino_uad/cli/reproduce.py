@@ -17,7 +17,6 @@ from napari_dino_uad.cli.terminal import (
     progress_bars,
     writable_folder,
 )
-from napari_dino_uad.core.errors import InputError
 
 __all__ = ["register"]
 
@@ -70,12 +69,16 @@ def _bmad(
     engine: Engine = "auto",
 ) -> None:
     """Fit on the training part, calibrate on the validation part, and report on the test part."""
-    from napari_dino_uad.core.bench.reproduce import bmad_split, published, reproduce
+    from napari_dino_uad.core.bench.reproduce import (
+        bmad_split,
+        check_preset,
+        published,
+        reproduce,
+    )
     from napari_dino_uad.core.evaluation.settings import CONVENTIONS
     from napari_dino_uad.core.progress import drain
 
-    if preset not in ("paper", "default"):
-        raise InputError(f"A preset is paper or default, got {preset!r}; choose one.")
+    chosen = check_preset(preset)
     split = bmad_split(root, dataset, shots)
     values = parse_settings(method, settings or [])
     writable_folder(out)
@@ -86,7 +89,7 @@ def _bmad(
             method,
             loaded,
             out,
-            preset="paper" if preset == "paper" else "default",
+            preset=chosen,
             settings=values,
             seed=seed,
             input_size=input_size,

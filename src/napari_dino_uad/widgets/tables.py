@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from qtpy.QtCore import QModelIndex, QSortFilterProxyModel, Qt, Signal
+from qtpy.QtCore import QAbstractItemModel, QModelIndex, QSortFilterProxyModel, Qt, Signal
 from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QSizePolicy, QTableView
 
 __all__ = ["SortedRows", "SortedTable"]
@@ -30,6 +30,11 @@ class SortedRows(QSortFilterProxyModel):
 class SortedTable(QTableView):
     """A table of whole rows, one of which is selected; it never widens its dock.
 
+    Parameters
+    ----------
+    source : QAbstractItemModel
+        The rows; the user sorts what is shown of them.
+
     Signals
     -------
     entered
@@ -38,8 +43,11 @@ class SortedTable(QTableView):
 
     entered = Signal()
 
-    def __init__(self) -> None:
+    def __init__(self, source: QAbstractItemModel) -> None:
         super().__init__()
+        self._sorted = SortedRows()
+        self._sorted.setSourceModel(source)
+        self.setModel(self._sorted)
         self.setSortingEnabled(True)
         self.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
         self.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
@@ -61,6 +69,24 @@ class SortedTable(QTableView):
         height = self.fontMetrics().height() + _ROOM
         self.verticalHeader().setDefaultSectionSize(height)
         self.setFixedHeight((rows + 2) * height)
+
+    @property
+    def current_row(self) -> int | None:
+        """Number of the selected row in the source; None if none is selected."""
+        index = self.currentIndex()
+        return self._sorted.mapToSource(index).row() if index.isValid() else None
+
+    @property
+    def row_order(self) -> list[int]:
+        """Numbers of the source's rows in the order shown."""
+        return [
+            self._sorted.mapToSource(self._sorted.index(row, 0)).row()
+            for row in range(self._sorted.rowCount())
+        ]
+
+    def select_row(self, place: int) -> None:
+        """Select the row at a place in the order shown."""
+        self.setCurrentIndex(self._sorted.index(place, 0))
 
     def keyPressEvent(self, event: Any) -> None:
         """Report Enter instead of editing."""

@@ -12,7 +12,7 @@ import json
 from collections.abc import Generator
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 from napari_dino_uad.core.bench.splits import Split
 from napari_dino_uad.core.bench.variants import MAPS
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from napari_dino_uad.core.progress import Progress
     from napari_dino_uad.core.scans.cases import Case
 
-__all__ = ["DATASETS", "Preset", "bmad_split", "published", "reproduce"]
+__all__ = ["DATASETS", "Preset", "bmad_split", "check_preset", "published", "reproduce"]
 
 #: The data sets of the papers, by the names of the command.
 DATASETS = {
@@ -42,6 +42,20 @@ DATASETS = {
 #: "paper" has the settings that the papers publish and maps without further steps; "default" has
 #: this package's own.
 Preset = Literal["paper", "default"]
+
+
+def check_preset(value: str) -> Preset:
+    """Return a preset, once checked.
+
+    Raises
+    ------
+    InputError
+        If it is none.
+    """
+    if value not in get_args(Preset):
+        raise InputError(f"A preset is paper or default, got {value!r}; choose one.")
+    return cast("Preset", value)
+
 
 # Names of the parts in the three layouts, in lower case.
 _PARTS = {"train": ("train",), "valid": ("valid", "val"), "test": ("test",)}

@@ -81,10 +81,15 @@ class Failure:
             values[name] = " ".join(map(str, values[name]))
         return values
 
+    @property
+    def size_text(self) -> str:
+        """The size with its unit."""
+        digits = 1 if self.unit == "ml" else 0
+        return f"{self.size:.{digits}f} {self.unit}"
+
     def text(self) -> str:
         """Describe the failure in words."""
-        digits = 1 if self.unit == "ml" else 0
-        return f"{self.kind}, {self.size:.{digits}f} {self.unit}"
+        return f"{self.kind}, {self.size_text}"
 
 
 def failure_of_row(row: dict[str, str]) -> Failure:

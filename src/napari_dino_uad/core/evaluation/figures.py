@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from napari_dino_uad.core.metrics import PRO_LIMIT
 from napari_dino_uad.core.storage.atomic import csv_text, staged
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ def figures_of(curves: Mapping[str, Mapping[str, Any]], convention: str) -> dict
             if key == "froc":
                 widest = _round_end(max(point[0] for _, line in lines for point in line))
             if key == "pro":
-                widest = 0.3
+                widest = PRO_LIMIT
             scope = "" if key == "froc" else f", over {convention}"
             out[key] = Figure(f"{title}{scope}", across, up, widest, lines)
     return out

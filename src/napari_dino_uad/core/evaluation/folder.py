@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -24,7 +23,7 @@ from napari_dino_uad.core.slices.healthy import tissue_slices
 from napari_dino_uad.core.slices.planes import from_plane, to_plane
 from napari_dino_uad.core.slices.prepared import prepare
 from napari_dino_uad.core.slices.preprocessing import Preprocessing
-from napari_dino_uad.core.storage.atomic import csv_text, json_text, staged
+from napari_dino_uad.core.storage.atomic import csv_text, json_text, staged, write_text, writing
 from napari_dino_uad.core.storage.records import read_object, read_sealed, sealed
 from napari_dino_uad.core.storage.tensor_file import read_tensors, write_tensors
 
@@ -47,8 +46,7 @@ def write_evaluation(evaluation: Evaluation, folder: Path) -> None:
 
     `metrics.json` has the figures, `cases.csv` a row for each case, `curves.json` the curves,
     `failures.csv` missed lesions and false alarms, and `histograms.safetensors` the scores of each
-    case. A scan without metrics has a row in
-    `cases.csv` with its path and the reason.
+    case. A scan without metrics has a row in `cases.csv` with its path and the reason.
 
     Raises
     ------
@@ -56,8 +54,6 @@ def write_evaluation(evaluation: Evaluation, folder: Path) -> None:
         If they cannot be written.
     """
     import torch
-
-    from napari_dino_uad.core.storage.atomic import writing
 
     failed = [{"case": path, "error": reason} for path, reason in evaluation.failed.items()]
     with writing(folder / _METRICS), staged(folder, last=_METRICS) as partial:
@@ -163,7 +159,8 @@ class EvaluationFolder:
     @property
     def thresholds(self) -> dict[float, float]:
         """Score threshold by nominal false-positive rate."""
-        return {float(rate): level for rate, level in self.metrics["thresholds"].items()}
+        levels = self.metrics["levels"]
+        return {rate: levels[f"{rate:g}"] for rate in self.metrics["settings"]["rates"]}
 
     @property
     def levels(self) -> dict[float, float]:
@@ -187,6 +184,10 @@ class EvaluationFolder:
             raise InputError(
                 f"The failures {place} cannot be read ({error}); evaluate again into this folder."
             ) from error
+
+    def largest_failure(self, name: str) -> Failure | None:
+        """Return the largest failure of a case; None if it has none."""
+        return next((one for one in self.failures if one.case == name), None)
 
     def row(self, name: str) -> dict[str, Any]:
         """Return the row of a case."""
@@ -228,10 +229,6 @@ class EvaluationFolder:
         to_plane(counted, preprocessing.plane)[~tissue_slices(prepared)] = False
         return OpenedCase(name, volume, mask, scores, findings.astype(np.uint8), tissue, counted)
 
-    def report(self, name: str) -> Mapping[str, Any]:
-        """Return the report of a case's findings; empty if it is missing or was changed."""
-        return read_sealed(ResultPaths.of(self.path / MAPS, name).report) or {}
-
     def notes(self) -> dict[str, str]:
         """Read the notes of cases."""
         place = self.path / _NOTES
@@ -253,8 +250,6 @@ class EvaluationFolder:
         InputError
             If the notes cannot be read or written.
         """
-        from napari_dino_uad.core.storage.atomic import write_text
-
         notes = self.notes() | {name: note.strip()}
         rows = [{"case": case, "note": text} for case, text in notes.items() if text]
         write_text(self.path / _NOTES, csv_text(["case", "note"], rows))

@@ -12,7 +12,7 @@ from napari_dino_uad.core.errors import OF_ONE_SCAN
 from napari_dino_uad.core.evaluation.figures import curve_svg, figures_of, save_curves
 from napari_dino_uad.core.evaluation.pictures import case_picture, worst_cases
 from napari_dino_uad.core.evaluation.settings import CONVENTIONS
-from napari_dino_uad.core.evaluation.texts import OVERALL, number, pooled_lines, pooled_rows
+from napari_dino_uad.core.evaluation.texts import OVERALL, group_rows, pooled_lines, pooled_rows
 from napari_dino_uad.core.progress import Progress
 from napari_dino_uad.core.report.pictures import png_uri
 from napari_dino_uad.core.results import RESEARCH_USE
@@ -60,7 +60,7 @@ def write_evaluation_report(
     from jinja2 import Environment, PackageLoader
 
     worst = worst_cases(folder, _PICTURED) if folder.has_maps else []
-    best = _best_cases(folder, [*worst]) if folder.has_maps else []
+    best = _best_cases(folder, worst) if folder.has_maps else []
     galleries = []
     for title, names in (("Worst cases", worst), ("Best cases", best)):
         pictures = []
@@ -91,7 +91,7 @@ def write_evaluation_report(
         curves=drawn,
         galleries=galleries,
         cases=_case_table(folder),
-        failed=[(Path(name).name, reason) for name, reason in _without_paths(folder.failed)],
+        failed=_without_paths(folder.failed),
         facts=_facts(folder),
         made=f"Made on {datetime.date.today()} with napari-dino-uad {__version__}",
     )
@@ -118,19 +118,20 @@ def _picture(folder: EvaluationFolder, name: str, scans: Path | None) -> list[di
     except OF_ONE_SCAN:
         return []
     row = folder.row(name)
-    own = next((one for one in folder.failures if one.case == name), None)
+    failure = folder.largest_failure(name)
     lines = [name]
     if row["average_precision"] is not None:
         lines.append(f"AP {row['average_precision']:.2f}")
-    if own is not None:
-        lines.append(own.text())
+    if failure is not None:
+        lines.append(failure.text())
     return [{"uri": png_uri(picture), "width": picture.shape[1], "lines": lines}]
 
 
 def _without_paths(failed: Mapping[str, str]) -> list[tuple[str, str]]:
     """Return names and reasons without the folders of the files."""
     return [
-        (name, reason.replace(str(Path(name).parent) + "/", "")) for name, reason in failed.items()
+        (Path(name).name, reason.replace(str(Path(name).parent) + "/", ""))
+        for name, reason in failed.items()
     ]
 
 
@@ -153,13 +154,7 @@ def _case_table(folder: EvaluationFolder) -> dict[str, Any]:
 
 
 def _group_table(groups: Mapping[str, Any]) -> dict[str, Any]:
-    rows = []
-    for value, found in groups.items():
-        pooled = found["conventions"]["tissue"]
-        rows.append(
-            [value or "(none)", str(found["cases"]), *(number(pooled[name]) for name in OVERALL)]
-        )
-    return {"titles": ["cases", *OVERALL.values()], "rows": rows}
+    return {"titles": ["cases", *OVERALL.values()], "rows": group_rows(groups)}
 
 
 def _cell(value: Any) -> str:

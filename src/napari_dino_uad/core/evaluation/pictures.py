@@ -12,10 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_dino_uad.core.errors import OF_ONE_SCAN, InputError, sentence
-from napari_dino_uad.core.evaluation.failures import rank_failures
 from napari_dino_uad.core.progress import Progress
-from napari_dino_uad.core.report.pictures import png_uri, resized, window_of
-from napari_dino_uad.core.slices.planes import plane_axis, plane_spacing_mm, to_plane
+from napari_dino_uad.core.report.pictures import draw_outline, grey_slice, png_uri
+from napari_dino_uad.core.slices.planes import plane_axis, to_plane
 from napari_dino_uad.core.storage.atomic import staged, writing
 
 if TYPE_CHECKING:
@@ -58,7 +57,7 @@ def worst_cases(folder: EvaluationFolder, count: int = 20) -> list[str]:
     count : int
         Largest number of cases.
     """
-    order = list(dict.fromkeys(one.case for one in rank_failures(folder.failures)))
+    order = [one.case for one in folder.failures]
     ranked = sorted(
         (row for row in folder.rows if row["average_precision"] is not None),
         key=lambda row: row["average_precision"],
@@ -82,28 +81,20 @@ def case_picture(
     -------
     ndarray of uint8, (rows, cols, 3)
     """
-    from scipy.ndimage import binary_erosion
-
     plane = folder.metrics["model"]["preprocessing"]["plane"]
-    own = [one for one in folder.failures if one.case == opened.name]
-    if own:
-        number = own[0].voxel[plane_axis(plane)]
+    failure = folder.largest_failure(opened.name)
+    if failure is not None:
+        number = failure.voxel[plane_axis(plane)]
     else:
         number = int(to_plane(opened.mask, plane).sum(axis=(1, 2)).argmax())
     image, truth, found = (
         to_plane(array, plane)[number]
         for array in (opened.volume.array, opened.mask, opened.findings > 0)
     )
-    _, row_mm, col_mm = plane_spacing_mm(opened.volume, plane)
-    rows, cols = image.shape
-    scale = edge / max(rows * row_mm, cols * col_mm)
-    size = max(1, round(rows * row_mm * scale)), max(1, round(cols * col_mm * scale))
-    low, high = window_of(opened.volume)
-    grey = np.clip((resized(image, size) - low) / (high - low), 0, 1)
+    grey = grey_slice(opened.volume, plane, image, edge)
     picture = np.repeat(255 * grey[..., None], 3, axis=2)
-    for colour, region in ((LESION, truth), (MARKED, found)):
-        mask = resized(region.astype(np.float32), size) > 0.5
-        picture[mask & ~binary_erosion(mask, iterations=2)] = colour
+    draw_outline(picture, truth, LESION)
+    draw_outline(picture, found, MARKED)
     return picture.astype(np.uint8)
 
 
@@ -161,8 +152,8 @@ def _drawn(folder: EvaluationFolder, name: str, scans: Path | None) -> CasePictu
     if row["average_precision"] is not None:
         dice = row[f"dice_at_fpr_{folder.metrics['lesions']['rate']:g}"]
         lines.append(f"AP {row['average_precision']:.2f}, Dice {dice:.2f}")
-    own = [one for one in folder.failures if one.case == name]
-    lines.append(own[0].text() if own else "no failure")
+    failure = folder.largest_failure(name)
+    lines.append("no failure" if failure is None else failure.text())
     try:
         return CasePicture(name, tuple(lines), case_picture(folder, folder.open(name, scans)))
     except OF_ONE_SCAN as error:

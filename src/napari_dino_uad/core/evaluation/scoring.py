@@ -16,7 +16,7 @@ from napari_dino_uad.core.evaluation.pool import CasePixels
 from napari_dino_uad.core.features.cache import content_digest
 from napari_dino_uad.core.maps.findings import find_findings, find_regions
 from napari_dino_uad.core.metrics import LOWEST
-from napari_dino_uad.core.results import ResultPaths, writing_results
+from napari_dino_uad.core.results import ResultPaths, write_results
 from napari_dino_uad.core.storage.records import (
     are_as_recorded,
     read_sealed,
@@ -108,20 +108,21 @@ def score_case(
         minimum_size=settings.minimum_size,
     )
     if maps is not None:
-        with writing_results(maps, anomaly, name) as finish:
-            finish(labels, findings, settings.finding_rate)
+        write_results(maps, anomaly, labels, findings, settings.finding_rate, name)
     lesions, _ = label_lesions(mask)
     match = match_lesions(lesions, labels, settings.lesion_overlap)
     froc = []
     for rate in settings.froc_rates:
-        regions = find_regions(
-            anomaly.scores,
-            volume,
-            calibration.threshold(rate),
-            foreground=anomaly.foreground,
-            minimum_size=settings.minimum_size,
-        )
-        at_rate = match_lesions(lesions, regions, settings.lesion_overlap)
+        at_rate = match
+        if rate != settings.finding_rate:
+            regions = find_regions(
+                anomaly.scores,
+                volume,
+                calibration.threshold(rate),
+                foreground=anomaly.foreground,
+                minimum_size=settings.minimum_size,
+            )
+            at_rate = match_lesions(lesions, regions, settings.lesion_overlap)
         froc.append((sum(at_rate.met), len(at_rate.false)))
     total, ill = pixels.size("tissue")
     whole, whole_ill = pixels.size("all")

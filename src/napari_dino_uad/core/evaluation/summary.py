@@ -57,7 +57,6 @@ def summarise(
         conventions[name] = found
     metrics = {
         "conventions": conventions,
-        "thresholds": {f"{rate:g}": level for rate, level in thresholds.items()},
         "median_realised_fpr": {
             f"{rate:g}": _median([row[f"realised_fpr_{rate:g}"] for row in rows])
             for rate in thresholds

@@ -7,7 +7,7 @@ from typing import Any
 
 from napari_dino_uad.core.evaluation.settings import CONVENTIONS
 
-__all__ = ["OVERALL", "number", "pooled_lines", "pooled_rows", "with_interval"]
+__all__ = ["OVERALL", "group_rows", "number", "pooled_lines", "pooled_rows", "with_interval"]
 
 #: Metrics over all thresholds, and their names in tables.
 OVERALL = {
@@ -54,6 +54,18 @@ def pooled_rows(metrics: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
             texts = [with_interval(one, name, rate) for one in found]
             rows.append((title.format(f"{float(rate):.0%}"), texts))
     return rows
+
+
+def group_rows(groups: Mapping[str, Any]) -> list[list[str]]:
+    """Return a row for each group: its name, its number of cases and `OVERALL`, over tissue."""
+    return [
+        [
+            value or "(none)",
+            str(found["cases"]),
+            *(number(found["conventions"]["tissue"][name]) for name in OVERALL),
+        ]
+        for value, found in groups.items()
+    ]
 
 
 def pooled_lines(metrics: Mapping[str, Any]) -> list[str]:

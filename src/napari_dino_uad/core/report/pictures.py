@@ -14,8 +14,9 @@ from napari_dino_uad.core.slices.planes import plane_axis, plane_spacing_mm, to_
 if TYPE_CHECKING:
     from napari_dino_uad.core.detect import AnomalyMap
     from napari_dino_uad.core.scans.volume import Volume
+    from napari_dino_uad.core.slices.planes import Plane
 
-__all__ = ["finding_picture", "png_uri", "resized", "window_of"]
+__all__ = ["draw_outline", "finding_picture", "grey_slice", "png_uri"]
 
 # Longer edge of a picture in pixels.
 _EDGE = 420
@@ -57,32 +58,69 @@ def finding_picture(
     number : int
         Of the slice.
     """
-    from scipy.ndimage import binary_erosion
-
     volume, plane = anomaly.volume, anomaly.planes[0].plane
     number = voxel[plane_axis(plane)]
     cut = [to_plane(array, plane)[number] for array in (volume.array, anomaly.scores, labels)]
-    _, row_mm, col_mm = plane_spacing_mm(volume, plane)
-    rows, cols = cut[0].shape
-    scale = _EDGE / max(rows * row_mm, cols * col_mm)
-    size = max(1, round(rows * row_mm * scale)), max(1, round(cols * col_mm * scale))
-    low, high = window_of(anomaly.volume)
-    grey = np.clip((resized(cut[0], size) - low) / (high - low), 0, 1)
-    scores = resized(cut[1], size)
+    grey = grey_slice(volume, plane, cut[0], _EDGE)
+    size = grey.shape
+    scores = _resized(cut[1], size)
     top = anomaly.model.calibration.threshold(1e-4)
     share = np.clip((scores - threshold) / max(top - threshold, 1e-6), 0, 1)
     inside = scores > threshold
     if tissue is not None:
-        inside &= resized(to_plane(tissue, plane)[number].astype(np.float32), size) > 0.5
+        inside &= _resized(to_plane(tissue, plane)[number].astype(np.float32), size) > 0.5
     alpha = inside * (_LOWEST_ALPHA + share * (_HIGHEST_ALPHA - _LOWEST_ALPHA))
     picture = 255 * grey[..., None] * (1 - alpha[..., None]) + _heat(share) * alpha[..., None]
-    for colour, region in (
-        (_OTHERS, (cut[2] > 0) & (cut[2] != label)),
-        (_OUTLINE, cut[2] == label),
-    ):
-        mask = resized(region.astype(np.float32), size) > 0.5
-        picture[mask & ~binary_erosion(mask, iterations=2)] = colour
+    draw_outline(picture, (cut[2] > 0) & (cut[2] != label), _OTHERS)
+    draw_outline(picture, cut[2] == label, _OUTLINE)
     return picture.astype(np.uint8), number
+
+
+def grey_slice(
+    volume: Volume, plane: Plane, values: NDArray[Any], edge: int
+) -> NDArray[np.float32]:
+    """Return a slice as it looks: square pixels, in the scan's window.
+
+    Parameters
+    ----------
+    volume : Volume
+        Its spacing and its window count.
+    plane : {"axial", "coronal", "sagittal"}
+    values : ndarray, (rows, cols)
+        Voxel values of the slice.
+    edge : int
+        Longer edge of the picture in pixels.
+
+    Returns
+    -------
+    ndarray of float32, (rows, cols)
+        From 0, black, to 1, white.
+    """
+    _, row_mm, col_mm = plane_spacing_mm(volume, plane)
+    rows, cols = values.shape
+    scale = edge / max(rows * row_mm, cols * col_mm)
+    size = max(1, round(rows * row_mm * scale)), max(1, round(cols * col_mm * scale))
+    low, high = _window(volume)
+    return np.clip((_resized(values, size) - low) / (high - low), 0, 1)
+
+
+def draw_outline(
+    picture: NDArray[np.floating], region: NDArray[np.bool_], colour: tuple[int, int, int]
+) -> None:
+    """Draw the outline of a region of a slice into its picture.
+
+    Parameters
+    ----------
+    picture : ndarray, (rows, cols, 3)
+        Changed in place.
+    region : ndarray of bool, in the pixels of the slice
+    colour : tuple of int
+        Red, green and blue from 0 to 255.
+    """
+    from scipy.ndimage import binary_erosion
+
+    mask = _resized(region.astype(np.float32), picture.shape[:2]) > 0.5
+    picture[mask & ~binary_erosion(mask, iterations=2)] = colour
 
 
 def png_uri(picture: NDArray[np.uint8]) -> str:
@@ -94,7 +132,7 @@ def png_uri(picture: NDArray[np.uint8]) -> str:
     return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode('ascii')}"
 
 
-def window_of(volume: Volume) -> tuple[float, float]:
+def _window(volume: Volume) -> tuple[float, float]:
     """Return the scan's own window, or the range of its values without the brightest."""
     if volume.window is not None:
         centre, width = volume.window
@@ -109,7 +147,7 @@ def _heat(share: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.stack([np.interp(share, steps, _HEAT[:, band]) for band in range(3)], axis=-1)
 
 
-def resized(array: NDArray[Any], size: tuple[int, int]) -> NDArray[np.float32]:
+def _resized(array: NDArray[Any], size: tuple[int, int]) -> NDArray[np.float32]:
     """Resize an image (rows, cols) bilinearly."""
     from PIL import Image
 

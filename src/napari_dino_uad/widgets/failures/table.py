@@ -7,7 +7,7 @@ from typing import Any
 
 from qtpy.QtCore import QAbstractTableModel, QModelIndex, Qt, Signal
 
-from napari_dino_uad.widgets.tables import SortedRows, SortedTable
+from napari_dino_uad.widgets.tables import SortedTable
 
 __all__ = ["CaseTable"]
 
@@ -110,11 +110,8 @@ class CaseTable(SortedTable):
     opened = Signal(str)
 
     def __init__(self) -> None:
-        super().__init__()
         self._source = _Model()
-        self._sorted = SortedRows()
-        self._sorted.setSourceModel(self._source)
-        self.setModel(self._sorted)
+        super().__init__(self._source)
         self.setTextElideMode(Qt.TextElideMode.ElideMiddle)
         self.setToolTip("Double-click a case to open it.")
         self.show_count(_SHOWN)
@@ -146,28 +143,19 @@ class CaseTable(SortedTable):
     @property
     def case(self) -> str:
         """Name of the selected case; empty if none is."""
-        index = self.currentIndex()
-        if not index.isValid():
-            return ""
-        return str(self._source.rows[self._sorted.mapToSource(index).row()]["case"])
+        row = self.current_row
+        return "" if row is None else str(self._source.rows[row]["case"])
 
     @property
     def order(self) -> list[str]:
         """Names of the cases in the order shown."""
-        return [
-            str(
-                self._source.rows[self._sorted.mapToSource(self._sorted.index(row, 0)).row()][
-                    "case"
-                ]
-            )
-            for row in range(self._sorted.rowCount())
-        ]
+        return [str(self._source.rows[row]["case"]) for row in self.row_order]
 
     def select(self, case: str) -> None:
         """Select a case, if it is shown."""
         order = self.order
         if case in order:
-            self.setCurrentIndex(self._sorted.index(order.index(case), 0))
+            self.select_row(order.index(case))
 
     def _on_entered(self) -> None:
         if self.case:

@@ -9,13 +9,18 @@ from qtpy.QtCore import QSignalBlocker
 from qtpy.QtWidgets import QCheckBox, QComboBox, QFileDialog, QHBoxLayout, QPushButton
 
 from napari_dino_uad.core.errors import InputError
-from napari_dino_uad.core.evaluation.failures import OUTCOMES, rank_failures
+from napari_dino_uad.core.evaluation.failures import OUTCOMES
 from napari_dino_uad.core.evaluation.filters import make_filter
 from napari_dino_uad.core.results import RESEARCH_USE
 from napari_dino_uad.widgets.controls import DockWidget, RunControl, WrapLabel, rule, small_label
 from napari_dino_uad.widgets.cross_lines import cross_lines_of
 from napari_dino_uad.widgets.failures.case_layers import COLOURS, CaseLayers
-from napari_dino_uad.widgets.failures.pipelines import case_opener, results_reader, sheet_maker
+from napari_dino_uad.widgets.failures.pipelines import (
+    Shown,
+    case_opener,
+    results_reader,
+    sheet_maker,
+)
 from napari_dino_uad.widgets.failures.table import CaseTable
 from napari_dino_uad.widgets.files import choose_folder
 from napari_dino_uad.widgets.forms import in_row, line_edit
@@ -28,7 +33,6 @@ if TYPE_CHECKING:
 
     from napari_dino_uad.core.evaluation.failures import Failure
     from napari_dino_uad.core.evaluation.folder import EvaluationFolder
-    from napari_dino_uad.widgets.failures.pipelines import Shown
 
 __all__ = ["FailuresWidget"]
 
@@ -67,7 +71,6 @@ class FailuresWidget(DockWidget):
         self._failures: list[Failure] = []
         self._place = -1
         self._wanted: Failure | None = None
-        self._rows: list[dict[str, Any]] = []
         self.layers = CaseLayers(self._viewer)
         self.lines = cross_lines_of(self._viewer)
         self._build()
@@ -178,10 +181,10 @@ class FailuresWidget(DockWidget):
         self.run.allow("")
 
     def _on_done(self, result: Any) -> None:
-        if hasattr(result, "rows"):
-            self._take(result)
-        else:
+        if isinstance(result, Shown):
             self._show_case(result)
+        else:
+            self._take(result)
 
     def _take(self, folder: EvaluationFolder) -> None:
         self.layers.remove()
@@ -207,7 +210,7 @@ class FailuresWidget(DockWidget):
         largest: dict[str, Failure] = {}
         for failure in folder.failures:
             largest.setdefault(failure.case, failure)
-        self._rows = [
+        every = [
             {
                 **row,
                 "failure": largest[row["case"]].size if row["case"] in largest else None,
@@ -215,17 +218,17 @@ class FailuresWidget(DockWidget):
             }
             for row in folder.rows
         ]
-        names = [name for name in self._rows[0] if name not in (*_FIRST, *_LEFT_OUT, "note")]
+        names = [name for name in every[0] if name not in (*_FIRST, *_LEFT_OUT, "note")]
         columns = [*_FIRST, "note", *names]
         try:
             passes = make_filter(self.filter.text(), columns)
         except InputError as error:
             self.run.complain(str(error))
             return
-        rows = [row for row in self._rows if passes(row)]
+        rows = [row for row in every if passes(row)]
         kept = {row["case"] for row in rows}
         now = self._failures[self._place] if 0 <= self._place < len(self._failures) else None
-        self._failures = rank_failures(one for one in folder.failures if one.case in kept)
+        self._failures = [one for one in folder.failures if one.case in kept]
         self._place = self._failures.index(now) if now in self._failures else -1
         self.table.show_rows(columns, rows)
 
@@ -264,8 +267,6 @@ class FailuresWidget(DockWidget):
         self._wanted = failure
         rate = float(self.rate.currentData())
         known = self.shown.case if self.shown is not None and self.shown.case.name == name else None
-        if known is not None and self.layers.scan is None:
-            self.shown = None
         self.job.start(case_opener(self.folder, name, rate, self._scans, known))
         self.run.allow("")
 
@@ -314,12 +315,8 @@ class FailuresWidget(DockWidget):
             self.open_case(case)
 
     def _on_rate(self, _: int) -> None:
-        if self.shown is not None and self.folder is not None:
-            self._wanted = None
-            rate = float(self.rate.currentData())
-            case = self.shown.case
-            self.job.start(case_opener(self.folder, case.name, rate, self._scans, case))
-            self.run.allow("")
+        if self.shown is not None:
+            self._open(self.shown.case.name, None)
 
     def _on_heat(self, wanted: bool) -> None:
         if self.layers.heat is not None:

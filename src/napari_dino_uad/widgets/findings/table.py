@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from qtpy.QtCore import QAbstractTableModel, QModelIndex, Qt, Signal
 from qtpy.QtGui import QColor, QPixmap
 
-from napari_dino_uad.widgets.tables import SortedRows, SortedTable
+from napari_dino_uad.widgets.tables import SortedTable
 
 if TYPE_CHECKING:
     from napari_dino_uad.core.maps.finding_rows import FindingRow
@@ -193,11 +193,8 @@ class FindingsTable(SortedTable):
     selected = Signal(int)
 
     def __init__(self) -> None:
-        super().__init__()
         self._source = _Model()
-        self._sorted = SortedRows()
-        self._sorted.setSourceModel(self._source)
-        self.setModel(self._sorted)
+        super().__init__(self._source)
         self.sortByColumn(0, Qt.SortOrder.AscendingOrder)
         self.setToolTip("Click a finding to go there.")
         font = self.font()
@@ -237,10 +234,8 @@ class FindingsTable(SortedTable):
     @property
     def label(self) -> int:
         """Label of the selected finding; 0 if none is."""
-        index = self.currentIndex()
-        if not index.isValid():
-            return 0
-        return self._source.rows[self._sorted.mapToSource(index).row()].label
+        row = self.current_row
+        return 0 if row is None else self._source.rows[row].label
 
     @property
     def row(self) -> FindingRow | None:
@@ -251,15 +246,12 @@ class FindingsTable(SortedTable):
     @property
     def order(self) -> list[int]:
         """Labels in the order shown."""
-        return [
-            self._source.rows[self._sorted.mapToSource(self._sorted.index(row, 0)).row()].label
-            for row in range(self._sorted.rowCount())
-        ]
+        return [self._source.rows[row].label for row in self.row_order]
 
     def select(self, label: int) -> None:
         """Select a finding."""
         if label in self.order:
-            self.setCurrentIndex(self._sorted.index(self.order.index(label), 0))
+            self.select_row(self.order.index(label))
 
     def step(self, by: int) -> None:
         """Go to the next finding in the order shown, or to the one before; round at the end."""
