@@ -224,8 +224,7 @@ def _find_cohort(
     cases = find_cases(scans, pattern, mask_pattern, **options)
     held_out = find_cases(valid, pattern, mask_pattern, **options) if valid else None
     _refuse_shared(cases, held_out or [])
-    if mask_pattern is not None:
-        _note_without_mask([*cases, *(held_out or [])])
+    _note_without_mask([*cases, *(held_out or [])])
     return cases, held_out
 
 
@@ -262,9 +261,9 @@ def _store_pictures(
 
 
 def _note_without_mask(cases: list[Case]) -> None:
-    """Print a note about scans without a mask, which count as healthy."""
-    without = [case.name for case in cases if case.mask is None]
-    if without:
+    """Print a note about scans without a mask among scans with masks: they count as healthy."""
+    without = [case.name for case in cases if case.mask is None and not case.healthy]
+    if without and any(case.mask is not None for case in cases):
         note(
             f"Note: {len(without)} of {len(cases)} scans, such as {without[0]}, have no mask and "
             "are taken as healthy."

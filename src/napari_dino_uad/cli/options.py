@@ -42,7 +42,10 @@ __all__ = [
     "path_of",
 ]
 
-Scans = Annotated[list[Path], typer.Argument(metavar="SCANS", help="Scans: files or folders.")]
+Scans = Annotated[
+    list[Path],
+    typer.Argument(metavar="SCANS", help="Scans: files, folders, or a table (.csv) of them."),
+]
 Model = Annotated[
     Path, typer.Option("--model", "-m", metavar="MODEL", help="A model saved by fit.")
 ]
@@ -50,7 +53,8 @@ Pattern = Annotated[
     str | None,
     typer.Option(
         metavar="PATTERN",
-        help="File names of scans in folders, such as '*_flair.nii.gz'; * is the case.",
+        help="File names of scans in folders, such as '*_flair.nii.gz'; * is the case. In a BIDS "
+        "data set entities and suffix, such as ses-1_FLAIR; in a table rows, such as split=train.",
     ),
 ]
 MaskPattern = Annotated[
@@ -58,7 +62,8 @@ MaskPattern = Annotated[
     typer.Option(
         metavar="PATTERN",
         help="File names of lesion masks, such as '*_lesion.nii.gz' beside the scans, or "
-        "'../masks/*.png' relative to the scan's folder.",
+        "'../masks/*.png' relative to the scan's folder. In a BIDS data set entities and suffix, "
+        "such as label-lesion_mask.",
     ),
 ]
 MaskGeometryOption = Annotated[

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from napari_dino_uad.core.errors import InputError
+from napari_dino_uad.core.storage.tables import read_table
 
 __all__ = ["CONVENTIONS", "EvaluationSettings", "read_groups"]
 
@@ -91,15 +92,7 @@ def read_groups(path: Path) -> dict[str, dict[str, str]]:
     InputError
         If the file cannot be read, has no such column, or names a case twice.
     """
-    import csv
-
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
-            rows = list(reader)
-            names = list(reader.fieldnames or [])
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"The table of groups {path} cannot be read: {error}.") from error
+    names, rows = read_table(path, "table of groups")
     columns = [name for name in names if name and name != "case"]
     if "case" not in names or not columns:
         raise InputError(
@@ -110,4 +103,4 @@ def read_groups(path: Path) -> dict[str, dict[str, str]]:
     twice = next((name for name in cases if cases.count(name) > 1), None)
     if twice is not None:
         raise InputError(f"{path} names the case {twice} twice; leave one row of it.")
-    return {name: {row["case"]: row[name] or "" for row in rows} for name in columns}
+    return {name: {row["case"]: row[name] for row in rows} for name in columns}

@@ -1,4 +1,4 @@
-"""Which cases are on disk: scans are found and paired with their lesion masks."""
+"""Which cases are on disk: find scans and pair them with their lesion masks."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from napari_dino_uad.core.errors import InputError
-from napari_dino_uad.core.scans.bmad import bmad_images
 from napari_dino_uad.core.scans.cases import Case
 from napari_dino_uad.core.scans.grids import MaskGeometry, check_mask_geometry
+from napari_dino_uad.core.scans.layouts.find import cases_in_layout, check_pattern
 from napari_dino_uad.core.scans.sorting import LabelsAmongScansError, SortedFiles, sort_files
 from napari_dino_uad.core.scans.volume import find_scans
 
@@ -31,13 +31,17 @@ def find_cases(
     Parameters
     ----------
     paths : sequence of path
-        Files or folders. A folder in one of the layouts of the BMAD benchmark needs no patterns:
-        every image is a scan, and its label is known.
+        Files or folders. A folder in the layout of the BMAD benchmark, MVTec AD or VisA needs no
+        patterns: every image is a scan, and its mask is known. A CSV or TSV file is a table of
+        scans, see `layouts.table`.
     pattern : str, optional
-        Names of scans, such as ``*_flair.nii.gz``; ``*`` is the case name.
+        Names of scans, such as ``*_flair.nii.gz``; ``*`` is the case name. In a BIDS data set
+        also a suffix, with entities in front if these matter, such as ``ses-1_FLAIR``; in a table
+        the rows, such as ``split=train``.
     mask_pattern : str, optional
         Names of masks, such as ``*_lesion.nii.gz`` beside the scans, or ``../masks/*.png`` in
-        another folder, relative to the scan's; the same ``*`` pairs them.
+        another folder, relative to the scan's; the same ``*`` pairs them. In a BIDS data set
+        entities and suffix, such as ``label-lesion_mask``.
     require_masks : bool
         Whether every scan must have a mask.
     mask_geometry : {"check", "ignore"}
@@ -55,51 +59,67 @@ def find_cases(
     Raises
     ------
     InputError
-        If no scan is found, masks are found among the scans, a pattern has no single ``*``, or
-        no mask matches.
+        If no scan is found, masks are found among the scans, a pattern does not fit, or no mask
+        matches.
     """
     check_mask_geometry(mask_geometry)
-    for text in (pattern, mask_pattern):
-        if text is not None and text.count("*") != 1:
-            raise InputError(f"A pattern needs one * for the case name, got {text!r}; change it.")
+    cases: list[Case] = []
+    others: list[Path] = []
+    for path in map(Path, paths):
+        listed = cases_in_layout(path, pattern, mask_pattern)
+        if listed is None:
+            others.append(path)
+        else:
+            cases += listed
+    if others or not cases:
+        cases += _cases_by_name(others, pattern, mask_pattern, require_masks, leave_out)
+    elif mask_pattern is not None and all(case.mask is None for case in cases):
+        raise InputError(
+            f"None of the {len(cases)} scans has a mask {mask_pattern}; check the mask pattern."
+        )
+    lacking = [case.name for case in cases if case.mask is None and not case.healthy]
+    if require_masks and lacking:
+        raise InputError(
+            f"Every scan needs a lesion mask here, but {lacking[0]} has none; give --pattern and "
+            "--mask-pattern, such as '*_flair.nii.gz' and '*_lesion.nii.gz'."
+        )
+    return [replace(case, mask_geometry=mask_geometry, volume=volume) for case in cases]
+
+
+def _cases_by_name(
+    paths: list[Path],
+    pattern: str | None,
+    mask_pattern: str | None,
+    require_masks: bool,
+    leave_out: Callable[[SortedFiles], None] | None,
+) -> list[Case]:
+    """Find scans in files and ordinary folders, and their masks by name."""
+    check_pattern(pattern)
+    check_pattern(mask_pattern)
     if mask_pattern is not None and pattern is None:
         raise InputError(
             "A mask pattern pairs masks with scans by the scans' pattern; give --pattern too, "
             "such as '*_flair.nii.gz'."
         )
-    places = [Path(path) for path in paths]
-    if pattern is None:
-        cases = _cases_without_pattern(places, mask_geometry, leave_out)
-        lacking = [case.name for case in cases if case.mask is None and not case.healthy]
-        if require_masks and lacking:
-            raise InputError(
-                f"Every scan needs a lesion mask here, but {lacking[0]} has none; give --pattern "
-                "and --mask-pattern, such as '*_flair.nii.gz' and '*_lesion.nii.gz'."
-            )
-        return [replace(case, volume=volume) for case in cases]
-    scans = find_scans(places, pattern)
-    if mask_pattern is None:
-        return [Case(scan, volume=volume) for scan in _scans_alone(scans, leave_out)]
+    scans = find_scans(paths, pattern)
+    if mask_pattern is None or pattern is None:
+        return [Case(scan) for scan in _scans_alone(scans, leave_out)]
     masks = {scan: _mask_of(scan, pattern, mask_pattern) for scan in scans}
     # A pattern such as *.nii.gz matches the masks too.
     known = {mask for mask in masks.values() if mask.exists()}
     scans = _scans_alone([scan for scan in scans if _normal(scan) not in known], leave_out)
-    cases = []
-    for scan in scans:
-        mask = masks[scan]
-        if require_masks and not mask.exists():
-            raise InputError(
-                f"{scan.name} has no mask {mask}; every scan needs one here. A mask pattern starts "
-                "from the scan's own folder."
-            )
-        known_mask = mask if mask.exists() else None
-        cases.append(Case(scan, known_mask, mask_geometry=mask_geometry, volume=volume))
-    if all(case.mask is None for case in cases):
+    lacking = [scan for scan in scans if not masks[scan].exists()]
+    if require_masks and lacking:
         raise InputError(
-            f"No mask matches {mask_pattern!r}, relative to the folder of each of the {len(cases)} "
+            f"{lacking[0].name} has no mask {masks[lacking[0]]}; every scan needs one here. A mask "
+            "pattern starts from the scan's own folder."
+        )
+    if len(lacking) == len(scans):
+        raise InputError(
+            f"No mask matches {mask_pattern!r}, relative to the folder of each of the {len(scans)} "
             "scans; check the pattern."
         )
-    return cases
+    return [Case(scan, masks[scan] if masks[scan].exists() else None) for scan in scans]
 
 
 def _mask_of(scan: Path, pattern: str, mask_pattern: str) -> Path:
@@ -127,19 +147,3 @@ def _scans_alone(
             raise LabelsAmongScansError(files)
         leave_out(files)
     return list(files.scans)
-
-
-def _cases_without_pattern(
-    paths: list[Path],
-    mask_geometry: MaskGeometry,
-    leave_out: Callable[[SortedFiles], None] | None,
-) -> list[Case]:
-    cases, others = [], []
-    for path in paths:
-        images = bmad_images(path) if path.is_dir() else []
-        cases += [Case(image, label, healthy, mask_geometry) for image, label, healthy in images]
-        if not images:
-            others.append(path)
-    if not others:
-        return cases
-    return cases + [Case(scan) for scan in _scans_alone(find_scans(others), leave_out)]

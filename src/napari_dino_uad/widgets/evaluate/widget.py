@@ -85,8 +85,11 @@ class EvaluateWidget(DockWidget):
         )
         self.compare = QPushButton("Compare")
         self.scan_text = WrapLabel()
-        self.scans = line_edit("Folder of scans and masks", "Or a folder of the BMAD benchmark.")
-        self.pattern = line_edit("none", "File names of scans, such as *_flair.nii.gz.")
+        self.scans = line_edit(
+            "Folder or table of scans and masks",
+            "Or a folder of BIDS, of the BMAD benchmark, MVTec AD or VisA.",
+        )
+        self.pattern = line_edit("none", "File names of scans, such as *_flair.nii.gz; FLAIR in BIDS.")
         self.mask_pattern = line_edit("none", "File names of masks, such as *_lesion.nii.gz.")
         self.out = line_edit("Folder for the results", "What is there already is not done again.")
         self.model = combo_box(

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["HealthyScans"]
 
-_FILES = "Scans (*.nii *.nii.gz *.nrrd *.nhdr *.mha *.mhd *.dcm *.png *.tif *.tiff)"
+_FILES = "Scans or tables (*.nii *.nii.gz *.nrrd *.nhdr *.mha *.mhd *.dcm *.png *.tif *.tiff *.csv *.tsv)"
 _LAYER = "layer: "
 # A pause in typing after which a pattern is tried.
 _TYPED_MS = 300
@@ -87,7 +87,8 @@ class HealthyScans(QWidget):
             row.addWidget(self.buttons[key])
         self.pattern = line_edit(
             "all scans; or *_flair.nii.gz",
-            "Which files of a folder are scans; * stands for the name of the case.",
+            "Which files of a folder are scans; * stands for the name of the case. In a BIDS data "
+            "set FLAIR or ses-1_FLAIR; in a table split=train.",
         )
         self.mask_pattern = line_edit(
             "none; or *_lesion.nii.gz",
@@ -101,7 +102,7 @@ class HealthyScans(QWidget):
         )
         self.held_out = line_edit(
             "a fifth of the scans",
-            "A folder of other healthy scans. The thresholds are calibrated on them.",
+            "A folder or table of other healthy scans. The thresholds are calibrated on them.",
         )
         held_out = QHBoxLayout()
         held_out.addWidget(self.held_out)
