@@ -13,7 +13,7 @@ CORE = SOURCE / "napari_dino_uad" / "core"
 
 #: From the ground up. A wing imports itself and the wings above it in this table, no others.
 WINGS = {
-    "ground": "errors limits memory metrics precision progress pipeline calibration storage",
+    "ground": "errors crew limits memory metrics precision progress pipeline calibration storage",
     "scans": "a file or folder becomes a Volume, and back",
     "slices": "a Volume becomes network input",
     "backbones": "networks, their weights, and the engines that run them",

@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import math
-import time
-from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from napari_dino_uad.cli.detect_case import (
+    DetectJob,
+    DoneCase,
+    detect_case,
+    detect_case_there,
+)
 from napari_dino_uad.cli.extras import Extras
 from napari_dino_uad.cli.fit import load_on
 from napari_dino_uad.cli.options import (
     Device,
     Engine,
+    Jobs,
     Model,
     NoCache,
     Pattern,
     Scans,
+    Scheduler,
     VolumeNumber,
     Weights,
+    crew_of,
     path_of,
 )
 from napari_dino_uad.cli.resume import (
@@ -41,19 +48,13 @@ from napari_dino_uad.cli.terminal import (
 from napari_dino_uad.core.errors import OF_ONE_SCAN, InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    import numpy as np
-    from numpy.typing import NDArray
-    from rich.table import Table
+    from collections.abc import Iterator
 
     from napari_dino_uad.core.backbones.backbone import Backbone
-    from napari_dino_uad.core.detect import AnomalyMap
-    from napari_dino_uad.core.maps.findings import Finding
+    from napari_dino_uad.core.crew import Crew
     from napari_dino_uad.core.model import FittedModel
     from napari_dino_uad.core.progress import Progress
     from napari_dino_uad.core.scans.sorting import SortedFiles
-    from napari_dino_uad.core.scans.volume import Volume
 
 __all__ = ["register"]
 
@@ -114,6 +115,8 @@ def _detect(
     overwrite: Overwrite = False,
     report: Report = False,
     dicom: Dicom = False,
+    jobs: Jobs = 1,
+    scheduler: Scheduler = None,
 ) -> None:
     """Find what is abnormal in scans.
 
@@ -128,6 +131,7 @@ def _detect(
     if not model.is_file():
         raise InputError(f"There is no model file at {model}.")
 
+    from napari_dino_uad.core.features.cache import open_cache
     from napari_dino_uad.core.model_file import load_model
 
     fitted = load_model(model)
@@ -136,6 +140,7 @@ def _detect(
     request = Request.of(model, fpr, min_size, series, volume)
     bad: dict[Path, str] = {}
     extras = Extras(report, dicom)
+    cache = open_cache(not no_cache) or False
     todo = _unfinished(cases, out, request, bad, overwrite, extras)
     skipped = len(cases) - len(todo) - len(bad)
     if skipped:
@@ -144,7 +149,9 @@ def _detect(
         size = fitted.preprocessing.input_size
         backbone = load_on(device, engine, fitted.backbone_key, weights, size)
         fitted.check_backbone(backbone)
-        _detect_all(todo, fitted, backbone, request, out, model, bad, not no_cache, extras)
+        job = DetectJob(fitted, request, out, model, cache, extras)
+        with crew_of(jobs, scheduler) as crew:
+            _detect_all(todo, job, backbone, crew, bad)
     _report(cases, bad, out)
 
 
@@ -210,68 +217,53 @@ def _unfinished(
 
 def _detect_all(
     todo: dict[str, Path],
-    model: FittedModel,
+    job: DetectJob,
     backbone: Backbone,
-    request: Request,
-    out: Path,
-    model_path: Path,
+    crew: Crew | None,
     bad: dict[Path, str],
-    cache: bool,
-    extras: Extras,
 ) -> None:
     """Detect in every scan and print a table; scans that cannot be used go into `bad`."""
-    from napari_dino_uad.core.maps.domain_shift import measure_shift
-    from napari_dino_uad.core.results import writing_results
-
     columns = ("findings", "size", "largest", "peak score", "p", "seconds")
     table = new_table("case ", *columns)
+    rows: dict[int, tuple[str, ...]] = {}
+    items = list(todo.items())
     with progress_bars() as bars:
-        for number, (name, path) in enumerate(todo.items()):
-            started = time.perf_counter()
-            shown = _Overall(bars, number, len(todo), name)
-            try:
-                anomaly, seconds = _detect_one(path, model, backbone, shown, cache, request)
-            except OF_ONE_SCAN as error:
-                bad[path] = sentence(error)
-                continue
-            # Errors from here on, such as a full disk, would affect every case; they end the run.
-            clock = time.perf_counter()
-            with writing_results(out, anomaly, name) as finish:
-                try:
-                    labels, findings = _find(anomaly, model, request)
-                except OF_ONE_SCAN as error:
-                    bad[path] = sentence(error)
-                    continue
-                seconds["findings"] = time.perf_counter() - clock
-                extra = _provenance(path, request, model, model_path, backbone, seconds)
-                finish(labels, findings, request.false_positive_rate, extra)
-            extras.write(out, name, anomaly, labels, findings, request)
-            shift = measure_shift(anomaly.level, model.levels)
-            if shift.unlike:
-                note(f"Warning: {name}: {shift.warning}")
-            _add_row(table, name, anomaly.volume, findings, time.perf_counter() - started)
+        for number, done in _done_cases(items, job, backbone, crew, bars):
+            for text in done.notes:
+                note(text)
+            if done.failure:
+                bad[items[number][1]] = done.failure
+            else:
+                rows[number] = (items[number][0], *done.cells)
+    for _, row in sorted(rows.items()):
+        table.add_row(*row)
     if table.row_count:
         output().print(table)
 
 
-def _provenance(
-    scan: Path,
-    request: Request,
-    model: FittedModel,
-    model_path: Path,
+def _done_cases(
+    items: list[tuple[str, Path]],
+    job: DetectJob,
     backbone: Backbone,
-    seconds: dict[str, float],
-) -> dict[str, Any]:
-    """Return what made the result of a scan, for its JSON file."""
-    return {
-        **request.entries(scan),
-        "model_file": str(model_path.resolve()),
-        "backbone_sha256": model.backbone_sha256,
-        "engine": backbone.engine.spec.description,
-        "fitted_with": model.versions,
-        "versions": {library: version(library) for library in model.versions},
-        "seconds": {step: round(value, 3) for step, value in seconds.items()},
-    }
+    crew: Crew | None,
+    bars: ProgressBars,
+) -> Iterator[tuple[int, DoneCase]]:
+    """Detect in the scans, one after the other or by several processes."""
+    from napari_dino_uad.core.progress import Progress
+
+    if crew is None:
+        for number, item in enumerate(items):
+            shown = _Overall(bars, number, len(items), item[0])
+            yield number, detect_case(job, item, backbone, shown)
+        return
+    from napari_dino_uad.core.backbones.recipe import BackboneRecipe
+
+    done = 0
+    for result in crew.run(detect_case_there, (job, BackboneRecipe.of(backbone)), items):
+        if result is not None:
+            done += 1
+            yield result
+        bars(Progress("Detecting", done, len(items)))
 
 
 class _Overall:
@@ -288,69 +280,6 @@ class _Overall:
         part = 1000 * progress.done // max(1, progress.total)
         done = 1000 * self._number + part
         self._bars(Progress("Detecting", done, 1000 * self._count, self._name, note=progress.note))
-
-
-def _detect_one(
-    path: Path,
-    model: FittedModel,
-    backbone: Backbone,
-    shown: _Overall,
-    cache: bool,
-    request: Request,
-) -> tuple[AnomalyMap, dict[str, float]]:
-    """Detect in a scan; return the map, with its scores computed, and the seconds of each step."""
-    from napari_dino_uad.core.detect import detect
-    from napari_dino_uad.core.progress import drain
-    from napari_dino_uad.core.scans.labels import refuse_labels
-    from napari_dino_uad.core.scans.volume import read_volume
-
-    clock = time.perf_counter()
-    volume = read_volume(path, request.series, volume=request.volume)
-    for notice in volume.named_notices:
-        note(f"Note: {notice}")
-    refuse_labels(volume)
-    reading = time.perf_counter() - clock
-    anomaly = drain(detect(volume, model, backbone=backbone, cache=cache), shown)
-    clock = time.perf_counter()
-    # Computed on access. Do it here, so that an error counts for this scan only.
-    _ = anomaly.scores
-    enlarging = time.perf_counter() - clock
-    return anomaly, {"reading": reading, **anomaly.seconds, "enlarging": enlarging}
-
-
-def _find(
-    anomaly: AnomalyMap, model: FittedModel, request: Request
-) -> tuple[NDArray[np.uint8], list[Finding]]:
-    from napari_dino_uad.core.maps.findings import find_findings
-
-    return find_findings(
-        anomaly.scores,
-        anomaly.volume,
-        model.calibration.threshold(request.false_positive_rate),
-        model.calibration,
-        foreground=anomaly.foreground,
-        minimum_size=request.minimum_size,
-    )
-
-
-def _add_row(
-    table: Table, name: str, volume: Volume, findings: Sequence[Finding], seconds: float
-) -> None:
-    from napari_dino_uad.core.maps.findings import size_unit
-
-    unit = size_unit(volume)
-    voxels = [finding.voxels for finding in findings]
-    cells = ["0", "0", "", "", ""]
-    if findings:
-        highest = max(findings, key=lambda finding: finding.peak_score)
-        cells = [
-            str(len(findings)),
-            unit.text(sum(voxels)),
-            unit.text(max(voxels)),
-            f"{highest.peak_score:.4g}",
-            f"{highest.p_value:.1g}",
-        ]
-    table.add_row(name, *cells, f"{seconds:.1f}")
 
 
 def _refuse_own_results(cases: dict[str, Path], out: Path) -> None:

@@ -13,14 +13,17 @@ from napari_dino_uad.cli.fit import load_on
 from napari_dino_uad.cli.options import (
     Device,
     Engine,
+    Jobs,
     MaskGeometryOption,
     MaskPattern,
     Model,
     NoCache,
     Pattern,
     Scans,
+    Scheduler,
     VolumeNumber,
     Weights,
+    crew_of,
 )
 from napari_dino_uad.cli.terminal import (
     BAD_INPUT,
@@ -108,6 +111,8 @@ def _evaluate(
     device: Device = "auto",
     engine: Engine = "auto",
     no_cache: NoCache = False,
+    jobs: Jobs = 1,
+    scheduler: Scheduler = None,
 ) -> None:
     """Compare a model's scores with lesion masks.
 
@@ -147,7 +152,7 @@ def _evaluate(
     from napari_dino_uad.core.evaluate import evaluate
     from napari_dino_uad.core.progress import drain
 
-    with progress_bars() as bars:
+    with crew_of(jobs, scheduler) as crew, progress_bars() as bars:
         running = evaluate(
             cases,
             fitted,
@@ -157,6 +162,7 @@ def _evaluate(
             out=out,
             maps=not no_maps,
             command=_command(),
+            crew=crew,
         )
         evaluation = drain(running, bars)
         if report:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from napari_dino_uad.cli.resume import Request
-from napari_dino_uad.cli.terminal import note
 
 if TYPE_CHECKING:
     import numpy as np
@@ -45,8 +44,8 @@ class Extras(NamedTuple):
         labels: NDArray[np.uint8],
         findings: Sequence[Finding],
         request: Request,
-    ) -> None:
-        """Write what is asked for of one case.
+    ) -> list[str]:
+        """Write what is asked for of one case; return notes for the user.
 
         Raises
         ------
@@ -56,7 +55,7 @@ class Extras(NamedTuple):
         from napari_dino_uad.core.maps.finding_rows import finding_rows
 
         if not (self.report or self.dicom):
-            return
+            return []
         rows = finding_rows(findings, anomaly.tissue_frame)
         if self.report:
             from napari_dino_uad.core.report import CaseFacts, write_report
@@ -72,12 +71,12 @@ class Extras(NamedTuple):
             )
 
             if why := why_no_dicom(anomaly.volume):
-                note(f"Note: {name}: {why}")
-                return
+                return [f"Note: {name}: {why}"]
             places = DicomPaths.of(out, name)
             write_dicom_map(places.parametric_map, anomaly)
             if rows:
                 write_dicom_segmentation(places.segmentation, anomaly, labels, rows)
+        return []
 
 
 def _page(out: Path, name: str) -> Path:

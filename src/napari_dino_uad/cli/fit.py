@@ -32,13 +32,16 @@ from napari_dino_uad.cli.fit_options import (
 from napari_dino_uad.cli.options import (
     Device,
     Engine,
+    Jobs,
     MaskGeometryOption,
     MaskPattern,
     NoCache,
     Pattern,
     Scans,
+    Scheduler,
     VolumeNumber,
     Weights,
+    crew_of,
     parse_settings,
     parse_symmetry,
     parse_window,
@@ -155,6 +158,8 @@ def _fit(
     engine: Engine = "auto",
     no_cache: NoCache = False,
     store_pictures: StorePictures = False,
+    jobs: Jobs = 1,
+    scheduler: Scheduler = None,
 ) -> None:
     """Fit a model of what is normal on healthy scans.
 
@@ -189,20 +194,22 @@ def _fit(
 
     from napari_dino_uad.core.fit import fit
 
-    fitting = fit(
-        cases,
-        valid=held_out,
-        method=method,
-        settings=options,
-        backbone=loaded,
-        preprocessing=preprocessing,
-        planes=PLANES if plane == "all" else None,
-        context=context,
-        maps=maps,
-        seed=seed,
-        cache=not no_cache,
-    )
-    model = _fit_and_save(fitting, out, started)
+    with crew_of(jobs, scheduler) as crew:
+        fitting = fit(
+            cases,
+            valid=held_out,
+            method=method,
+            settings=options,
+            backbone=loaded,
+            preprocessing=preprocessing,
+            planes=PLANES if plane == "all" else None,
+            context=context,
+            maps=maps,
+            seed=seed,
+            cache=not no_cache,
+            crew=crew,
+        )
+        model = _fit_and_save(fitting, out, started)
     if store_pictures:
         _store_pictures(model, cases, loaded, out, cache=not no_cache)
 

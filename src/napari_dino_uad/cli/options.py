@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import (
@@ -23,19 +24,23 @@ import typer
 from napari_dino_uad.core.errors import InputError
 
 if TYPE_CHECKING:
+    from napari_dino_uad.core.crew import Crew
     from napari_dino_uad.core.scans.cohort import Case
 
 __all__ = [
     "Device",
     "Engine",
+    "Jobs",
     "MaskGeometryOption",
     "MaskPattern",
     "Model",
     "NoCache",
     "Pattern",
     "Scans",
+    "Scheduler",
     "VolumeNumber",
     "Weights",
+    "crew_of",
     "parse_settings",
     "parse_symmetry",
     "parse_window",
@@ -106,8 +111,50 @@ NoCache = Annotated[
     ),
 ]
 
+Jobs = Annotated[
+    int,
+    typer.Option(
+        "--jobs",
+        "-j",
+        metavar="N",
+        min=1,
+        help="Processes that work on scans side by side, each with its share of the cores.",
+    ),
+]
+Scheduler = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ADDRESS",
+        help="Dask scheduler whose workers do the work, such as tcp://10.0.0.5:8786. Scans, "
+        "results and cache must lie at the same paths on all machines.",
+    ),
+]
+
 # These have their own options.
 _NOT_SETTINGS = frozenset({"seed"})
+
+
+@contextmanager
+def crew_of(jobs: int, scheduler: str | None) -> Iterator[Crew | None]:
+    """Provide the processes that the options ask for; None for this one alone.
+
+    Raises
+    ------
+    InputError
+        If both are asked for, or no scheduler answers.
+    """
+    from napari_dino_uad.core.crew import DaskCrew, LocalCrew
+
+    if scheduler is None:
+        yield LocalCrew(jobs) if jobs > 1 else None
+        return
+    if jobs > 1:
+        raise InputError("Give --jobs for this machine or --scheduler for a cluster, not both.")
+    crew = DaskCrew(scheduler)
+    try:
+        yield crew
+    finally:
+        crew.close()
 
 
 def path_of(case: Case) -> Path:

@@ -8,10 +8,12 @@ import tempfile
 import time
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_dino_uad.core.backbones.engines.choice import choose_engine
+from napari_dino_uad.core.backbones.recipe import BackboneRecipe
 from napari_dino_uad.core.detect import detect
 from napari_dino_uad.core.errors import OF_ONE_SCAN, InputError, sentence
 from napari_dino_uad.core.evaluation.failures import failure_of_row, rank_failures
@@ -20,13 +22,14 @@ from napari_dino_uad.core.evaluation.record import Evaluation
 from napari_dino_uad.core.evaluation.scoring import MAPS, CaseStore, ScoredCase, score_case
 from napari_dino_uad.core.evaluation.settings import EvaluationSettings
 from napari_dino_uad.core.evaluation.summary import summarise
-from napari_dino_uad.core.features.cache import FeatureCache
+from napari_dino_uad.core.features.cache import FeatureCache, open_cache
 from napari_dino_uad.core.model_file import model_checksum
 from napari_dino_uad.core.progress import Inner, Progress
-from napari_dino_uad.core.scans.cases import Case, names_of_cases, read_case
+from napari_dino_uad.core.scans.cases import Case, names_of_cases, read_case, unsaid
 
 if TYPE_CHECKING:
     from napari_dino_uad.core.backbones.backbone import Backbone
+    from napari_dino_uad.core.crew import Crew
     from napari_dino_uad.core.model import FittedModel
 
 __all__ = ["Evaluation", "EvaluationSettings", "evaluate", "write_evaluation"]
@@ -46,6 +49,7 @@ def evaluate(
     out: Path | None = None,
     maps: bool = True,
     command: str = "",
+    crew: Crew | None = None,
 ) -> Generator[Progress, None, Evaluation]:
     """Score scans and compare the scores with lesion masks.
 
@@ -74,6 +78,8 @@ def evaluate(
         Whether `out` gets the map and the findings of each case.
     command : str
         What was typed on the command line, for the report.
+    crew : Crew, optional
+        Processes that score scans side by side; needs `out`.
 
     Yields
     ------
@@ -92,51 +98,43 @@ def evaluate(
     """
     if not cases:
         raise InputError("Expected at least one scan with a mask, got none; add some.")
+    if crew is not None and out is None:
+        raise InputError("Several processes share results through a folder; give one as out.")
     started = time.perf_counter()
     settings = settings or EvaluationSettings()
     if backbone is None:
         size = model.preprocessing.input_size
         backbone = yield from choose_engine(model.load_backbone(), input_size=size)
     names = names_of_cases(cases)
-    # Without a folder nothing has to recognise the model again.
-    checksum = None if out is None else model_checksum(model)
     places = None if out is None or not maps else out / MAPS
-    seconds = {"reading": 0.0, "backbone": 0.0, "model": 0.0}
-    scored: list[ScoredCase] = []
-    failed: dict[str, str] = {}
-    noted: list[str] = []
     with _unfinished(out) as folder:
-        store = CaseStore(folder, places, settings, checksum)
-        for number, (name, case) in enumerate(zip(names, cases, strict=True)):
-            shown = Progress("Evaluating", number, len(cases), name)
-            yield shown
-            try:
-                clock = time.perf_counter()
-                read = read_case(case, number, noted)
-                if read.mask is None:
-                    raise InputError(f"{name} has no mask; evaluation needs one for every scan.")
-                request = store.request(read.volume, read.mask)
-                seconds["reading"] += time.perf_counter() - clock
-                yield dataclasses.replace(shown, note=read.note)
-                one = store.find(name, request)
-                if one is None:
-                    detecting = Inner(
-                        detect(read.volume, model, backbone=backbone, batch=batch, cache=cache)
-                    )
-                    for inner in detecting:
-                        yield dataclasses.replace(shown, note=inner.note)
-                    done = score_case(name, case, detecting.value, read.mask, settings, places)
-                    one = store.keep(done, request)
-                scored.append(one)
-            except OF_ONE_SCAN as error:
-                failed[str(case.scan) if isinstance(case.scan, Path) else name] = sentence(error)
+        shared = _Shared(
+            model,
+            folder,
+            places,
+            settings,
+            # Without a folder nothing has to recognise the model again.
+            checksum=None if out is None else model_checksum(model),
+            cache=open_cache(cache) or False,
+            batch=batch,
+        )
+        items = list(zip(names, cases, strict=True))
+        outcomes = yield from _score_all(items, shared, backbone, crew)
+        scored = [one.scored for one in outcomes if one.scored is not None]
+        failed = {
+            str(case.scan) if isinstance(case.scan, Path) else name: one.failure
+            for (name, case), one in zip(items, outcomes, strict=True)
+            if one.failure
+        }
         if not scored:
             raise _nothing_left(failed)
         yield Progress("Computing metrics", 0, 1)
         thresholds = {rate: model.calibration.threshold(rate) for rate in settings.rates}
         metrics, curves, histograms = summarise(scored, settings, thresholds)
-        for step in ("backbone", "model"):
-            seconds[step] = sum(one.seconds[step] for one in scored)
+        seconds = {
+            "reading": sum(one.reading_s for one in outcomes),
+            **{step: sum(one.seconds[step] for one in scored) for step in ("backbone", "model")},
+        }
         total = time.perf_counter() - started
         metrics |= {
             "cases": len(scored),
@@ -153,7 +151,7 @@ def evaluate(
             "model": {
                 "method": model.normative.method,
                 "summary": model.summary(),
-                "checksum": checksum,
+                "checksum": shared.checksum,
                 "backbone": model.backbone_key,
                 "engine": backbone.engine.spec.description,
                 "preprocessing": model.preprocessing.to_dict(),
@@ -163,7 +161,8 @@ def evaluate(
             },
             "seconds": {
                 **seconds,
-                "rest": total - sum(seconds.values()),
+                # Several processes spend more seconds than pass.
+                "rest": max(0.0, total - sum(seconds.values())),
                 "total": total,
             },
         }
@@ -188,6 +187,97 @@ def _plain(settings: EvaluationSettings) -> dict[str, Any]:
     """Return settings as they look after a round trip through a file."""
     values = dataclasses.asdict(settings) | {"groups": list(settings.groups)}
     return {key: list(one) if isinstance(one, tuple) else one for key, one in values.items()}
+
+
+@dataclass(frozen=True)
+class _Shared:
+    """What the scoring of all cases has in common."""
+
+    model: FittedModel
+    folder: Path
+    places: Path | None
+    settings: EvaluationSettings
+    checksum: str | None
+    cache: FeatureCache | bool
+    batch: int | None
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """A case that was scored, or why it was not."""
+
+    scored: ScoredCase | None = None
+    failure: str = ""
+    reading_s: float = 0.0
+
+
+_Item = tuple[str, Case]
+
+
+def _score_all(
+    items: Sequence[_Item], shared: _Shared, backbone: Backbone, crew: Crew | None
+) -> Generator[Progress, None, list[_Outcome]]:
+    """Score all cases, one after the other or by several processes; return them in order."""
+    said: list[str] = []
+    outcomes: dict[int, _Outcome] = {}
+    if crew is None:
+        for number, item in enumerate(items):
+            shown = Progress("Evaluating", number, len(items), item[0])
+            scoring = Inner(_score(shared, item, backbone))
+            for note in scoring:
+                yield dataclasses.replace(shown, note=unsaid(note, said))
+            outcomes[number] = scoring.value
+        return list(outcomes.values())
+    yield Progress("Evaluating", 0, len(items))
+    work = crew.run(_score_there, (shared, BackboneRecipe.of(backbone)), items)
+    for result in work:
+        notes = ""
+        if result is not None:
+            number, (outcomes[number], notes) = result
+        yield Progress("Evaluating", len(outcomes), len(items), note=unsaid(notes, said))
+    return [outcomes[number] for number in range(len(items))]
+
+
+def _score_there(shared: tuple[_Shared, BackboneRecipe], item: _Item) -> tuple[_Outcome, str]:
+    """Score a case in a process of a crew; return it with the notes about it."""
+    what, recipe = shared
+    scoring = Inner(_score(what, item, recipe.load()))
+    notes = [note for note in scoring if note]
+    return scoring.value, "\n".join(notes)
+
+
+def _score(shared: _Shared, item: _Item, backbone: Backbone) -> Generator[str, None, _Outcome]:
+    """Score a case, unless a stopped run has; yield notes for the user, most of them empty."""
+    name, case = item
+    settings, places = shared.settings, shared.places
+    store = CaseStore(shared.folder, places, settings, shared.checksum)
+    clock = time.perf_counter()
+    yield ""
+    try:
+        read = read_case(case, 0, [])
+        if read.mask is None:
+            raise InputError(f"{name} has no mask; evaluation needs one for every scan.")
+        request = store.request(read.volume, read.mask)
+        reading = time.perf_counter() - clock
+        yield read.note
+        one = store.find(name, request)
+        if one is None:
+            detecting = Inner(
+                detect(
+                    read.volume,
+                    shared.model,
+                    backbone=backbone,
+                    batch=shared.batch,
+                    cache=shared.cache,
+                )
+            )
+            for inner in detecting:
+                yield inner.note
+            done = score_case(name, case, detecting.value, read.mask, settings, places)
+            one = store.keep(done, request)
+        return _Outcome(one, reading_s=reading)
+    except OF_ONE_SCAN as error:
+        return _Outcome(failure=sentence(error), reading_s=time.perf_counter() - clock)
 
 
 @contextmanager

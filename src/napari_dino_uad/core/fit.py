@@ -10,7 +10,7 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,7 @@ from napari_dino_uad.core.backbones.engines.choice import choose_engine
 from napari_dino_uad.core.calibration import Calibration
 from napari_dino_uad.core.detect import detect
 from napari_dino_uad.core.errors import InputError
+from napari_dino_uad.core.features.ahead import embed_ahead
 from napari_dino_uad.core.features.cache import FeatureCache, open_cache
 from napari_dino_uad.core.features.cohort_features import UsedSlices, collect_cohort
 from napari_dino_uad.core.features.context import Context
@@ -37,6 +38,9 @@ from napari_dino_uad.core.slices.planes import Plane, to_plane
 from napari_dino_uad.core.slices.preprocessing import Preprocessing
 from napari_dino_uad.core.storage.folders import cache_home
 from napari_dino_uad.core.storage.training_states import TrainingFile, TrainingStates
+
+if TYPE_CHECKING:
+    from napari_dino_uad.core.crew import Crew
 
 __all__ = ["calibrate", "fit", "remap"]
 
@@ -62,6 +66,7 @@ def fit(
     batch: int | None = None,
     cache: FeatureCache | bool = True,
     resume: bool = True,
+    crew: Crew | None = None,
 ) -> Generator[Progress, None, FittedModel]:
     """Fit a model on healthy scans.
 
@@ -104,6 +109,9 @@ def fit(
         nothing on disk, neither embeddings nor the training of a stopped fit.
     resume : bool
         Whether to resume a stopped fit, and to keep this one on disk while it is trained.
+    crew : Crew, optional
+        Processes that embed scans side by side, into the cache. Training follows in this one: it
+        sees a sample of the patches, which does not grow with the cohort.
 
     Yields
     ------
@@ -147,6 +155,9 @@ def fit(
     )
     if job.states is not None:
         job.states.sweep()
+    if crew is not None:
+        several = [dataclasses.replace(preprocessing, plane=plane) for plane in planes]
+        yield from embed_ahead(crew, train, held_out, backbone, several, store, job.batch)
     views: list[View] = []
     files: list[TrainingFile] = []
     counts: dict[str, int] = {}

@@ -44,6 +44,8 @@ class Backbone:
         Its row of the table.
     network : torch.nn.Module
         The timm network.
+    weights : Path, optional
+        The file that the weights came from, where the user gave one.
 
     Attributes
     ----------
@@ -53,11 +55,14 @@ class Backbone:
         What runs the module: torch on the CPU in single precision, until replaced by `on`.
     """
 
-    def __init__(self, spec: BackboneSpec, network: torch.nn.Module) -> None:
+    def __init__(
+        self, spec: BackboneSpec, network: torch.nn.Module, weights: Path | None = None
+    ) -> None:
         from napari_dino_uad.core.backbones.engines.torch_engine import REFERENCE, TorchEngine
         from napari_dino_uad.core.backbones.patch_embedder import PatchEmbedder
 
         self.spec = spec
+        self.weights = weights
         self.module = PatchEmbedder(spec, network)
         self.engine: Engine = TorchEngine(REFERENCE, self.module)
         # The module is prepared for one input size at a time.
@@ -179,7 +184,7 @@ def load_backbone(
     else:
         path = drain(fetch_weights(spec), on_progress) if weights is None else Path(weights)
         network = load_network(spec, read_weights(path), path.name)
-    return Backbone(spec, network)
+    return Backbone(spec, network, None if weights is None else Path(weights))
 
 
 def _load_embedded(network: torch.nn.Module) -> None:

@@ -33,6 +33,7 @@ __all__ = [
     "read_cases",
     "read_mask",
     "unique_case_names",
+    "unsaid",
 ]
 
 
@@ -135,11 +136,21 @@ def read_case(case: Case, number: int, said: list[str]) -> ReadCase:
     volume = case.read()
     refuse_labels(volume)
     mask, note = case.match_mask(volume)
-    fresh = [f"Note: {one}" for one in volume.named_notices if f"Note: {one}" not in said]
-    if note and not any(one.startswith(RESAMPLED) for one in said):
-        fresh.append(note)
+    notes = [*(f"Note: {one}" for one in volume.named_notices), note]
+    return ReadCase(number, volume, mask, unsaid("\n".join(notes), said))
+
+
+def unsaid(note: str, said: list[str]) -> str:
+    """Return the lines of a note that were not said before, and add them to what was said."""
+    fresh = [
+        line
+        for line in note.splitlines()
+        if line
+        and line not in said
+        and not (line.startswith(RESAMPLED) and any(one.startswith(RESAMPLED) for one in said))
+    ]
     said += fresh
-    return ReadCase(number, volume, mask, "\n".join(fresh))
+    return "\n".join(fresh)
 
 
 def check_cases(cases: Sequence[Case]) -> Generator[Progress, None, None]:

@@ -89,7 +89,7 @@ class EvaluateWidget(DockWidget):
             "Folder or table of scans and masks",
             "Or a folder of BIDS, of the BMAD benchmark, MVTec AD or VisA.",
         )
-        self.pattern = line_edit("none", "File names of scans, such as *_flair.nii.gz; FLAIR in BIDS.")
+        self.pattern = line_edit("none", "Names of scans, such as *_flair.nii.gz; FLAIR in BIDS.")
         self.mask_pattern = line_edit("none", "File names of masks, such as *_lesion.nii.gz.")
         self.out = line_edit("Folder for the results", "What is there already is not done again.")
         self.model = combo_box(

@@ -26,7 +26,10 @@ if TYPE_CHECKING:
 
 __all__ = ["HealthyScans"]
 
-_FILES = "Scans or tables (*.nii *.nii.gz *.nrrd *.nhdr *.mha *.mhd *.dcm *.png *.tif *.tiff *.csv *.tsv)"
+_FILES = (
+    "Scans or tables "
+    "(*.nii *.nii.gz *.nrrd *.nhdr *.mha *.mhd *.dcm *.png *.tif *.tiff *.csv *.tsv)"
+)
 _LAYER = "layer: "
 # A pause in typing after which a pattern is tried.
 _TYPED_MS = 300

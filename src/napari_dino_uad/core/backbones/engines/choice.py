@@ -42,6 +42,7 @@ __all__ = [
     "choose_engine",
     "decide",
     "describe_place",
+    "make_engine",
 ]
 
 #: Environment variable that replaces "auto".
@@ -102,12 +103,14 @@ def choose_engine(
     where = circumstances(backbone, specs, size)
     measured = recall(where)
     if measured is None:
-        measuring = Inner(measure(backbone, specs, lambda spec: _make(spec, backbone), size))
+        measuring = Inner(measure(backbone, specs, lambda spec: make_engine(spec, backbone), size))
         yield from measuring
         measured = measuring.value
         remember(where, measured)
     chosen = decide(measured, {spec.description for spec in allowed})
-    return backbone.on(next(_make(spec, backbone) for spec in specs if spec.description == chosen))
+    return backbone.on(
+        next(make_engine(spec, backbone) for spec in specs if spec.description == chosen)
+    )
 
 
 def describe_place(backbone: Backbone, device: str = "auto") -> str:
@@ -231,7 +234,19 @@ def decide(measured: Sequence[Measured], allowed: Collection[str]) -> str:
     return fastest if clearly else reference
 
 
-def _make(spec: EngineSpec, backbone: Backbone) -> Engine:
+def make_engine(spec: EngineSpec, backbone: Backbone) -> Engine:
+    """Make an engine of a backbone.
+
+    Raises
+    ------
+    InputError
+        If its library is not installed.
+    """
+    if spec.library == "openvino" and not has_openvino():
+        raise InputError(
+            f"The engine {spec.description} needs OpenVINO, which is not installed; install it "
+            "with: pip install 'napari-dino-uad[openvino]', or ask for --engine torch."
+        )
     if spec.library == "torch":
         return TorchEngine(spec, backbone.module)
     return OpenVinoEngine(spec, backbone)
