@@ -17,6 +17,7 @@ import nibabel
 import numpy as np
 import SimpleITK as sitk
 import tifffile
+from PIL import Image
 from pydicom.dataset import Dataset
 
 from dicom_files import (
@@ -186,6 +187,12 @@ def _tiff(array: np.ndarray, **options: object) -> Callable[[Path], Path]:
         return path
 
     return make
+
+
+def _jpeg(folder: Path) -> Path:
+    values = np.random.default_rng(0).integers(0, 255, (40, 50, 3), dtype=np.uint8)
+    Image.fromarray(values).save(folder / "picture.jpg")
+    return folder / "picture.jpg"
 
 
 def _png(*shape: int, count: int = 0) -> Callable[[Path], Path]:
@@ -360,6 +367,8 @@ CASES = (
     FormatCase("TIFF", "colour", _tiff(_values((40, 50, 3), np.uint8), photometric="rgb")),
     FormatCase("PNG", "grey", _png(40, 50)),
     FormatCase("PNG", "colour", _png(40, 50, 3)),
+    FormatCase("JPEG", "grey or colour", _jpeg),
+    FormatCase("PNG or TIFF", "folder of colours", _png(40, 50, 3, count=3)),
     FormatCase("PNG or TIFF", "folder of slices of one size", _png(40, 50, count=3)),
     FormatCase("DICOM", "series of slices", _slices([0, 3, 6, 9])),
     FormatCase("DICOM", "one slice copied twice", _copied),

@@ -57,8 +57,21 @@ def volume_layer(volume: Volume) -> tuple[NDArray[Any], dict[str, Any], str]:
     Returns
     -------
     tuple of (ndarray, dict, str)
-        Data (S, P, L), or (P, L) of a 2D image; keywords; and "image".
+        Data (S, P, L), or (P, L) of a 2D image, with colours last if it has any; keywords; and
+        "image".
     """
+    if volume.colour is not None:
+        data, keywords = _placed(volume, volume.colour)
+        return (
+            data,
+            keywords
+            | {
+                "name": volume.name,
+                "rgb": True,
+                "metadata": _metadata(volume),
+            },
+            "image",
+        )
     data, keywords = _placed(volume, volume.array)
     keywords |= {
         "name": volume.name,

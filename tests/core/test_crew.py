@@ -53,7 +53,11 @@ def dask_crew(cluster):
 
 @pytest.fixture(params=["local", "dask"])
 def crew(request):
-    return LocalCrew(os.cpu_count() or 1) if request.param == "local" else request.getfixturevalue("dask_crew")
+    return (
+        LocalCrew(os.cpu_count() or 1)
+        if request.param == "local"
+        else request.getfixturevalue("dask_crew")
+    )
 
 
 def test_every_item_has_its_result(crew):

@@ -204,7 +204,7 @@ def test_the_scalp_can_be_left_out(qtbot, widget, viewer):
 
 def test_model_words_come_before_details(qtbot, widget):
     text = widget.choice._model_text.text()
-    assert re.match(r"healthy heads, \d healthy scans, axial, fitted 20\d\d-", text)
+    assert re.match(r"healthy heads, \d healthy scans, axial slices, fitted 20\d\d-", text)
     assert "DPMM" not in text
     assert "DPMM" in widget.choice._details_text.text()
     assert "torch" in widget.choice._details_text.text()
@@ -258,12 +258,11 @@ def test_cancel_keeps_what_was_done(qtbot, widget):
 
 def test_colour_images_get_a_sentence(qtbot, widget, viewer):
     viewer.layers.clear()
-    viewer.add_image(np.zeros((8, 9, 3), np.uint8), rgb=True, name="photo")
-    if widget.scan.value is not None:
-        widget.detect()
-        assert "colour" in widget.run.text
-    else:
-        assert not widget.run.start.isEnabled()
+    picture = np.random.default_rng(0).integers(0, 255, (80, 90, 3), dtype=np.uint8)
+    viewer.add_image(picture, rgb=True, name="photo")
+    widget.scan.value = viewer.layers["photo"]
+    widget.detect()
+    qtbot.waitUntil(lambda: "photo is a picture in colour" in widget.run.text, timeout=LONG_MS)
 
 
 def test_without_a_scan_or_a_model_detect_says_why(qtbot):

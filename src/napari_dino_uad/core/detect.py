@@ -412,7 +412,7 @@ def detect(
         return backbone
 
     def digest() -> str:
-        return "" if store is None else content_digest(volume.array, volume.spacing_mm)
+        return "" if store is None else content_digest(volume.content, volume.spacing_mm)
 
     ready = Inner(in_background(load, lambda: prepare(volume, model.preprocessing), digest))
     for _ in ready:

@@ -133,11 +133,12 @@ def fit(
     store = open_cache(cache)
     home = cache_home() if resume and store is not None else None
     train, held_out = _split(list(cases), valid, seed)
-    yield from check_cases([*train, *held_out])
+    colour = yield from check_cases([*train, *held_out])
     if backbone is None:
         size = None if preprocessing is None else preprocessing.input_size
         backbone = yield from _default_backbone(size)
     preprocessing = preprocessing or Preprocessing(input_size=backbone.spec.input_size)
+    preprocessing = dataclasses.replace(preprocessing, colour=colour)
     planes = tuple(planes or (preprocessing.plane,))
     _refuse_sagittal_symmetry(maps, planes)
     job = _Job(

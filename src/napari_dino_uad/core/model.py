@@ -102,6 +102,13 @@ class FittedModel:
         """Planes of the views."""
         return tuple(view.preprocessing.plane for view in self.views)
 
+    @property
+    def images_text(self) -> str:
+        """What it was fitted on, for users: "axial slices" or "pictures in colour"."""
+        if self.preprocessing.colour:
+            return "pictures in colour"
+        return f"{', '.join(self.planes)} slices"
+
     def score(
         self,
         maps: NDArray[np.float16],
@@ -219,6 +226,8 @@ class FittedModel:
     def summary(self) -> str:
         """Describe the model in one line."""
         planes = self.planes[0] if len(self.planes) == 1 else f"{len(self.planes)} planes"
+        if self.preprocessing.colour:
+            planes = self.images_text
         return (
             f"{self.normative.summary()}; {self.backbone_key}, {planes}; {self.lesions_text}; "
             f"{self.cohort.get('scans', 0)} scans, {self.cohort.get('slices', 0)} slices"

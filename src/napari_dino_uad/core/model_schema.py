@@ -152,6 +152,11 @@ def _upgraded(header: dict[str, Any]) -> dict[str, Any]:
     return {**header, "views": views, "maps": {**_MAPS_BEFORE_5, **header["maps"]}}
 
 
+def _of_grey_scans(view: dict[str, Any]) -> dict[str, Any]:
+    """Return a view with the setting that only models of pictures in colour hold."""
+    return {**view, "preprocessing": {"colour": False, **view["preprocessing"]}}
+
+
 def _of_method(config: dict[str, Any]) -> dict[str, Any]:
     """Return the settings of a method with what format 5 added to them."""
     if "position_map" in config:
@@ -172,10 +177,11 @@ def read_header(header: dict[str, Any]) -> ModelHeader:
     ValueError
         If it does not describe a model. The message is a clause that names the field.
     """
-    if header.get("format_version") in (3, 4):
-        # A header that cannot be upgraded is wrong, and the schema says where.
-        with contextlib.suppress(AttributeError, KeyError, TypeError, ValueError):
+    # A header that cannot be upgraded is wrong, and the schema says where.
+    with contextlib.suppress(AttributeError, KeyError, TypeError, ValueError):
+        if header.get("format_version") in (3, 4):
             header = _upgraded(header)
+        header = {**header, "views": [_of_grey_scans(view) for view in header["views"]]}
     try:
         return ModelHeader.model_validate_json(json.dumps(header))
     except ValidationError as error:

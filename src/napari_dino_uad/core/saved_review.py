@@ -109,7 +109,7 @@ def save_review(
             "path": None if source is None else str(source),
             "series": None if volume.series is None else volume.series.uid,
             "shape": list(volume.shape),
-            "digest": content_digest(volume.array, volume.spacing_mm),
+            "digest": content_digest(volume.content, volume.spacing_mm),
         },
         "model": {
             "name": model_name,
@@ -270,7 +270,7 @@ def _find_scan(
 
     def same(volume: Volume) -> bool:
         return list(volume.shape) == wanted["shape"] and wanted["digest"] == content_digest(
-            volume.array, volume.spacing_mm
+            volume.content, volume.spacing_mm
         )
 
     for number, make in enumerate(scans):

@@ -11,7 +11,7 @@ from qtpy.QtCore import QObject, QTimer
 
 from napari_dino_uad.layer_data import METADATA
 from napari_dino_uad.widgets.crosshair import crosshair_of
-from napari_dino_uad.widgets.layers import camera_of
+from napari_dino_uad.widgets.layers import camera_of, scan_shape
 from napari_dino_uad.widgets.per_viewer import PerViewer
 
 if TYPE_CHECKING:
@@ -162,7 +162,7 @@ class CrossLines(QObject):
         scale = self._scale(scan)
         finer = np.asarray(scan.scale, dtype=float) / scale
         place = np.asarray(self._crosshair.voxel(scan)) * finer
-        last = np.subtract(scan.data.shape[: scan.ndim], 1) * finer
+        last = np.subtract(scan_shape(scan), 1) * finer
         lines = []
         for axis in range(scan.ndim):
             free = _FREE * self._pixel / abs(scale[axis])

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from qtpy.QtCore import QObject, Signal
 
+from napari_dino_uad.widgets.layers import scan_shape
 from napari_dino_uad.widgets.per_viewer import PerViewer
 from napari_dino_uad.widgets.pointer import Pointer
 
@@ -60,7 +61,7 @@ class Crosshair(QObject):
     def voxel(self, layer: Layer) -> tuple[int, ...]:
         """Return the nearest voxel of a layer, clipped to its edges."""
         index = layer.world_to_data(self.position[-layer.ndim :])
-        edge = np.subtract(layer.data.shape[: layer.ndim], 1)
+        edge = np.subtract(scan_shape(layer), 1)
         return tuple(int(one) for one in np.clip(np.round(index), 0, edge))
 
     def follow_clicks(self, wanted: bool) -> None:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from napari_dino_uad.core.errors import InputError
 from napari_dino_uad.layer_data import METADATA
+from napari_dino_uad.widgets.layers import scan_shape
 
 if TYPE_CHECKING:
     from napari.components import LayerList
@@ -120,7 +121,7 @@ def mask_reader(mask: Labels, scan: Image) -> LayerMask:
 def _file_volume(layer: Layer) -> Volume | None:
     """Return the volume of the file that a layer was opened from, or None without one."""
     volume: Volume | None = layer.metadata.get(METADATA, {}).get("volume")
-    shape = tuple(layer.data.shape)
+    shape = scan_shape(layer)
     return volume if volume is not None and volume.shape[-len(shape) :] == shape else None
 
 
@@ -129,7 +130,7 @@ def _placed_volume(layer: Layer) -> Volume:
     from napari_dino_uad.core.scans.volume import FileGrid, Volume
 
     missing = 3 - layer.ndim
-    shape = (1,) * missing + tuple(layer.data.shape)
+    shape = (1,) * missing + scan_shape(layer)
     start = np.zeros(layer.ndim)
     origin = np.asarray(layer.data_to_world(start), dtype=np.float64)
     steps = [np.asarray(layer.data_to_world(one)) - origin for one in np.eye(layer.ndim)]

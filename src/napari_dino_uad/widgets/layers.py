@@ -30,6 +30,7 @@ __all__ = [
     "layer_geometry",
     "layer_size_unit",
     "outline_colormap",
+    "scan_shape",
     "slice_index",
     "volume_reader",
 ]
@@ -70,11 +71,13 @@ def is_ours(layer: Layer) -> bool:
 
 
 def is_scan_layer(layer: Layer) -> bool:
-    """Return whether a layer is a grey 2D or 3D image that is not a result of this plugin."""
+    """Return whether a layer is an image that may be a scan: grey in 2D or 3D, or 2D in colour."""
     from napari.layers import Image
 
     return (
-        isinstance(layer, Image) and not is_ours(layer) and not layer.rgb and layer.ndim in (2, 3)
+        isinstance(layer, Image)
+        and not is_ours(layer)
+        and layer.ndim in ((2,) if layer.rgb else (2, 3))
     )
 
 
@@ -122,7 +125,7 @@ def volume_reader(layer: Image) -> Callable[[], Volume]:
     Parameters
     ----------
     layer : Image
-        A 2D or 3D grey image.
+        A grey image in 2D or 3D, or one in colour in 2D.
 
     Returns
     -------
@@ -132,30 +135,29 @@ def volume_reader(layer: Image) -> Callable[[], Volume]:
     Raises
     ------
     InputError
-        If the layer is in colour or has too many dimensions.
+        If the layer has too many dimensions.
     """
     data = layer.data[0] if layer.multiscale else layer.data
-    if layer.rgb:
-        raise InputError(
-            f"The layer {layer.name!r}: expected a grey image, got a colour image; convert it to "
-            "grey or split its channels."
-        )
+    colour, ndim = bool(layer.rgb), layer.ndim
     volume = layer.metadata.get(METADATA, {}).get("volume")
-    if volume is not None and volume.shape[-data.ndim :] == tuple(data.shape):
+    if volume is not None and volume.content.shape[1 if ndim == 2 else 0 :] == tuple(data.shape):
         return lambda: _with_voxels(volume, data)
-    if data.ndim not in (2, 3):
+    if ndim not in ((2,) if colour else (2, 3)):
+        kind = "a single picture in colour" if colour else "a 2D or 3D image"
         raise InputError(
-            f"The layer {layer.name!r}: expected a 2D or 3D image, got {data.ndim} dimensions; "
-            "take one volume of it."
+            f"The layer {layer.name!r}: expected {kind}, got {ndim} dimensions; take one volume "
+            "of it."
         )
     spacing, known = _spacing(layer)
-    origin = (0.0,) * (3 - data.ndim) + tuple(float(value) for value in layer.translate)
+    origin = (0.0,) * (3 - ndim) + tuple(float(value) for value in layer.translate)
     name = layer.name
 
     def make() -> Volume:
         from napari_dino_uad.core.scans.volume import volume_from_array
 
-        return volume_from_array(np.asarray(data), spacing, origin, name, spacing_known=known)
+        return volume_from_array(
+            np.asarray(data), spacing, origin, name, spacing_known=known, colour=colour
+        )
 
     return make
 
@@ -164,11 +166,15 @@ def _with_voxels(volume: Volume, data: Any) -> Volume:
     """Return a volume with the voxels of its layer, which may not be those of the file any more."""
     from napari_dino_uad.core.scans.volume import volume_from_array
 
-    array = np.asarray(data).reshape(volume.shape)
-    if np.array_equal(array, volume.array):
+    values = np.asarray(data)
+    if np.array_equal(values.reshape(volume.content.shape), volume.content):
         return volume
-    checked = volume_from_array(array, volume.spacing_mm, volume.origin_mm, volume.name)
-    return replace(volume, array=checked.array, path=None, series=None)
+    colour = volume.colour is not None
+    array = values if colour else values.reshape(volume.shape)
+    checked = volume_from_array(
+        array, volume.spacing_mm, volume.origin_mm, volume.name, colour=colour
+    )
+    return replace(volume, array=checked.array, colour=checked.colour, path=None, series=None)
 
 
 def _spacing(layer: Layer) -> tuple[tuple[float, ...], bool]:
@@ -204,6 +210,11 @@ def layer_geometry(scan: Layer) -> dict[str, Any]:
         "units": (UNITS,) * ndim if known and str(scan.units[-1]) == "pixel" else scan.units,
         "axis_labels": (AXIS_LABELS if known else PIXEL_AXIS_LABELS)[-ndim:],
     }
+
+
+def scan_shape(layer: Layer) -> tuple[int, ...]:
+    """Return the shape of a layer in voxels, without the colours of a picture."""
+    return tuple(layer.data.shape[: layer.ndim])
 
 
 def slice_index(viewer: Viewer, layer: Layer, axis: int) -> int:

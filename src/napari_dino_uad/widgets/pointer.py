@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 from napari.layers import Labels
 from qtpy.QtCore import QObject, Signal
 
+from napari_dino_uad.widgets.layers import scan_shape
+
 if TYPE_CHECKING:
     from napari.layers import Layer
     from napari.viewer import Viewer
@@ -70,7 +72,7 @@ def voxel_at(layer: Layer, world: tuple[float, ...]) -> tuple[int, int, int] | N
     """Return the voxel (S, P, L) of a layer at a world position; None outside."""
     position = layer.world_to_data(world[-layer.ndim :])
     index = tuple(round(float(value)) for value in position)
-    if any(not 0 <= i < n for i, n in zip(index, layer.data.shape, strict=True)):
+    if any(not 0 <= i < n for i, n in zip(index, scan_shape(layer), strict=True)):
         return None
     full = (0,) * (3 - len(index)) + index
     return full[0], full[1], full[2]

@@ -115,20 +115,19 @@ def test_the_resolution_of_a_printer_is_no_spacing(tmp_path):
     assert not read_volume(tmp_path / "scan.tif").spacing_known
 
 
-def test_colour_is_refused_and_grey_in_colour_opens(tmp_path):
+def test_pages_of_colour_are_refused_and_grey_in_colour_opens(tmp_path):
     path = tmp_path / "scan.tif"
     grey = values((40, 50), np.uint8)
     for planar in ("contig", "separate"):
         rgb = np.stack([grey] * 3, axis=-1 if planar == "contig" else 0)
         tifffile.imwrite(path, rgb, photometric="rgb", planarconfig=planar)
         assert np.array_equal(read_image(path).values[0], grey)
-        tifffile.imwrite(path, rgb + (rgb > 128), photometric="rgb", planarconfig=planar)
-    tifffile.imwrite(path, values((40, 50, 3), np.uint8), photometric="rgb")
+    tifffile.imwrite(path, values((5, 40, 50, 3), np.uint8), photometric="rgb")
     with pytest.raises(InputError, match="3 values in every voxel"):
         read_volume(path)
 
 
-def test_a_palette_of_colours_is_refused(tmp_path):
+def test_a_palette_of_greys_and_of_colours(tmp_path):
     path = tmp_path / "scan.tif"
     indices = values((40, 50), np.uint8)
     grey = np.tile(np.arange(255, -1, -1, dtype=np.uint16) * 257, (3, 1))
@@ -136,8 +135,9 @@ def test_a_palette_of_colours_is_refused(tmp_path):
     assert np.array_equal(read_image(path).values[0], 255 - indices)
     grey[1] = 0
     tifffile.imwrite(path, indices, photometric="palette", colormap=grey)
-    with pytest.raises(InputError, match="3 values in every voxel"):
-        read_volume(path)
+    colour = read_volume(path).colour[0]
+    assert np.array_equal(colour[..., 0], 255 - indices)
+    assert not colour[..., 1].any()
 
 
 def test_complex_numbers_are_refused(tmp_path):

@@ -111,16 +111,16 @@ def test_four_dimensions(tmp_path, image):
 
 
 def test_colour_and_vectors(tmp_path):
-    channels = [random_image((7, 6), np.uint8, seed) for seed in range(3)]
-    path = tmp_path / "photo.png"
+    channels = [random_image(dtype=np.uint8, seed=seed) for seed in range(3)]
+    path = tmp_path / "photo.nrrd"
     sitk.WriteImage(sitk.Compose(channels), str(path))
-    refused(path, "photo.png has 3 values in every voxel .a colour image.*convert it to greyscale")
+    refused(path, "photo.nrrd has 3 values in every voxel .a colour image.*convert it to greyscale")
     sitk.WriteImage(sitk.Compose([random_image(dtype=np.float32)] * 3), str(tmp_path / "warp.nii"))
     refused(tmp_path / "warp.nii", "a vector field")
     (tmp_path / "folder").mkdir()
     sitk.WriteImage(sitk.Compose(channels), str(tmp_path / "folder" / "1.png"))
     sitk.WriteImage(sitk.Compose(channels), str(tmp_path / "folder" / "2.png"))
-    refused(tmp_path / "folder", "1.png has 3 values")
+    refused(tmp_path / "folder", r"1\.png is in colour, and pictures in colour are no slices")
 
 
 @pytest.mark.parametrize("suffix", [".nii.gz", ".nrrd"])

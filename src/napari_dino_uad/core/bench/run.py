@@ -242,7 +242,7 @@ def _embed(
         volume = case.read()
         scan = prepare(volume, setting.preprocessing)
         grid = scan.grid(backbone.spec.stride, backbone.spec.multiple)
-        name = content_digest(volume.array, volume.spacing_mm)
+        name = content_digest(volume.content, volume.spacing_mm)
         entry = cache_entry(setting.store, name, scan, grid, backbone)
         assert entry is not None
         if healthy_only:

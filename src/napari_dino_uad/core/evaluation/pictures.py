@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from napari_dino_uad.core.errors import OF_ONE_SCAN, InputError, sentence
 from napari_dino_uad.core.progress import Progress
-from napari_dino_uad.core.report.pictures import draw_outline, grey_slice, png_uri
+from napari_dino_uad.core.report.pictures import draw_outline, png_uri, slice_picture
 from napari_dino_uad.core.slices.planes import plane_axis, to_plane
 from napari_dino_uad.core.storage.atomic import staged, writing
 
@@ -87,12 +87,8 @@ def case_picture(
         number = failure.voxel[plane_axis(plane)]
     else:
         number = int(to_plane(opened.mask, plane).sum(axis=(1, 2)).argmax())
-    image, truth, found = (
-        to_plane(array, plane)[number]
-        for array in (opened.volume.array, opened.mask, opened.findings > 0)
-    )
-    grey = grey_slice(opened.volume, plane, image, edge)
-    picture = np.repeat(255 * grey[..., None], 3, axis=2)
+    truth, found = (to_plane(array, plane)[number] for array in (opened.mask, opened.findings > 0))
+    picture = slice_picture(opened.volume, plane, number, edge)
     draw_outline(picture, truth, LESION)
     draw_outline(picture, found, MARKED)
     return picture.astype(np.uint8)

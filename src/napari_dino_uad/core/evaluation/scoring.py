@@ -209,7 +209,7 @@ class CaseStore:
             del settings[later]
         return {
             "version": _VERSION,
-            "scan": content_digest(volume.array, volume.spacing_mm),
+            "scan": content_digest(volume.content, volume.spacing_mm),
             "mask": content_digest(mask, volume.spacing_mm),
             "model": self._model,
             "settings": {

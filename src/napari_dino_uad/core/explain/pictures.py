@@ -133,7 +133,7 @@ def collect_pictures(
         scan = prepare(volume, model.preprocessing)
         indices = healthy_slices(scan, mask, model.preprocessing.plane)
         grid = scan.grid(backbone.spec.stride, backbone.spec.multiple)
-        digest = content_digest(volume.array, volume.spacing_mm)
+        digest = content_digest(volume.content, volume.spacing_mm)
         entry = cache_entry(store, digest, scan, grid, backbone)
         order = [int(index) for index in indices]
         for batch in extract_features(scan, grid, backbone, order, entry=entry):

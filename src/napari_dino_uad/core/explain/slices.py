@@ -116,7 +116,7 @@ class Explainer:
         if store is None:
             return None
         volume = self.anomaly.volume
-        digest = content_digest(volume.array, volume.spacing_mm)
+        digest = content_digest(volume.content, volume.spacing_mm)
         return cache_entry(store, digest, self.anomaly.scan, self.grid, self._backbone)
 
     @property

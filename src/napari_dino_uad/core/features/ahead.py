@@ -91,7 +91,7 @@ def _embed(shared: _Shared, item: tuple[Case, bool]) -> None:
         mask = case.read_mask(volume) if healthy else None
     except OF_ONE_SCAN:
         return
-    digest = content_digest(volume.array, volume.spacing_mm)
+    digest = content_digest(volume.content, volume.spacing_mm)
     for preprocessing in shared.preprocessing:
         scan = prepare(volume, preprocessing)
         grid = scan.grid(backbone.spec.stride, backbone.spec.multiple)

@@ -121,5 +121,5 @@ def _healthy_scans(
     for number, volume, mask, note in read_cases(cases, noted):
         scan = prepare(volume, preprocessing)
         indices = healthy_slices(scan, mask, preprocessing.plane)
-        digest = content_digest(volume.array, volume.spacing_mm)
+        digest = content_digest(volume.content, volume.spacing_mm)
         yield _HealthyScan(number, scan, indices, digest, note)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from napari_dino_uad.core.scans.volume import Volume
     from napari_dino_uad.core.slices.planes import Plane
 
-__all__ = ["draw_outline", "finding_picture", "grey_slice", "png_uri"]
+__all__ = ["draw_outline", "finding_picture", "png_uri", "slice_picture"]
 
 # Longer edge of a picture in pixels.
 _EDGE = 420
@@ -60,48 +60,51 @@ def finding_picture(
     """
     volume, plane = anomaly.volume, anomaly.planes[0].plane
     number = voxel[plane_axis(plane)]
-    cut = [to_plane(array, plane)[number] for array in (volume.array, anomaly.scores, labels)]
-    grey = grey_slice(volume, plane, cut[0], _EDGE)
-    size = grey.shape
-    scores = _resized(cut[1], size)
+    values, found = (to_plane(array, plane)[number] for array in (anomaly.scores, labels))
+    anatomy = slice_picture(volume, plane, number, _EDGE)
+    size = anatomy.shape[:2]
+    scores = _resized(values, size)
     top = anomaly.model.calibration.threshold(1e-4)
     share = np.clip((scores - threshold) / max(top - threshold, 1e-6), 0, 1)
     inside = scores > threshold
     if tissue is not None:
         inside &= _resized(to_plane(tissue, plane)[number].astype(np.float32), size) > 0.5
     alpha = inside * (_LOWEST_ALPHA + share * (_HIGHEST_ALPHA - _LOWEST_ALPHA))
-    picture = 255 * grey[..., None] * (1 - alpha[..., None]) + _heat(share) * alpha[..., None]
-    draw_outline(picture, (cut[2] > 0) & (cut[2] != label), _OTHERS)
-    draw_outline(picture, cut[2] == label, _OUTLINE)
+    picture = anatomy * (1 - alpha[..., None]) + _heat(share) * alpha[..., None]
+    draw_outline(picture, (found > 0) & (found != label), _OTHERS)
+    draw_outline(picture, found == label, _OUTLINE)
     return picture.astype(np.uint8), number
 
 
-def grey_slice(
-    volume: Volume, plane: Plane, values: NDArray[Any], edge: int
-) -> NDArray[np.float32]:
-    """Return a slice as it looks: square pixels, in the scan's window.
+def slice_picture(volume: Volume, plane: Plane, number: int, edge: int) -> NDArray[np.float32]:
+    """Return a slice as it looks: square pixels, in its colours or in the scan's window.
 
     Parameters
     ----------
     volume : Volume
-        Its spacing and its window count.
     plane : {"axial", "coronal", "sagittal"}
-    values : ndarray, (rows, cols)
-        Voxel values of the slice.
+    number : int
+        Of the slice.
     edge : int
         Longer edge of the picture in pixels.
 
     Returns
     -------
-    ndarray of float32, (rows, cols)
-        From 0, black, to 1, white.
+    ndarray of float32, (rows, cols, 3)
+        From 0 to 255.
     """
+    values = to_plane(volume.array, plane)[number]
     _, row_mm, col_mm = plane_spacing_mm(volume, plane)
     rows, cols = values.shape
     scale = edge / max(rows * row_mm, cols * col_mm)
     size = max(1, round(rows * row_mm * scale)), max(1, round(cols * col_mm * scale))
+    if volume.colour is not None:
+        channels = (volume.colour[number, ..., channel] for channel in range(3))
+        resized = [_resized(one.astype(np.float32), size) for one in channels]
+        return np.clip(np.stack(resized, axis=-1), 0, 255)
     low, high = _window(volume)
-    return np.clip((_resized(values, size) - low) / (high - low), 0, 1)
+    grey = 255 * np.clip((_resized(values, size) - low) / (high - low), 0, 1)
+    return np.repeat(grey[..., None], 3, axis=2)
 
 
 def draw_outline(

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from napari_dino_uad.core.errors import InputError
 from napari_dino_uad.core.scans.axes import RIGHT_ANGLE, canonical_axes, right_axes, turn
+from napari_dino_uad.core.scans.files.colours import luminance
 from napari_dino_uad.core.scans.files.integrity import clean_values
 from napari_dino_uad.core.scans.geometry import FileGrid, Volume
 
@@ -75,6 +76,7 @@ def volume_from_stored(
     allow_constant: bool = False,
     spacing_known: bool = True,
     owned: bool = False,
+    colour: NDArray[np.uint8] | None = None,
 ) -> Volume:
     """Bring an array as files store it onto canonical axes.
 
@@ -94,6 +96,8 @@ def volume_from_stored(
         2 for a single image without a third axis.
     owned : bool
         Whether nobody else holds the array, which then need not be copied.
+    colour : ndarray of uint8, (1, y, x, 3), optional
+        Of a picture in colour.
 
     Returns
     -------
@@ -135,7 +139,15 @@ def volume_from_stored(
         is_2d=is_2d,
         spacing_known=spacing_known,
         notices=(*notices, *unfit),
+        colour=None if colour is None else _turned_colour(colour, axes, flips),
     )
+
+
+def _turned_colour(
+    colour: NDArray[np.uint8], axes: tuple[int, int, int], flips: tuple[bool, bool, bool]
+) -> NDArray[np.uint8]:
+    channels = [turn(colour[..., channel], axes, flips) for channel in range(3)]
+    return np.stack(channels, axis=-1)
 
 
 def _canonical_spacing(
@@ -180,13 +192,14 @@ def volume_from_array(
     direction: ArrayLike | None = None,
     allow_constant: bool = False,
     spacing_known: bool = True,
+    colour: bool = False,
 ) -> Volume:
     """Create a volume from an array whose axes run (S, P, L), such as a layer of the viewer.
 
     Parameters
     ----------
     array : array_like, (slices, rows, cols) or (rows, cols)
-        Grey values.
+        Grey values; with `colour` (rows, cols, 3), 8 bits each of red, green and blue.
     spacing_mm, origin_mm : sequence of 3 floats
         Along the three axes.
     name : str
@@ -197,6 +210,8 @@ def volume_from_array(
         Whether an image with a single value, such as an empty mask, is accepted.
     spacing_known : bool
         As in `Volume`.
+    colour : bool
+        Whether it is a picture in colour.
 
     Raises
     ------
@@ -204,6 +219,15 @@ def volume_from_array(
         If the array is not 2D or 3D, complex, or has no contrast, or a spacing is not above 0.
     """
     values = np.asarray(array)
+    colours = None
+    if colour:
+        if values.ndim != 3 or values.shape[-1] not in (3, 4) or values.dtype != np.uint8:
+            raise InputError(
+                f"{name}: expected one picture in colours of 8 bits, got {values.dtype} of "
+                f"{' x '.join(map(str, values.shape))}; convert it."
+            )
+        colours = np.ascontiguousarray(values[np.newaxis, ..., :3])
+        values = luminance(colours)[0]
     if values.ndim not in (2, 3):
         raise InputError(f"{name} has {values.ndim} dimensions, but 2 or 3 are expected.")
     if np.iscomplexobj(values):
@@ -235,4 +259,5 @@ def volume_from_array(
         is_2d=slices == 1,
         spacing_known=spacing_known,
         notices=notices,
+        colour=colours,
     )

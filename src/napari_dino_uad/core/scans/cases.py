@@ -153,7 +153,7 @@ def unsaid(note: str, said: list[str]) -> str:
     return "\n".join(fresh)
 
 
-def check_cases(cases: Sequence[Case]) -> Generator[Progress, None, None]:
+def check_cases(cases: Sequence[Case]) -> Generator[Progress, None, bool]:
     """Read all scans and masks once, and refuse all that cannot be used together.
 
     A model must not be learned without a scan that its user counts in, and an hour of embedding
@@ -170,18 +170,27 @@ def check_cases(cases: Sequence[Case]) -> Generator[Progress, None, None]:
     Progress
         Before every scan and every tenth of a second.
 
+    Returns
+    -------
+    bool
+        Whether they are pictures in colour.
+
     Raises
     ------
     InputError
-        If scans or masks cannot be used. It names each of them.
+        If scans or masks cannot be used, of which it names each, or some are in colour and others
+        are not.
     """
     bad: dict[str, str] = {}
+    coloured: list[str] = []
     waiting = Progress("Checking scans", 0, len(cases))
     for item in prefetch(_checked(cases), patience_s=PATIENCE_S):
         if item is not None:
-            number, reason = item
+            number, reason, colour = item
             case = cases[number]
             waiting = Progress("Checking scans", number + 1, len(cases), case.name)
+            if colour:
+                coloured.append(case.name)
             if reason:
                 bad[str(case.scan) if isinstance(case.scan, Path) else case.name] = reason
         yield waiting
@@ -193,17 +202,23 @@ def check_cases(cases: Sequence[Case]) -> Generator[Progress, None, None]:
             f"{len(bad)} of {len(cases)} scans cannot be used, so nothing was learned; repair them "
             f"or leave them out: {reasons}."
         )
+    if 0 < len(coloured) < len(cases):
+        raise InputError(
+            f"{len(coloured)} of {len(cases)} scans are in colour, such as {coloured[0]}, and the "
+            "others are grey, but a model is of one kind; leave one of them out."
+        )
+    return bool(coloured)
 
 
-def _checked(cases: Sequence[Case]) -> Iterator[tuple[int, str]]:
-    """Read scans; yield number and why a scan cannot be used, or nothing."""
+def _checked(cases: Sequence[Case]) -> Iterator[tuple[int, str, bool]]:
+    """Read scans; yield number, why a scan cannot be used or nothing, and whether in colour."""
     for number, case in enumerate(cases):
         try:
-            read_case(case, number, [])
+            volume = read_case(case, number, []).volume
         except OF_ONE_SCAN as error:
-            yield number, sentence(error)
+            yield number, sentence(error), False
         else:
-            yield number, ""
+            yield number, "", volume.colour is not None
 
 
 def read_mask(

@@ -18,7 +18,7 @@ __all__ = [
 
 DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
 VOLUME_SUFFIXES = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd", *DICOM_SUFFIXES)
-IMAGE_SUFFIXES = (".png", ".tif", ".tiff")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 WRITABLE_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")
 
 
@@ -40,7 +40,7 @@ def natural_key(path: Path) -> list[Any]:
 
 
 def stack_files(folder: Path) -> list[Path]:
-    """List the PNG and TIFF files of a folder in the order of the numbers in their names.
+    """List the PNG, JPEG and TIFF files of a folder in the order of the numbers in their names.
 
     A pipe or a broken link counts too: a stack must not be read without one of its slices.
     """

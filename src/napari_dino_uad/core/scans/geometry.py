@@ -98,6 +98,8 @@ class Volume:
         Value and name of each segment, if it is a segmentation.
     series : Series or None
         The DICOM series it was read from, with the frames that became its slices.
+    colour : ndarray of uint8, (1, rows, cols, 3), or None
+        Red, green and blue of a single picture in colour; `array` is its luminance.
     """
 
     array: NDArray[np.float32]
@@ -114,6 +116,12 @@ class Volume:
     notices: tuple[str, ...] = ()
     label_names: tuple[tuple[int, str], ...] = ()
     series: Series | None = None
+    colour: NDArray[np.uint8] | None = None
+
+    @property
+    def content(self) -> NDArray[np.float32] | NDArray[np.uint8]:
+        """What the file shows: the colours, or the grey values."""
+        return self.array if self.colour is None else self.colour
 
     @property
     def shape(self) -> tuple[int, int, int]:

@@ -1,4 +1,4 @@
-"""Read and write scans: NIfTI, NRRD, MHA, DICOM, PNG and TIFF.
+"""Read and write scans: NIfTI, NRRD, MHA, DICOM, PNG, JPEG and TIFF.
 
 `geometry.py` defines `Volume`, `canonical.py` makes one, `dicom/` reads DICOM files and folders,
 `search.py` finds scans. Their public names can also be imported from here.
@@ -78,8 +78,8 @@ def read_volume(
     Parameters
     ----------
     path : path
-        A NIfTI, NRRD, MHA, DICOM, PNG or TIFF file, or a folder with a DICOM series or a stack
-        of PNG or TIFF slices.
+        A NIfTI, NRRD, MHA, DICOM, PNG, JPEG or TIFF file, or a folder with a DICOM series or a
+        stack of PNG, JPEG or TIFF slices.
     series : str, optional
         UID of the series to read from a folder or DICOM file that holds several.
     volume : int, optional
@@ -98,7 +98,8 @@ def read_volume(
     Raises
     ------
     InputError
-        If there is no scan, it is damaged, in colour, without contrast, or has no such volume.
+        If there is no scan, it is damaged, a volume in colour, without contrast, or has no such
+        volume.
     """
     path = Path(path)
     if is_folder(path):
@@ -150,6 +151,7 @@ def _volume_of(image: StoredImage, name: str, path: Path, allow_constant: bool) 
 def _untilted(image: StoredImage) -> dict[str, Any]:
     """Return what a decoder knows of an image whose axes are at right angles."""
     return {
+        "colour": image.colour,
         "dimension": image.dimension,
         "spacing_known": image.spacing_known,
         "owned": True,
@@ -265,6 +267,11 @@ def _read_images(files: list[Path], folder: Path, allow_constant: bool) -> Volum
             spacing = image.spacing
             check_reading(folder.name, (*pixels.shape[::-1], len(files)), slices.itemsize)
             slices = np.empty((len(files), *pixels.shape), dtype=np.float32)
+        if image.colour is not None:
+            raise InputError(
+                f"{file.name} is in colour, and pictures in colour are no slices of one scan; give "
+                "a pattern, such as '*.png', so that each is a scan of its own, or one file."
+            )
         if image.dimension != 2 or pixels.shape != slices.shape[1:]:
             raise InputError(
                 f"The slices of a stack must be 2D images of one size, but {files[0].name} is "

@@ -59,6 +59,8 @@ class PreparedScan:
         the network input, so that it means the same at any resolution.
     preprocessing : Preprocessing
         The settings used.
+    colour : ndarray of uint8, (slices, rows, cols, 3), or None
+        Red, green and blue of a picture in colour; its slices hold the luminance.
     """
 
     slices: NDArray[np.float32]
@@ -66,6 +68,7 @@ class PreparedScan:
     foreground: NDArray[np.bool_]
     spacing_mm: tuple[float, float, float]
     preprocessing: Preprocessing
+    colour: NDArray[np.uint8] | None = None
 
     def __len__(self) -> int:
         return len(self.slices)
@@ -124,7 +127,7 @@ class PreparedScan:
             Slice numbers, B of them.
         grid : PatchGrid
             From `grid`.
-        resized : dict of torch.Tensor (H, W), optional
+        resized : dict of torch.Tensor (1 or 3, H, W), optional
             Cache of slices at input size, by number. Missing slices are added; the oldest ones no
             longer needed are removed. Pass the same dict to consecutive calls, so that each slice
             is resized only once.
@@ -136,24 +139,36 @@ class PreparedScan:
         """
         import torch
 
-        around = (-1, 0, 1) if self.preprocessing.neighbours else (0, 0, 0)
-        last = len(self) - 1
-        channels = [[min(max(index + step, 0), last) for step in around] for index in indices]
-        needed = {number for numbers in channels for number in numbers}
+        sources = [self._sources(index) for index in indices]
+        needed = {number for source in sources for number, _ in source}
         resized = {} if resized is None else resized
         missing = sorted(needed - resized.keys())
         if missing:
-            slices = grid.to_input(torch.from_numpy(self.values(missing))[:, None])[:, 0]
+            slices = grid.to_input(torch.from_numpy(self._channels(missing)))
             resized.update(zip(missing, slices, strict=True))
-        out = torch.empty(len(channels), 3, *grid.input_shape)
-        for image, numbers in zip(out, channels, strict=True):
-            for channel, number, mean, std in zip(
-                image, numbers, _IMAGENET_MEAN, _IMAGENET_STD, strict=True
+        out = torch.empty(len(sources), 3, *grid.input_shape)
+        for image, source in zip(out, sources, strict=True):
+            for channel, (number, part), mean, std in zip(
+                image, source, _IMAGENET_MEAN, _IMAGENET_STD, strict=True
             ):
-                torch.sub(resized[number], mean, out=channel).div_(std)
+                torch.sub(resized[number][part], mean, out=channel).div_(std)
         for number in [number for number in resized if number not in needed][:-_KEPT_SLICES]:
             del resized[number]
         return out
+
+    def _sources(self, index: int) -> list[tuple[int, int]]:
+        """Return slice and channel that each of the three input channels is made of."""
+        if self.colour is not None:
+            return [(index, channel) for channel in range(3)]
+        around = (-1, 0, 1) if self.preprocessing.neighbours else (0, 0, 0)
+        return [(min(max(index + step, 0), len(self) - 1), 0) for step in around]
+
+    def _channels(self, numbers: Sequence[int]) -> NDArray[np.float32]:
+        """Return slices in [0, 1], (B, channels, rows, cols); colours are not rescaled."""
+        if self.colour is None:
+            return self.values(numbers)[:, None]
+        channels = self.colour[numbers].transpose(0, 3, 1, 2).astype(np.float32, order="C")
+        return np.divide(channels, np.float32(255), out=channels)
 
 
 def prepare(volume: Volume, preprocessing: Preprocessing) -> PreparedScan:
@@ -173,14 +188,15 @@ def prepare(volume: Volume, preprocessing: Preprocessing) -> PreparedScan:
     Raises
     ------
     InputError
-        If the volume is a single 2D image and the plane is not axial, or the scan needs more
-        memory than the machine has.
+        If the volume is a single 2D image and the plane is not axial, is in colour where the model
+        is not, or the other way round, or needs more memory than the machine has.
     """
     if volume.is_2d and preprocessing.plane != "axial":
         raise InputError(
             f"{volume.name} is a single 2D image, which has no {preprocessing.plane} plane; "
             "use a model of the axial plane."
         )
+    _check_colour(volume, preprocessing)
     _check_memory(volume, preprocessing)
     slices = to_plane(volume.array, preprocessing.plane)
     scale = IntensityScale.of(volume.array, preprocessing)
@@ -197,7 +213,19 @@ def prepare(volume: Volume, preprocessing: Preprocessing) -> PreparedScan:
         foreground=foreground,
         spacing_mm=_spacing(volume, preprocessing),
         preprocessing=preprocessing,
+        colour=volume.colour,
     )
+
+
+def _check_colour(volume: Volume, preprocessing: Preprocessing) -> None:
+    """Refuse a grey scan where colours are expected, and the other way round."""
+    if (volume.colour is not None) != preprocessing.colour:
+        kinds = ("a grey image", "a picture in colour")
+        known, given = kinds[preprocessing.colour], kinds[not preprocessing.colour]
+        raise InputError(
+            f"{volume.name} is {given}, but {known} is expected, as in the scans that the model "
+            "was fitted on; use a model of the same kind."
+        )
 
 
 def _check_memory(volume: Volume, preprocessing: Preprocessing) -> None:

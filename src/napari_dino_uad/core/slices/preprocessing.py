@@ -44,6 +44,9 @@ class Preprocessing:
     neighbours : bool
         True puts the previous, the current and the next slice into the three input channels; False
         repeats the current slice.
+    colour : bool
+        Pictures in colour, whose red, green and blue are the three input channels. `fit` sets it
+        by what it is given.
     """
 
     plane: Plane = "axial"
@@ -52,6 +55,7 @@ class Preprocessing:
     percentile: float = 99.5
     foreground_threshold: float = 0.08
     neighbours: bool = True
+    colour: bool = False
 
     def __post_init__(self) -> None:
         if self.plane not in PLANES:
@@ -83,7 +87,11 @@ class Preprocessing:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the settings as plain values for a file header."""
-        return dataclasses.asdict(self)
+        values = dataclasses.asdict(self)
+        # Absent for grey scans, whose settings stay those of earlier models and caches.
+        if not self.colour:
+            del values["colour"]
+        return values
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Preprocessing:

@@ -16,7 +16,12 @@ from napari_dino_uad.core.progress import Inner, Progress
 from napari_dino_uad.layer_data import METADATA
 from napari_dino_uad.widgets.controls import Fold, RunControl, small_label
 from napari_dino_uad.widgets.forms import combo_box, wide_form
-from napari_dino_uad.widgets.layers import layer_geometry, layer_size_unit, volume_reader
+from napari_dino_uad.widgets.layers import (
+    layer_geometry,
+    layer_size_unit,
+    scan_shape,
+    volume_reader,
+)
 from napari_dino_uad.widgets.results.found import find
 from napari_dino_uad.widgets.session import session
 from napari_dino_uad.widgets.threshold import format_rate
@@ -193,7 +198,7 @@ class Compare(QWidget):
 
     def _show(self, compared: _Compared, *, hide: bool) -> None:
         scan = compared.detection.scan
-        data = compared.labels.reshape(scan.data.shape)
+        data = compared.labels.reshape(scan_shape(scan))
         if self._layer is None or self._layer not in self._viewer.layers:
             self._layer = Labels(
                 data,

@@ -11,7 +11,7 @@ from napari.utils.colormaps import DirectLabelColormap
 
 from napari_dino_uad.core.evaluation.failures import FALSE, FOUND, MISSED
 from napari_dino_uad.layer_data import METADATA, volume_layer
-from napari_dino_uad.widgets.layers import cut_colormap, layer_geometry
+from napari_dino_uad.widgets.layers import cut_colormap, layer_geometry, scan_shape
 from napari_dino_uad.widgets.settings import setting
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class CaseLayers:
         # Air is not judged.
         scores = np.where(case.foreground, case.scores, np.float32(limits[0]))
         self.heat = Image(
-            scores.reshape(data.shape),
+            scores.reshape(scan_shape(self.scan)),
             name=f"anomaly: {case.name}",
             contrast_limits=limits,
             colormap=cut_colormap(limits, threshold, setting("colours")),
@@ -84,7 +84,7 @@ class CaseLayers:
             **place,
         )
         self.outcome = Labels(
-            outcome.labels.reshape(data.shape),
+            outcome.labels.reshape(scan_shape(self.scan)),
             name=f"outcome: {case.name}",
             colormap=_colormap(),
             opacity=0.55,

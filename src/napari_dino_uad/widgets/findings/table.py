@@ -74,7 +74,8 @@ _COLUMNS = (
     ),
     _Column(
         "Slices", "First and last slice",
-        lambda row: row.slices, lambda row: (row.finding.first_slice, row.finding.last_slice),
+        lambda row: row.slices if row.unit == "ml" else "",
+        lambda row: (row.finding.first_slice, row.finding.last_slice),
     ),
     _Column("Side", "Place in the tissue", lambda row: row.side, lambda row: row.side, False),
     _Column("R", "Centre, mm to the patient's right", _mm_text(0), _mm(0)),
@@ -213,6 +214,9 @@ class FindingsTable(SortedTable):
         """Show findings, each with the colour of its outline; the selected one stays selected."""
         label = self.label
         self._source.show(rows, colours)
+        for number, column in enumerate(_COLUMNS):
+            # A picture without a spacing has no places in mm, and one of a single slice no slices.
+            self.setColumnHidden(number, bool(rows) and not any(column.text(row) for row in rows))
         self._fit_columns()
         if self.label != label and any(row.label == label for row in rows):
             self.select(label)

@@ -160,8 +160,7 @@ def describe_cohort(model: FittedModel) -> str:
     """Describe what a model knows, for a radiologist."""
     cohort = model.cohort
     scans, held = (int(cohort.get(key, 0)) for key in ("scans", "validation_scans"))
-    planes = ", ".join(model.planes)
-    text = f"{scans} healthy scan{'' if scans == 1 else 's'}, {planes} slices"
+    text = f"{scans} healthy scan{'' if scans == 1 else 's'}, {model.images_text}"
     if any(view.scale.brightness for view in model.views):
         text += f", for {model.lesions_text}"
     if held:

@@ -28,7 +28,7 @@ __all__ = ["HealthyScans"]
 
 _FILES = (
     "Scans or tables "
-    "(*.nii *.nii.gz *.nrrd *.nhdr *.mha *.mhd *.dcm *.png *.tif *.tiff *.csv *.tsv)"
+    "(*.nii *.nii.gz *.nrrd *.nhdr *.mha *.mhd *.dcm *.png *.jpg *.jpeg *.tif *.tiff *.csv *.tsv)"
 )
 _LAYER = "layer: "
 # A pause in typing after which a pattern is tried.

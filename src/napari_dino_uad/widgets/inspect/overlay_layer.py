@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_dino_uad.widgets.layers import layer_geometry
+from napari_dino_uad.widgets.layers import layer_geometry, scan_shape
 
 if TYPE_CHECKING:
     from napari.layers import Image, Layer, Points
@@ -113,7 +113,7 @@ def place_layer(scan: Image, voxel: tuple[int, int, int]) -> Points:
     from napari.layers import Points
 
     keywords = layer_geometry(scan)
-    shape = np.asarray(scan.data.shape)
+    shape = np.asarray(scan_shape(scan))
     return Points(
         np.asarray([voxel[-scan.ndim :]], dtype=float),
         name="asked here",

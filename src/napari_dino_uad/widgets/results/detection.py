@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from napari_dino_uad.core.maps.finding_rows import finding_rows, row_columns
 from napari_dino_uad.core.maps.review import Review
+from napari_dino_uad.widgets.layers import scan_shape
 from napari_dino_uad.widgets.results.found import fill_map, painted_slices
 from napari_dino_uad.widgets.results.result_layers import ResultLayers
 from napari_dino_uad.widgets.results.texts import slice_count
@@ -330,7 +331,7 @@ class Detection:
         layer, where = self.layers.findings, self.layers.slice_on_screen()
         if layer is None or where is None or self._drawn is None or self._array is None:
             return
-        shape = self.scan.data.shape
+        shape = scan_shape(self.scan)
         if layer.data.shape != shape:
             return
         drawn = self._own_drawn().reshape(shape)

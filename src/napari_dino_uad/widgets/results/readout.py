@@ -5,10 +5,12 @@ from __future__ import annotations
 import weakref
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from qtpy.QtCore import QObject, QTimer
 from qtpy.QtWidgets import QLabel
 
 from napari_dino_uad.layer_data import METADATA
+from napari_dino_uad.widgets.layers import scan_shape
 from napari_dino_uad.widgets.results.texts import sides_mm
 from napari_dino_uad.widgets.threshold import format_rate
 
@@ -104,10 +106,10 @@ def describe_point(scan: Image, detection: Detection | None, world: tuple[float,
     if len(world) < scan.ndim:
         return ""
     index = tuple(round(float(one)) for one in scan.world_to_data(world[-scan.ndim :]))
-    if any(not 0 <= i < n for i, n in zip(index, scan.data.shape, strict=True)):
+    if any(not 0 <= i < n for i, n in zip(index, scan_shape(scan), strict=True)):
         return ""
     voxel = (0,) * (3 - len(index)) + index
-    parts = [_place(scan, voxel), f"value {float(scan.data[index]):.4g}"]
+    parts = [_place(scan, voxel), _value(scan.data[index])]
     if detection is not None and detection.anomaly is not None:
         anomaly = detection.anomaly
         if anomaly.foreground[voxel]:
@@ -117,6 +119,13 @@ def describe_point(scan: Image, detection: Detection | None, world: tuple[float,
         else:
             parts.append("background")
     return "   ".join(parts)
+
+
+def _value(value: Any) -> str:
+    """Return a grey value, or red, green and blue, as text."""
+    if np.ndim(value):
+        return f"colour {', '.join(str(one) for one in np.asarray(value)[:3])}"
+    return f"value {float(value):.4g}"
 
 
 def _place(scan: Image, voxel: tuple[int, ...]) -> str:

@@ -14,6 +14,7 @@ from napari_dino_uad.widgets.layers import (
     cut_colormap,
     layer_geometry,
     outline_colormap,
+    scan_shape,
     slice_index,
 )
 from napari_dino_uad.widgets.results.colour_bar import show_bar
@@ -120,7 +121,7 @@ class ResultLayers:
             Scores and labels of the colour bar.
         """
         self._limits, self._cut, self._ticks = limits, threshold, ticks
-        data = array.reshape(self.scan.data.shape)
+        data = array.reshape(scan_shape(self.scan))
         colormap = cut_colormap(limits, threshold, setting("colours"))
         if self.heat is None:
             self.heat = Image(
@@ -142,7 +143,7 @@ class ResultLayers:
 
     def show_findings(self, labels: NDArray[np.uint8]) -> None:
         """Show labels (S, P, L) as contours; the layer has a copy of them."""
-        data = labels.reshape(self.scan.data.shape)
+        data = labels.reshape(scan_shape(self.scan))
         if self.findings is None:
             self.findings = Labels(
                 data.copy(),

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from napari_dino_uad.core.maps.findings import MOST_FINDINGS, size_unit
+from napari_dino_uad.widgets.layers import scan_shape
 from napari_dino_uad.widgets.threshold import format_rate
 
 if TYPE_CHECKING:
@@ -121,7 +122,7 @@ def describe_differences(detection: Detection) -> str:
 def model_words(name: str, model: FittedModel) -> str:
     """Describe a model for a radiologist: its name, cohort, planes and date."""
     scans = int(model.cohort.get("scans", 0))
-    parts = [name, f"{scans} healthy scan{'' if scans == 1 else 's'}", ", ".join(model.planes)]
+    parts = [name, f"{scans} healthy scan{'' if scans == 1 else 's'}", model.images_text]
     date = str(model.cohort.get("date", ""))
     return ", ".join([*parts, *([f"fitted {date}"] if date else [])])
 
@@ -198,7 +199,7 @@ def describe_cursor(detection: Detection, world: tuple[float, ...]) -> str:
         return ""
     position = layer.world_to_data(world[-layer.ndim :])
     index = tuple(round(float(value)) for value in position)
-    if any(not 0 <= i < n for i, n in zip(index, layer.data.shape, strict=True)):
+    if any(not 0 <= i < n for i, n in zip(index, scan_shape(layer), strict=True)):
         return ""
     voxel = (0,) * (3 - len(index)) + index
     text = place(anomaly.volume, voxel)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from napari_dino_uad.core.maps.findings import worst_voxel
+from napari_dino_uad.widgets.layers import scan_shape
 
 if TYPE_CHECKING:
     from napari_dino_uad.widgets.results.detection import Detection
@@ -42,7 +43,7 @@ def extent_around(
     """Return the lowest and highest voxel of a finding in the slices through a voxel of it."""
     if detection.found is None:
         return list(voxel), list(voxel)
-    labels = detection.found.labels.reshape(detection.scan.data.shape)
+    labels = detection.found.labels.reshape(scan_shape(detection.scan))
     low, high = [float(one) for one in voxel], [float(one) for one in voxel]
     for fixed in range(labels.ndim):
         cut = labels.take(voxel[fixed], axis=fixed) == label

@@ -117,7 +117,7 @@ class ViewWidget(DockWidget):
         hounsfield = scan is not None and self._is_ct(scan)
         for button in self.presets:
             button.setVisible(hounsfield)
-        self.auto.setEnabled(scan is not None)
+        self.auto.setEnabled(scan is not None and not scan.rgb)
         window = None if scan is None else file_limits(scan)
         self.from_file.setEnabled(window is not None)
         self.from_file.setToolTip(

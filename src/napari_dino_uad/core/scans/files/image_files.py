@@ -6,15 +6,19 @@ import errno
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from napari_dino_uad.core.errors import InputError
 from napari_dino_uad.core.limits import check_grid, check_one_volume
 from napari_dino_uad.core.scans.dicom.pixels import check_dicom
+from napari_dino_uad.core.scans.files.colours import grey_or_colour
 from napari_dino_uad.core.scans.files.image_format import image_format, regular_file, unreadable
+from napari_dino_uad.core.scans.files.jpeg_file import read_jpeg
 from napari_dino_uad.core.scans.files.metaimage_header import read_metaimage_header
 from napari_dino_uad.core.scans.files.nifti_file import count_nifti_volumes, read_nifti
 from napari_dino_uad.core.scans.files.nifti_forms import NiftiForms, write_forms
@@ -49,7 +53,7 @@ _FULL_BYTES = 1_000_000
 
 
 def read_image(path: Path, volume: int | None = None) -> StoredImage:
-    """Read an image of one value per voxel.
+    """Read an image of one value per voxel, or a picture in colour.
 
     Parameters
     ----------
@@ -61,7 +65,7 @@ def read_image(path: Path, volume: int | None = None) -> StoredImage:
     Raises
     ------
     InputError
-        If it is no image, empty, truncated, damaged, in colour, or has no such volume.
+        If it is no image, empty, truncated, damaged, a volume in colour, or has no such volume.
     """
     decoder = image_format(regular_file(path))
     try:
@@ -102,40 +106,65 @@ def count_volumes(path: Path) -> int:
 
 
 def _decoded(path: Path, decoder: str) -> StoredImage:
-    """Let SimpleITK decode a PNG or DICOM file that was checked."""
+    """Let a library decode a PNG, JPEG or DICOM file that was checked."""
     import SimpleITK as sitk
 
-    reader = sitk.ImageFileReader()
-    reader.SetImageIO(decoder)
-    reader.SetFileName(str(path))
-    known = decoder != "PNGImageIO"
-    if known:
-        check_dicom(path, path.name)
-        reader.ReadImageInformation()
-        check_one_volume(path.name, reader.GetSize())
-        check_grid(path.name, reader.GetSpacing()[:3], reader.GetOrigin()[:3])
-    else:
+    if decoder == "JPEGImageIO":
+        return _picture(path.name, *read_jpeg(path))
+    if decoder == "PNGImageIO":
         check_png(path, path.name)
+        picture = _reader(path, decoder).Execute()
+        check_grid(path.name, picture.GetSpacing(), picture.GetOrigin(), known=False)
+        made = _picture(path.name, sitk.GetArrayFromImage(picture))
+        # Of unknown size, but pixels that are not square are known.
+        return replace(made, spacing=(*picture.GetSpacing(), 1.0))
+    check_dicom(path, path.name)
+    reader = _reader(path, decoder)
+    reader.ReadImageInformation()
+    check_one_volume(path.name, reader.GetSize())
+    check_grid(path.name, reader.GetSpacing()[:3], reader.GetOrigin()[:3])
     image = as_grey(reader.Execute(), path.name)
     if image.GetDimension() == 4:
         image = image[:, :, :, 0]
     values = sitk.GetArrayFromImage(image)
     if image.GetDimension() == 2:
         # SimpleITK needs milliseconds to give a picture its third axis.
-        check_grid(path.name, image.GetSpacing(), image.GetOrigin(), known=known)
+        check_grid(path.name, image.GetSpacing(), image.GetOrigin())
         return StoredImage(
             values=values[np.newaxis],
             spacing=(*image.GetSpacing(), 1.0),
             origin=(*image.GetOrigin(), 0.0),
             dimension=2,
-            spacing_known=known,
         )
     return StoredImage(
         values=values,
         spacing=image.GetSpacing(),
         origin=image.GetOrigin(),
         direction=image.GetDirection(),
-        spacing_known=known,
+    )
+
+
+def _reader(path: Path, decoder: str) -> sitk.ImageFileReader:
+    import SimpleITK as sitk
+
+    reader = sitk.ImageFileReader()
+    reader.SetImageIO(decoder)
+    reader.SetFileName(str(path))
+    return reader
+
+
+def _picture(name: str, values: NDArray[Any], notices: tuple[str, ...] = ()) -> StoredImage:
+    """Return a single picture, (rows, cols) or (rows, cols, channels), of unknown spacing."""
+    colour = None
+    if values.ndim == 3:
+        values, colour, more = grey_or_colour(values, name)
+        notices = (*notices, *more)
+    return StoredImage(
+        values=values[np.newaxis],
+        dimension=2,
+        spacing_known=False,
+        notices=notices,
+        colour=None if colour is None else colour[np.newaxis],
     )
 
 

@@ -6,6 +6,7 @@ import stat
 from pathlib import Path
 
 from napari_dino_uad.core.errors import InputError
+from napari_dino_uad.core.scans.files.jpeg_file import JPEG_MAGIC
 from napari_dino_uad.core.scans.files.png_file import PNG_MAGIC
 from napari_dino_uad.core.scans.files.tiff_file import TIFF_MAGICS
 from napari_dino_uad.core.scans.formats import DICOM_SUFFIXES
@@ -92,6 +93,8 @@ def image_format(path: Path) -> str:
         raise InputError(f"{path.name} is empty; copy or export the file again.")
     if head.startswith(PNG_MAGIC):
         return "PNGImageIO"
+    if head.startswith(JPEG_MAGIC):
+        return "JPEGImageIO"
     if head.startswith(TIFF_MAGICS):
         return "TIFFImageIO"
     if head[128:132] == b"DICM":
@@ -114,6 +117,6 @@ def unreadable(path: Path) -> InputError:
     """Return the error to raise for a file that no decoder accepts."""
     beside = ", with its data file beside it" if path.suffix.lower() in (".mhd", ".nhdr") else ""
     return InputError(
-        f"{path.name} cannot be read as an image; expected NIfTI, NRRD, MHA, DICOM, PNG or "
-        f"TIFF, whole and undamaged{beside}."
+        f"{path.name} cannot be read as an image; expected NIfTI, NRRD, MHA, DICOM, PNG, "
+        f"JPEG or TIFF, whole and undamaged{beside}."
     )

@@ -33,7 +33,7 @@ class StoredImage:
     Attributes
     ----------
     values : ndarray, (z, y, x)
-        One real number per voxel.
+        One real number per voxel; of a picture in colour its luminance.
     spacing, origin, direction : tuple of float
         Of 3, 3 and 9 numbers, in SimpleITK's order x, y, z; in mm.
     dimension : int
@@ -48,6 +48,8 @@ class StoredImage:
         DICOM modality, where the header has it.
     window : tuple of float or None
         DICOM window (centre, width), where the header has it.
+    colour : ndarray of uint8, (1, y, x, 3), or None
+        Of a single picture in colour.
     """
 
     values: NDArray[Any]
@@ -60,6 +62,7 @@ class StoredImage:
     forms: NiftiForms | None = None
     modality: str | None = None
     window: tuple[float, float] | None = None
+    colour: NDArray[np.uint8] | None = None
 
 
 def choose_volume(name: str, count: int, volume: int | None) -> tuple[int, tuple[str, ...]]:

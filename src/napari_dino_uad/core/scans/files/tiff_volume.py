@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_dino_uad.core.errors import InputError
+from napari_dino_uad.core.scans.files.colours import grey_or_colour
 from napari_dino_uad.core.scans.files.integrity import damaged
 from napari_dino_uad.core.scans.files.stored_image import (
     MM_OF_UNITS,
@@ -79,7 +80,7 @@ def read_tiff(path: Path, volume: int | None = None) -> StoredImage:
     with _series(path) as series:
         count, slices = _sizes(series, name)
         index, notices = choose_volume(name, count, volume)
-        values = _grey(_pixels(series, path, index), series, name)
+        values, colour, more = _grey(_pixels(series, path, index), series, name, slices)
         spacing, edges = _spacing(series, slices), _resolution(series)
     if values.size != slices * math.prod(_page_size(series)):
         raise damaged(name)
@@ -88,7 +89,8 @@ def read_tiff(path: Path, volume: int | None = None) -> StoredImage:
         spacing=spacing or (*edges, min(edges)),
         dimension=2 if slices == 1 else 3,
         spacing_known=spacing is not None,
-        notices=notices,
+        notices=(*notices, *more),
+        colour=None if colour is None else colour.reshape(1, *_page_size(series), 3),
     )
 
 
@@ -199,8 +201,13 @@ def _by_libtiff(series: tifffile.TiffPageSeries, path: Path, index: int) -> NDAr
     return values if place < 0 else values.take(index, axis=place)
 
 
-def _grey(values: NDArray[Any], series: tifffile.TiffPageSeries, name: str) -> NDArray[Any]:
-    """Return one number per pixel; refuse colour and complex numbers."""
+def _grey(
+    values: NDArray[Any], series: tifffile.TiffPageSeries, name: str, slices: int
+) -> tuple[NDArray[Any], NDArray[np.uint8] | None, tuple[str, ...]]:
+    """Return one number per pixel, the colours of a single picture, and notices.
+
+    Complex numbers and volumes in colour are refused.
+    """
     page = series.keyframe
     if values.dtype.kind == "c":
         raise InputError(
@@ -211,12 +218,20 @@ def _grey(values: NDArray[Any], series: tifffile.TiffPageSeries, name: str) -> N
     if page.photometric == _PALETTE and page.colormap is not None:
         # Numbers of colours; grey where all colours are.
         colours = (np.asarray(page.colormap) >> 8).astype(np.uint8)
-        return grey_values(np.moveaxis(colours[:, values], 0, -1), name)
+        return _of_channels(np.moveaxis(colours[:, values], 0, -1), name, slices)
     if page.samplesperpixel == 1:
-        return values
+        return values, None, ()
     # Pages of separate planes have the samples in front.
     place = -1 if page.planarconfig == 1 else -3
-    return grey_values(np.moveaxis(values, place, -1), name)
+    return _of_channels(np.moveaxis(values, place, -1), name, slices)
+
+
+def _of_channels(
+    values: NDArray[Any], name: str, slices: int
+) -> tuple[NDArray[Any], NDArray[np.uint8] | None, tuple[str, ...]]:
+    if slices == 1:
+        return grey_or_colour(values, name)
+    return grey_values(values, name), None, ()
 
 
 def _spacing(series: tifffile.TiffPageSeries, slices: int) -> tuple[float, float, float] | None:
