@@ -20,6 +20,7 @@ from napari_dino_uad.core.scans.volume import volume_from_array
 from napari_dino_uad.layer_data import volume_layer
 from napari_dino_uad.widgets.detect import DetectWidget
 from napari_dino_uad.widgets.detect.compare import BOTH, ONLY_A, ONLY_B, agreement
+from napari_dino_uad.widgets.layers import grid_of
 from napari_dino_uad.widgets.results.store import results_of
 from napari_dino_uad.widgets.session import session
 from napari_dino_uad.widgets.settings import change_setting, remember_model
@@ -208,6 +209,55 @@ def test_model_words_come_before_details(qtbot, widget):
     assert "DPMM" not in text
     assert "DPMM" in widget.choice._details_text.text()
     assert "torch" in widget.choice._details_text.text()
+
+
+def test_two_maps_are_shown_side_by_side(qtbot, widget, viewer, model):
+    calibration = replace(model.calibration, scores=model.calibration.scores * 0.5)
+    session().add_model("lower", replace(model, calibration=calibration))
+    widget.model.value = "healthy heads"
+    other = viewer.add_points(np.zeros((1, 3)), name="mine")
+    finish(qtbot, widget)
+    compare, before = widget.compare, list(viewer.layers)
+    compare.side_by_side.setChecked(True)
+    with qtbot.waitSignal(compare.shown, timeout=LONG_MS):
+        compare.run.start.click()
+    names = [layer.name for layer in viewer.layers]
+    scan = widget.shown.scan.name
+    assert names == [
+        "mine",
+        f"{scan} by lower",
+        f"anomaly: {scan} by lower",
+        f"findings: {scan} by lower",
+        scan,
+        f"anomaly: {scan}",
+        f"findings: {scan}",
+    ]
+    assert not other.visible
+    assert grid_of(viewer).enabled
+    if hasattr(viewer, "canvas"):
+        places = [grid_of(viewer).position(one, viewer.layers) for one in range(1, 7)]
+        assert places == 3 * [(0, 1)] + 3 * [(0, 0)]
+    assert "left healthy heads, right lower" in compare.legend.text()
+    # One slider: both heats begin at the same rate, and the findings follow.
+    heat, findings = viewer.layers[2], viewer.layers[3]
+    opaque = float((heat.colormap.colors[:, 3] > 0).mean())
+    with qtbot.waitSignal(compare.shown, timeout=LONG_MS):
+        widget.threshold.rate = 0.001
+    assert float((heat.colormap.colors[:, 3] > 0).mean()) < opaque
+    above = heat.data > calibration.threshold(0.001)
+    assert (findings.data > 0).sum() <= above.sum()
+    assert (findings.data > 0).any()
+    # Unchecked, the list and the grid are as before, with the agreement on top.
+    compare.side_by_side.setChecked(False)
+    assert not grid_of(viewer).enabled
+    assert other.visible
+    assert set(viewer.layers) == {*before, compare.layer}
+    # Deleting one of them leaves the grid too.
+    compare.side_by_side.setChecked(True)
+    viewer.layers.remove(viewer.layers[f"anomaly: {scan} by lower"])
+    compare.refresh()
+    assert not grid_of(viewer).enabled
+    assert set(viewer.layers) == set(before)
 
 
 def test_two_models_are_compared(qtbot, widget, viewer, model):

@@ -25,11 +25,13 @@ __all__ = [
     "camera_of",
     "covering_layers",
     "cut_colormap",
+    "grid_of",
     "is_ours",
     "is_scan_layer",
     "layer_geometry",
     "layer_size_unit",
     "outline_colormap",
+    "paint_heat",
     "scan_shape",
     "slice_index",
     "volume_reader",
@@ -62,6 +64,11 @@ _HALF = 0.5
 def camera_of(viewer: Viewer) -> Any:
     """Return the camera, which moved to the scene of the viewer in napari 0.9."""
     return viewer.scene.camera if hasattr(viewer, "scene") else viewer.camera
+
+
+def grid_of(viewer: Viewer) -> Any:
+    """Return the grid, which moved to the canvas of the viewer in napari 0.9."""
+    return viewer.canvas.grid if hasattr(viewer, "canvas") else viewer.grid
 
 
 def is_ours(layer: Layer) -> bool:
@@ -252,6 +259,15 @@ def cut_colormap(limits: tuple[float, float], threshold: float, colours: str) ->
     above = (position > cut) & (position > 0)
     table[:, 3] = np.where(above, _LOWEST_ALPHA + rise * (_HIGHEST_ALPHA - _LOWEST_ALPHA), 0.0)
     return Colormap(table, name=f"{colours} above threshold")
+
+
+def paint_heat(heat: Image, colormap: Colormap) -> None:
+    """Give the heat other colours in place.
+
+    For a new colormap napari would make another entry in its list of colormaps, and draw twice.
+    """
+    heat.colormap.colors = colormap.colors
+    heat.events.colormap()
 
 
 def outline_colormap(faint: Collection[int] = ()) -> CyclicLabelColormap:

@@ -37,6 +37,7 @@ __all__ = [
     "HIGHEST_RATE",
     "LOWEST_RATE",
     "ThresholdControl",
+    "colour_ticks",
     "format_rate",
     "histogram_edges",
     "score_histogram",
@@ -44,6 +45,8 @@ __all__ = [
 
 HIGHEST_RATE, LOWEST_RATE = 0.1, 1e-4
 _DEFAULT_RATE = 0.01
+# Rates marked on the colour bar.
+_BAR_RATES = (0.1, 0.01, 0.001, 0.0001)
 _STEPS = 300
 _MARKS = (0.1, 0.05, 0.01, 0.001, 0.0001)
 _DECADES = (0.1, 0.01, 0.001, 0.0001)
@@ -64,6 +67,11 @@ def format_rate(rate: float) -> str:
     # No healthy pixel scores this high; digits beyond this would be made up.
     digits = max(0, 1 - math.floor(math.log10(percent))) if percent > 1e-3 else 0
     return f"{percent:.{digits}f} %"
+
+
+def colour_ticks(calibration: Calibration) -> list[tuple[float, str]]:
+    """Return scores and labels of a colour bar, in false-positive rates."""
+    return [(calibration.threshold(rate), f"{100 * rate:g} %") for rate in _BAR_RATES]
 
 
 def histogram_edges(calibration: Calibration) -> NDArray[np.float64]:

@@ -1,7 +1,8 @@
-"""A second model on the same scan: where both find something, and where only one does."""
+"""A second model on the same scan: where the two agree, or their maps beside each other."""
 
 from __future__ import annotations
 
+import html
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -10,11 +11,12 @@ import numpy as np
 from napari.layers import Labels
 from numpy.typing import NDArray
 from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QVBoxLayout, QWidget
+from qtpy.QtWidgets import QCheckBox, QVBoxLayout, QWidget
 
 from napari_dino_uad.core.progress import Inner, Progress
 from napari_dino_uad.layer_data import METADATA
 from napari_dino_uad.widgets.controls import Fold, RunControl, small_label
+from napari_dino_uad.widgets.detect.side_by_side import SideBySide
 from napari_dino_uad.widgets.forms import combo_box, wide_form
 from napari_dino_uad.widgets.layers import (
     layer_geometry,
@@ -61,6 +63,9 @@ class _Compared:
     settings : FindingSettings
         Of the labels.
     labels : ndarray of uint8, (S, P, L)
+        `BOTH`, `ONLY_A` and `ONLY_B`.
+    found : ndarray of uint8, (S, P, L)
+        Findings of the second model.
     """
 
     detection: Detection
@@ -68,6 +73,7 @@ class _Compared:
     second: AnomalyMap
     settings: FindingSettings
     labels: NDArray[np.uint8]
+    found: NDArray[np.uint8]
 
 
 def agreement(one: NDArray[Any], other: NDArray[Any]) -> NDArray[np.uint8]:
@@ -113,13 +119,20 @@ class Compare(QWidget):
             "Stop; nothing is shown.",
             remarks=False,
         )
+        self.side_by_side = QCheckBox("Side by side")
+        self.side_by_side.setToolTip(
+            "Show the two maps beside each other, with one threshold, instead of where they agree."
+        )
+        self._beside = SideBySide(viewer, results)
         self.legend = small_label()
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addLayout(wide_form([("With", self.model_box.native)]))
         layout.addWidget(self.run)
+        layout.addWidget(self.side_by_side)
         layout.addWidget(self.legend)
         self.fold = Fold("Compare with another model", self, "Where two models agree.")
+        self.side_by_side.toggled.connect(self._on_side_by_side)
         self.run.start.clicked.connect(self.start)
         self.run.cancel.clicked.connect(lambda _: self.job.cancel())
         self.job.succeeded.connect(self._on_compared)
@@ -141,6 +154,7 @@ class Compare(QWidget):
         self.model_box.reset_choices()
         compared, shown = self._compared, self._results.shown
         gone = self._layer is not None and self._layer not in self._viewer.layers
+        gone = gone or self._beside.broken
         if compared is not None and (gone or shown is not compared.detection):
             self.clear()
         self.run.allow(self._why_not(shown))
@@ -167,6 +181,8 @@ class Compare(QWidget):
     def follow(self, detection: Detection) -> None:
         """Compare again after the settings of a detection have changed."""
         compared = self._compared
+        if compared is not None and detection is compared.detection:
+            self._beside.cut(detection.settings.rate)
         if compared is None or not detection.current:
             return
         if detection is not compared.detection:
@@ -179,6 +195,7 @@ class Compare(QWidget):
         """Remove the comparison from the screen."""
         layer, compared = self._layer, self._compared
         self._layer = self._compared = None
+        self._beside.hide()
         self.legend.setText("")
         if layer is not None and layer in self._viewer.layers:
             self._viewer.layers.remove(layer)
@@ -192,11 +209,34 @@ class Compare(QWidget):
         first = self._compared is None
         self._compared = compared
         self._show(compared, hide=first)
-        self.run.say("")
         self.shown.emit(compared.detection)
         self.follow(compared.detection)
 
+    def _on_side_by_side(self, *_: Any) -> None:
+        if self._compared is not None:
+            self._show(self._compared, hide=True)
+
     def _show(self, compared: _Compared, *, hide: bool) -> None:
+        """Show where the two agree, or both maps."""
+        why_not = self._beside.why_not(compared.detection)
+        if self.side_by_side.isChecked() and not why_not:
+            layer, self._layer = self._layer, None
+            if layer is not None and layer in self._viewer.layers:
+                self._viewer.layers.remove(layer)
+            self._beside.show(
+                compared.detection,
+                compared.name,
+                compared.second,
+                compared.found,
+                compared.settings,
+            )
+        else:
+            self._beside.hide()
+            self._show_agreement(compared, hide=hide)
+        self.run.say(why_not if self.side_by_side.isChecked() else "")
+        self.legend.setText(_legend(compared, self._beside.shown))
+
+    def _show_agreement(self, compared: _Compared, *, hide: bool) -> None:
         scan = compared.detection.scan
         data = compared.labels.reshape(scan_shape(scan))
         if self._layer is None or self._layer not in self._viewer.layers:
@@ -216,10 +256,9 @@ class Compare(QWidget):
         if hide:
             for one in compared.detection.layers.pair:
                 one.visible = False
-        self.legend.setText(_legend(compared))
 
 
-def _legend(compared: _Compared) -> str:
+def _legend(compared: _Compared, beside: bool) -> str:
     unit = layer_size_unit(compared.detection.scan)
     counts = np.bincount(compared.labels.ravel(), minlength=4)
     words = {
@@ -227,10 +266,16 @@ def _legend(compared: _Compared) -> str:
         ONLY_A: f"only {compared.detection.model_name}",
         ONLY_B: f"only {compared.name}",
     }
-    parts = [
-        f'<span style="color: {_COLOURS[label]}">■</span> {word} {unit.text(int(counts[label]))}'
-        for label, word in words.items()
-    ]
+    sizes = {label: unit.text(int(counts[label])) for label in words}
+    if beside:
+        names = html.escape(compared.detection.model_name), html.escape(compared.name)
+        parts = [f"left {names[0]}, right {names[1]}"]
+        parts += [f"{html.escape(words[label])} {size}" for label, size in sizes.items()]
+    else:
+        parts = [
+            f'<span style="color: {_COLOURS[label]}">■</span> {html.escape(words[label])} {size}'
+            for label, size in sizes.items()
+        ]
     return f"At {format_rate(compared.settings.rate)} false alarms:<br>" + "<br>".join(parts)
 
 
@@ -253,7 +298,7 @@ def _comparer(
             yield replace(progress, result=None)
         yield Progress("Comparing", 0, 1)
         labels = _labels(first, detecting.value, settings)
-        return _Compared(detection, name, detecting.value, settings, labels)
+        return _Compared(detection, name, detecting.value, settings, *labels)
 
     return pipeline
 
@@ -265,13 +310,22 @@ def _again(compared: _Compared) -> Callable[[], Generator[Progress, None, _Compa
     def pipeline() -> Generator[Progress, None, _Compared]:
         yield Progress("Comparing", 0, 1)
         assert first is not None
-        labels = _labels(first, compared.second, settings)
-        return replace(compared, settings=settings, labels=labels)
+        labels, found = _labels(first, compared.second, settings)
+        return replace(compared, settings=settings, labels=labels, found=found)
 
     return pipeline
 
 
-def _labels(first: AnomalyMap, second: AnomalyMap, settings: FindingSettings) -> NDArray[np.uint8]:
-    """Compare two maps at the same false-positive rate, without the user's corrections."""
+def _labels(
+    first: AnomalyMap, second: AnomalyMap, settings: FindingSettings
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Compare two maps at the same false-positive rate, without the user's corrections.
+
+    Returns
+    -------
+    tuple of ndarray of uint8, (S, P, L)
+        Where they agree, and the findings of the second.
+    """
     plain = replace(settings, edits=None)
-    return agreement(find(first, plain).labels, find(second, plain).labels)
+    found = find(second, plain).labels
+    return agreement(find(first, plain).labels, found), found

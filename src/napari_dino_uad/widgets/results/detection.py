@@ -14,7 +14,12 @@ from napari_dino_uad.widgets.layers import scan_shape
 from napari_dino_uad.widgets.results.found import fill_map, painted_slices
 from napari_dino_uad.widgets.results.result_layers import ResultLayers
 from napari_dino_uad.widgets.results.texts import slice_count
-from napari_dino_uad.widgets.threshold import HIGHEST_RATE, LOWEST_RATE, histogram_edges
+from napari_dino_uad.widgets.threshold import (
+    HIGHEST_RATE,
+    LOWEST_RATE,
+    colour_ticks,
+    histogram_edges,
+)
 
 if TYPE_CHECKING:
     from napari.layers import Image
@@ -30,9 +35,6 @@ if TYPE_CHECKING:
     from napari_dino_uad.widgets.results.found import Detected, Found
 
 __all__ = ["Detection"]
-
-# False-positive rates marked on the colour bar.
-_BAR_RATES = (0.1, 0.01, 0.001, 0.0001)
 
 
 class Detection:
@@ -122,8 +124,7 @@ class Detection:
     @property
     def ticks(self) -> list[tuple[float, str]]:
         """Scores and labels of the colour bar, in false-positive rates."""
-        threshold = self.model.calibration.threshold
-        return [(threshold(rate), f"{100 * rate:g} %") for rate in _BAR_RATES]
+        return colour_ticks(self.model.calibration)
 
     @property
     def held(self) -> bool:

@@ -14,6 +14,7 @@ from napari_dino_uad.widgets.layers import (
     cut_colormap,
     layer_geometry,
     outline_colormap,
+    paint_heat,
     scan_shape,
     slice_index,
 )
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from napari.layers import Layer
-    from napari.utils.colormaps import Colormap
     from napari.viewer import Viewer
 
 __all__ = ["ResultLayers"]
@@ -138,7 +138,7 @@ class ResultLayers:
         else:
             self.heat.data = data
             self.heat.contrast_limits = limits
-            _paint(self.heat, colormap)
+            paint_heat(self.heat, colormap)
         self.place()
 
     def show_findings(self, labels: NDArray[np.uint8]) -> None:
@@ -376,7 +376,7 @@ class ResultLayers:
         """Set the score at which the heat begins."""
         self._cut = threshold
         if self.heat is not None:
-            _paint(self.heat, cut_colormap(self._limits, threshold, setting("colours")))
+            paint_heat(self.heat, cut_colormap(self._limits, threshold, setting("colours")))
 
     def recolour(self) -> None:
         """Take the colours of the settings."""
@@ -409,12 +409,3 @@ class ResultLayers:
         volume = self.scan.metadata.get(METADATA, {}).get("volume")
         entry = {"role": role} | ({} if volume is None else {"volume": volume})
         return {METADATA: entry}
-
-
-def _paint(heat: Image, colormap: Colormap) -> None:
-    """Give the heat other colours in place.
-
-    For a new colormap napari would make another entry in its list of colormaps, and draw twice.
-    """
-    heat.colormap.colors = colormap.colors
-    heat.events.colormap()

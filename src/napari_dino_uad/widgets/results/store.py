@@ -21,6 +21,8 @@ from napari_dino_uad.widgets.shortcuts import bind_window
 if TYPE_CHECKING:
     from napari.viewer import Viewer
 
+    from napari_dino_uad.widgets.results.result_layers import ResultLayers
+
 __all__ = ["HIDE_KEY", "Results", "results_of"]
 
 _KEY = "Control-Shift-D"
@@ -74,6 +76,8 @@ class Results(QObject):
         super().__init__()
         self._viewer = weakref.ref(viewer)
         self._detections: dict[Image, Detection] = {}
+        # Heat and findings of a second model, beside those of a detection.
+        self.beside: list[ResultLayers] = []
         self._known: set[Layer] = set(viewer.layers)
         self._chosen: Image | None = self._last_scan(viewer)
         self._step: tuple[int, ...] = ()
@@ -135,20 +139,23 @@ class Results(QObject):
 
     def hide_for_now(self, hidden: bool) -> None:
         """Hide all heat and findings while a key is held, and show them again."""
-        for detection in self:
-            detection.layers.hide_for_now(hidden)
+        for layers in self._all_layers():
+            layers.hide_for_now(hidden)
 
     def set_opacity(self, opacity: float) -> None:
         """Set the opacity of all heat, 0 to 1."""
         self.opacity = opacity
-        for detection in self:
-            if detection.layers.heat is not None:
-                detection.layers.heat.opacity = opacity
+        for layers in self._all_layers():
+            if layers.heat is not None:
+                layers.heat.opacity = opacity
 
     def _on_setting(self, name: str) -> None:
         if name == "colours":
-            for detection in self:
-                detection.layers.recolour()
+            for layers in self._all_layers():
+                layers.recolour()
+
+    def _all_layers(self) -> list[ResultLayers]:
+        return [*(detection.layers for detection in self), *self.beside]
 
     def _on_mouse(self, viewer: Viewer, event: Any) -> None:
         self.cursor_moved.emit(tuple(viewer.cursor.position), False)
@@ -199,7 +206,7 @@ class Results(QObject):
 
     def _on_drawn(self, _: Any = None) -> None:
         viewer = self._viewer()
-        if viewer is None or any(one.layers.redrawing for one in self):
+        if viewer is None or any(layers.redrawing for layers in self._all_layers()):
             return
         step = tuple(viewer.dims.current_step)
         if step == self._step:
