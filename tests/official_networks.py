@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 
 DINOV2_SIDE = 37  # patches along an edge of the 518 pixels it was trained at
+DINO_SIDE = 14
 REGISTERS = 4
 
 State = dict[str, torch.Tensor]
@@ -70,6 +71,19 @@ def dinov2_state(width: int, blocks: int, registers: bool, gated: bool, seed: in
     if registers:
         state["register_tokens"] = random.tensor(1, REGISTERS, width, scale=0.5)
     return state | _blocks(random, width, blocks, ffn)
+
+
+def dino_state(width: int, blocks: int, seed: int = 0) -> State:
+    """Make a state dict as Meta's DINO files hold it: no layer scale, and a smaller grid."""
+    random = _Random(seed)
+    ffn = {"fc1": (4 * width, width), "fc2": (width, 4 * width)}
+    state = {
+        "cls_token": random.tensor(1, 1, width, scale=0.5),
+        "pos_embed": random.tensor(1, 1 + DINO_SIDE**2, width, scale=0.5),
+        "patch_embed.proj.weight": random.tensor(width, 3, 16, 16),
+        "patch_embed.proj.bias": random.tensor(width),
+    } | _blocks(random, width, blocks, ffn)
+    return {name: one for name, one in state.items() if ".ls" not in name}
 
 
 def dinov3_state(width: int, blocks: int, hidden: int, gated: bool, seed: int = 0) -> State:
@@ -167,9 +181,10 @@ def _vit(
             )
         attention = (q @ k.transpose(-1, -2) / 8).softmax(-1) @ v
         attended = _linear(state, f"{block}.attn.proj", attention.transpose(1, 2).flatten(2))
-        tokens = tokens + state[f"{block}.ls1.gamma"] * attended
+        tokens = tokens + state.get(f"{block}.ls1.gamma", 1) * attended
         normed = _norm(state, f"{block}.norm2", tokens, eps)
-        tokens = tokens + state[f"{block}.ls2.gamma"] * _feed_forward(state, f"{block}.mlp", normed)
+        fed = _feed_forward(state, f"{block}.mlp", normed)
+        tokens = tokens + state.get(f"{block}.ls2.gamma", 1) * fed
         if index + 1 in blocks:
             read.append(_norm(state, "norm", tokens, eps)[:, prefix:])
     return read
@@ -185,17 +200,24 @@ def _map(tokens: torch.Tensor, height: int) -> torch.Tensor:
     return tokens.transpose(1, 2).unflatten(2, (height, -1))
 
 
-def dinov2_maps(state: State, images: torch.Tensor, blocks: list[int]) -> list[torch.Tensor]:
+def dino_maps(state: State, images: torch.Tensor, blocks: list[int]) -> list[torch.Tensor]:
+    """Give what DINO's `get_intermediate_layers` gives, as maps (B, C, h, w)."""
+    return dinov2_maps(state, images, blocks, 16, DINO_SIDE)
+
+
+def dinov2_maps(
+    state: State, images: torch.Tensor, blocks: list[int], patch: int = 14, side: int = DINOV2_SIDE
+) -> list[torch.Tensor]:
     """Give what DINOv2's `get_intermediate_layers` gives, as maps (B, C, h, w)."""
-    patches = _patches(state, images, 14)
+    patches = _patches(state, images, patch)
     count, _, width = patches.shape
-    grid = images.shape[-2] // 14, images.shape[-1] // 14
+    grid = images.shape[-2] // patch, images.shape[-1] // patch
     registers = state.get("register_tokens")
-    position = state["pos_embed"][:, 1:].transpose(1, 2).unflatten(2, (DINOV2_SIDE, DINOV2_SIDE))
-    if grid != (DINOV2_SIDE, DINOV2_SIDE) and registers is None:
-        scale = [(edge + 0.1) / DINOV2_SIDE for edge in grid]
+    position = state["pos_embed"][:, 1:].transpose(1, 2).unflatten(2, (side, side))
+    if grid != (side, side) and registers is None:
+        scale = [(edge + 0.1) / side for edge in grid]
         position = F.interpolate(position, scale_factor=scale, mode="bicubic")
-    elif grid != (DINOV2_SIDE, DINOV2_SIDE):
+    elif grid != (side, side):
         position = F.interpolate(position, size=grid, mode="bicubic", antialias=True)
     assert position.shape[-2:] == grid
     tokens = [

@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 import timm
 import torch
+import torchvision
 from safetensors.torch import save_file as save_contiguous
 
-from napari_dino_uad import load_backbone, save_model
+from napari_dino_uad import drain, load_backbone, save_model
 from napari_dino_uad.core.backbones.backbone import BACKBONES
+from napari_dino_uad.core.backbones.hub import download_weights
 from napari_dino_uad.core.backbones.weights import create_network
 from napari_dino_uad.core.errors import InputError
 from official_networks import (
@@ -227,3 +229,17 @@ def test_what_holds_no_tensors_by_name_is_refused(tmp_path):
     torch.save({"epoch": 3, "cls_token": torch.zeros(1)}, path)
     assert "holds 'epoch', which is no tensor" in refused("dinov2-vits14", path)
     assert "There is no file of weights" in refused("dinov2-vits14", tmp_path / "nowhere.pth")
+
+
+def test_weights_that_are_not_on_the_hub_come_from_a_file(tmp_path):
+    with pytest.raises(InputError, match=r"not on the Hugging Face hub; download https://.*\.pth"):
+        load_backbone("dino-resnet50")
+    with pytest.raises(InputError, match="not on the Hugging Face hub"):
+        drain(download_weights(BACKBONES["dino-resnet50"], tmp_path))
+    # Meta's file has torchvision's names, and no classifier.
+    network = torchvision.models.resnet50(weights=None)
+    state = {name: one for name, one in network.state_dict().items() if "fc." not in name}
+    torch.save(state, tmp_path / "dino_resnet50_pretrain.pth")
+    backbone = load_backbone("dino-resnet50", tmp_path / "dino_resnet50_pretrain.pth")
+    batch = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    assert backbone.embed(batch).shape == (1, 1536, 8, 8)

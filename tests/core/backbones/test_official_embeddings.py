@@ -15,6 +15,8 @@ from napari_dino_uad.core.backbones.backbone import BACKBONES, Backbone, load_ba
 from official_networks import (
     convnext_maps,
     convnext_state,
+    dino_maps,
+    dino_state,
     dinov2_maps,
     dinov2_state,
     dinov3_maps,
@@ -85,6 +87,18 @@ def test_dinov2(key, shallow):
         assert_same(backbone.embed(batch), expected)
 
 
+@pytest.mark.parametrize("key", keys("dino"))
+def test_dino(key, shallow):
+    state = dino_state(BACKBONES[key].dimension, BLOCKS)
+    spec, network = shallow(key, state, depth=BLOCKS)
+    backbone = Backbone(spec, network)
+    # The native grid of 14 x 14, a wider one, the usual size, and back.
+    for height, width in ((224, 224), (32, 96), (448, 448), (224, 224)):
+        batch = images(height, width)
+        [expected] = dino_maps(state, batch, [BLOCKS])
+        assert_same(backbone.embed(batch), expected)
+
+
 @pytest.mark.parametrize("key", ["dinov2-vits14", "dinov2-vits14-reg"])
 def test_dinov2_at_sizes_of_its_own(key, shallow):
     state = dinov2_state(384, BLOCKS, registers=key.endswith("-reg"), gated=False)
@@ -97,7 +111,7 @@ def test_dinov2_at_sizes_of_its_own(key, shallow):
         assert_same(backbone.embed(batch), expected)
 
 
-@pytest.mark.parametrize("key", keys("dinov3"))
+@pytest.mark.parametrize("key", DINOV3_HIDDEN)
 def test_dinov3(key, shallow):
     width = BACKBONES[key].dimension
     state = dinov3_state(width, BLOCKS, DINOV3_HIDDEN[key], gated="plus" in key)

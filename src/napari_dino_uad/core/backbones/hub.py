@@ -45,6 +45,8 @@ def cached_weights(spec: BackboneSpec) -> Path | None:
     """Find a backbone's weight file in the hub's cache, without network access."""
     from huggingface_hub import try_to_load_from_cache
 
+    if spec.weights_url:
+        return None
     found = try_to_load_from_cache(repository(spec), _FILE)
     # The link dangles if the file was removed.
     return Path(found) if isinstance(found, str) and Path(found).is_file() else None
@@ -82,10 +84,21 @@ def fetch_weights(spec: BackboneSpec) -> Generator[Progress, None, Path]:
     OSError
         If the disk is full or the cache cannot be written to.
     """
+    _refuse_without_hub(spec)
     path = cached_weights(spec)
     if path is None:
         path = yield from _download(spec, None)
     return path
+
+
+def _refuse_without_hub(spec: BackboneSpec) -> None:
+    """Refuse a backbone whose weights are not on the hub."""
+    if spec.weights_url:
+        raise InputError(
+            f"The weights of {spec.name} ({spec.download_mb:.0f} MB, {spec.licence}) are not on "
+            f"the Hugging Face hub; download {spec.weights_url} and give the file (--weights, or "
+            "Weights in Fit)."
+        )
 
 
 def download_weights(spec: BackboneSpec, folder: Path) -> Generator[Progress, None, Path]:
@@ -121,6 +134,7 @@ def download_weights(spec: BackboneSpec, folder: Path) -> Generator[Progress, No
         raise InputError(
             f"The weights of {spec.name} come with the installation; there is nothing to download."
         )
+    _refuse_without_hub(spec)
     final = folder / f"{spec.name}.safetensors"
     if is_whole(final):
         return final

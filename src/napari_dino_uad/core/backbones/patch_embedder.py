@@ -14,6 +14,10 @@ if TYPE_CHECKING:
 __all__ = ["PatchEmbedder"]
 
 
+# Families with a trained embedding of positions, of one input size.
+_WITH_POSITION = ("dino", "dinov2")
+
+
 class PatchEmbedder(torch.nn.Module):
     """The network as one module: images in, maps of the layers out.
 
@@ -30,7 +34,7 @@ class PatchEmbedder(torch.nn.Module):
     -----
     The output for each family:
 
-    - dinov2, dinov3: the patch tokens of each layer after the final norm, without class and
+    - dino, dinov2, dinov3: the patch tokens of each layer after the final norm, without class and
       register tokens, like the official ``get_intermediate_layers(x, n=[...])``;
     - convnext: the map of each layer, the last one after the final norm, like the official
       ``get_intermediate_layers``;
@@ -43,7 +47,7 @@ class PatchEmbedder(torch.nn.Module):
         self.network = network
         # Tensors that change with the input size or the precision, as they are in the weights.
         self._native: dict[str, torch.Tensor] = {}
-        if spec.family == "dinov2":
+        if spec.family in _WITH_POSITION:
             self._native["pos_embed"] = network.pos_embed.detach().clone()
         elif spec.family == "dinov3":
             self._native["rope.periods"] = network.rope.periods.detach().clone()
@@ -96,14 +100,14 @@ class PatchEmbedder(torch.nn.Module):
 
     def prepare(self, height: int, width: int) -> None:
         """Prepare the network for an input size in pixels."""
-        if self.spec.family == "dinov2":
+        if self.spec.family in _WITH_POSITION:
             self._prepare_position(height, width)
         elif self.spec.family == "dinov3":
             # timm recomputes them when the network is cast to half precision.
             self.network.rope.periods.copy_(self._native["rope.periods"])
 
     def _prepare_position(self, height: int, width: int) -> None:
-        """Resample the position embedding of DINOv2 like the official code.
+        """Resample the position embedding of DINO and DINOv2 like the official code.
 
         timm resamples differently, which changes the embeddings at every size but the native one.
         """
@@ -126,7 +130,7 @@ class PatchEmbedder(torch.nn.Module):
 def _resample_position(
     native: torch.Tensor, grid: tuple[int, int], with_registers: bool
 ) -> torch.Tensor:
-    """Resample DINOv2's position embedding from its square grid to another.
+    """Resample a position embedding from its square grid to another.
 
     The official models were trained in one of two ways: models without registers resample
     bicubically, with 0.1 added to the grid size before the scale is computed; models with

@@ -16,6 +16,10 @@ _APACHE = "Apache-2.0"
 _BSD = "BSD-3-Clause"
 _DINOV3 = "DINOv3 License"
 
+_DINO_RESNET = (
+    "https://dl.fbaipublicfiles.com/dino/dino_resnet50_pretrain/dino_resnet50_pretrain.pth"
+)
+
 
 @dataclass(frozen=True)
 class BackboneSpec:
@@ -28,7 +32,7 @@ class BackboneSpec:
         as in ``dinov2-vits14@6,9,12``, so that the key and the weights determine the embeddings.
     timm_name : str
         Architecture and weights in timm.
-    family : {"dinov2", "dinov3", "convnext", "cnn"}
+    family : {"dino", "dinov2", "dinov3", "convnext", "cnn"}
         How embeddings are extracted; see `PatchEmbedder`.
     channels, strides : tuple of int
         Channels and stride of every layer that can be read: the blocks of a transformer, the
@@ -43,11 +47,13 @@ class BackboneSpec:
         Size of the download in MB (1e6 bytes); 0 if the weights come with the installation.
     finest_stride : int
         Layers with a smaller stride are averaged to a grid of this stride.
+    weights_url : str
+        Where a file of weights is that timm does not have on the hub; empty for all others.
     """
 
     key: str
     timm_name: str
-    family: Literal["dinov2", "dinov3", "convnext", "cnn"]
+    family: Literal["dino", "dinov2", "dinov3", "convnext", "cnn"]
     channels: tuple[int, ...]
     strides: tuple[int, ...]
     layers: tuple[int, ...]
@@ -55,6 +61,7 @@ class BackboneSpec:
     licence: str
     download_mb: float
     finest_stride: int = 1
+    weights_url: str = ""
 
     @property
     def name(self) -> str:
@@ -138,12 +145,28 @@ def _dinov2(size: str, name: str, blocks: int, dimension: int, mb: float) -> lis
     ]
 
 
-def _dinov3(size: str, name: str, blocks: int, dimension: int, mb: float) -> BackboneSpec:
+def _dino(size: str, name: str, dimension: int, mb: float) -> BackboneSpec:
+    return BackboneSpec(
+        key=f"dino-{size}",
+        timm_name=f"vit_{name}_patch16_224.dino",
+        family="dino",
+        channels=(dimension,) * 12,
+        strides=(16,) * 12,
+        layers=(12,),
+        input_size=448,
+        licence=_APACHE,
+        download_mb=mb,
+    )
+
+
+def _dinov3(
+    size: str, name: str, blocks: int, dimension: int, mb: float, biases: str = "_qkvb"
+) -> BackboneSpec:
     return BackboneSpec(
         key=f"dinov3-{size}",
         # The plain timm variants have no query and value biases. These are zero in Meta's weights,
-        # but may not be in weights that a hospital has fine-tuned.
-        timm_name=f"vit_{name}_patch16_dinov3_qkvb.lvd1689m",
+        # but may not be in weights that a hospital has fine-tuned. The largest has none at all.
+        timm_name=f"vit_{name}_patch16_dinov3{biases}.lvd1689m",
         family="dinov3",
         channels=(dimension,) * blocks,
         strides=(16,) * blocks,
@@ -171,18 +194,21 @@ def _convnext(size: str, width: int, mb: float) -> BackboneSpec:
     )
 
 
-def _resnet(key: str, name: str, mb: float) -> BackboneSpec:
+def _resnet(
+    key: str, name: str, mb: float, width: int = 256, licence: str = _BSD, url: str = ""
+) -> BackboneSpec:
     return BackboneSpec(
         key=key,
         # torchvision's original weights, used in the results of PatchCore and its successors.
         timm_name=f"{name}.tv_in1k",
         family="cnn",
-        channels=(256, 512, 1024, 2048),
+        channels=(width, 2 * width, 4 * width, 8 * width),
         strides=(4, 8, 16, 32),
         layers=(2, 3),
         input_size=256,
-        licence=_BSD,
+        licence=licence,
         download_mb=mb,
+        weights_url=url,
     )
 
 
@@ -201,6 +227,9 @@ _TABLE = [
         download_mb=0,
         finest_stride=8,
     ),
+    _dino("vits16", "small", 384, 87),
+    _dino("vitb16", "base", 768, 343),
+    _resnet("dino-resnet50", "resnet50", 94, licence=_APACHE, url=_DINO_RESNET),
     *_dinov2("vits14", "small", 12, 384, 88),
     *_dinov2("vitb14", "base", 12, 768, 346),
     *_dinov2("vitl14", "large", 24, 1024, 1217),
@@ -210,10 +239,12 @@ _TABLE = [
     _dinov3("vitb16", "base", 12, 768, 343),
     _dinov3("vitl16", "large", 24, 1024, 1212),
     _dinov3("vith16plus", "huge_plus", 32, 1280, 3362),
+    _dinov3("vit7b16", "7b", 40, 4096, 26864, biases=""),
     _convnext("tiny", 96, 111),
     _convnext("small", 96, 198),
     _convnext("base", 128, 350),
     _convnext("large", 192, 785),
+    _resnet("resnet18", "resnet18", 47, width=64),
     _resnet("resnet50", "resnet50", 102),
     _resnet("wide-resnet50-2", "wide_resnet50_2", 276),
 ]

@@ -22,6 +22,7 @@ __all__ = ["create_network", "load_network", "read_weights"]
 
 # timm's modules, each with a function that renames official weights.
 _RENAMING = {
+    "dino": "timm.models.vision_transformer",
     "dinov2": "timm.models.vision_transformer",
     "dinov3": "timm.models.eva",
     "convnext": "timm.models.convnext",
