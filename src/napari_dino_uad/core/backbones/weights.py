@@ -321,7 +321,8 @@ def _describe(state: Mapping[str, torch.Tensor]) -> str:
     found = _signature(state)
     if found is None:
         return f"tensors of an unknown network, such as {next(iter(state))}"
-    for name in BACKBONES:
-        if _signature_of(name) == found:
-            return f"the weights of {name}"
+    # DINO's ResNet-50 is the same network as ImageNet's.
+    names = [name for name in BACKBONES if _signature_of(name) == found]
+    if names:
+        return f"the weights of {' or '.join(names)}"
     return f"the weights of a {found[0]} that is none of the table"
