@@ -18,6 +18,8 @@ from napari_dino_uad.cli.fit_options import (
     MethodKey,
     Neighbourhood,
     NoCentring,
+    NoImageNet,
+    Normalise,
     Out,
     PlaneOption,
     Seed,
@@ -146,6 +148,8 @@ def _fit(
     input_size: InputSize = None,
     window: Window = None,
     single_slice: SingleSlice = False,
+    no_imagenet: NoImageNet = False,
+    normalise: Normalise = Context.normalise,
     neighbourhood: Neighbourhood = Context.neighbourhood,
     smoothing_mm: SmoothingMm = MapSettings.smoothing_mm,
     detail_mm: DetailMm = MapSettings.detail_mm,
@@ -178,8 +182,9 @@ def _fit(
         input_size=spec.input_size if input_size is None else input_size,
         window=parse_window(window),
         neighbours=not single_slice,
+        imagenet=not no_imagenet,
     )
-    context = Context(neighbourhood=neighbourhood)
+    context = Context(normalise, neighbourhood)  # type: ignore[arg-type]  # it checks the name
     maps = MapSettings(
         smoothing_mm,
         detail_mm,

@@ -19,6 +19,8 @@ __all__ = [
     "MethodKey",
     "Neighbourhood",
     "NoCentring",
+    "NoImageNet",
+    "Normalise",
     "Out",
     "PlaneOption",
     "Seed",
@@ -79,6 +81,19 @@ SingleSlice = Annotated[
     typer.Option(
         "--single-slice",
         help="Show the backbone each slice alone, not with its two neighbours as colours.",
+    ),
+]
+NoImageNet = Annotated[
+    bool,
+    typer.Option(
+        "--no-imagenet", help="Do not normalise the input with ImageNet's mean and deviation."
+    ),
+]
+Normalise = Annotated[
+    str,
+    typer.Option(
+        metavar="l2|none",
+        help="Whether each layer of the embeddings, and then the whole, has unit length.",
     ),
 ]
 Neighbourhood = Annotated[

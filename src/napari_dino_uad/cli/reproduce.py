@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from napari_dino_uad.cli.fit import load_on
+from napari_dino_uad.cli.fit_options import NoImageNet, Normalise
 from napari_dino_uad.cli.options import Device, Engine, Weights, parse_settings
 from napari_dino_uad.cli.terminal import (
     BAD_INPUT,
@@ -17,6 +18,7 @@ from napari_dino_uad.cli.terminal import (
     progress_bars,
     writable_folder,
 )
+from napari_dino_uad.core.features.context import Context
 
 __all__ = ["register"]
 
@@ -59,6 +61,8 @@ def _bmad(
             metavar="PIXELS", min=32, help="Shorter edge of the input; default the backbone's own."
         ),
     ] = None,
+    no_imagenet: NoImageNet = False,
+    normalise: Normalise = Context.normalise,
     seed: Annotated[int, typer.Option(metavar="N", min=0, help="Seed of the fit.")] = 0,
     settings: Annotated[
         list[str] | None,
@@ -93,6 +97,8 @@ def _bmad(
             settings=values,
             seed=seed,
             input_size=input_size,
+            imagenet=not no_imagenet,
+            context=Context(normalise),  # type: ignore[arg-type]  # it checks the name
         )
         evaluation = drain(running, bars)
     found = evaluation.metrics["conventions"]

@@ -19,7 +19,7 @@ from napari_dino_uad.core.features.context import Context
 from napari_dino_uad.core.maps.score_map import MapSettings, ScoreScale
 from napari_dino_uad.core.normative.config import read_config
 from napari_dino_uad.core.normative.methods import KNOWN
-from napari_dino_uad.core.slices.preprocessing import Preprocessing
+from napari_dino_uad.core.slices.preprocessing import LATER, Preprocessing
 from napari_dino_uad.core.storage.schema import Strict, explain, whole
 from napari_dino_uad.core.storage.tensor_file import checksum
 from napari_dino_uad.core.storage.tensor_schema import TensorSpec, check_tensors, scoped, unit_rows
@@ -152,9 +152,9 @@ def _upgraded(header: dict[str, Any]) -> dict[str, Any]:
     return {**header, "views": views, "maps": {**_MAPS_BEFORE_5, **header["maps"]}}
 
 
-def _of_grey_scans(view: dict[str, Any]) -> dict[str, Any]:
-    """Return a view with the setting that only models of pictures in colour hold."""
-    return {**view, "preprocessing": {"colour": False, **view["preprocessing"]}}
+def _with_later(view: dict[str, Any]) -> dict[str, Any]:
+    """Return a view with the settings that files hold only where they are not the usual ones."""
+    return {**view, "preprocessing": {**LATER, **view["preprocessing"]}}
 
 
 def _of_method(config: dict[str, Any]) -> dict[str, Any]:
@@ -181,7 +181,7 @@ def read_header(header: dict[str, Any]) -> ModelHeader:
     with contextlib.suppress(AttributeError, KeyError, TypeError, ValueError):
         if header.get("format_version") in (3, 4):
             header = _upgraded(header)
-        header = {**header, "views": [_of_grey_scans(view) for view in header["views"]]}
+        header = {**header, "views": [_with_later(view) for view in header["views"]]}
     try:
         return ModelHeader.model_validate_json(json.dumps(header))
     except ValidationError as error:

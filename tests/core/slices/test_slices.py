@@ -239,3 +239,18 @@ def test_small_masks_are_asked_for_a_share():
     assert told[reached].all()
     assert reached.any()
     assert not told[:6].any()
+
+
+def test_input_without_imagenet_is_in_zero_to_one(ill):
+    usual = prepare(ill.volume, Preprocessing())
+    plain = prepare(ill.volume, Preprocessing(imagenet=False))
+    grid = usual.grid(8, 32)
+    expected = usual.images([10], grid)[0]
+    mean = torch.tensor([0.485, 0.456, 0.406])[:, None, None]
+    deviation = torch.tensor([0.229, 0.224, 0.225])[:, None, None]
+    seen = plain.images([10], grid)[0]
+    assert torch.allclose(seen, expected * deviation + mean, atol=1e-6)
+    assert 0 <= float(seen.min()) < float(seen.max()) <= 1
+    # Settings of earlier models and caches stay the same.
+    assert "imagenet" not in Preprocessing().to_dict()
+    assert Preprocessing.from_dict(plain.preprocessing.to_dict()) == plain.preprocessing

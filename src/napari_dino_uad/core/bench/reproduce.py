@@ -27,6 +27,7 @@ from napari_dino_uad.core.slices.preprocessing import Preprocessing
 if TYPE_CHECKING:
     from napari_dino_uad.core.backbones.backbone import Backbone
     from napari_dino_uad.core.evaluation.record import Evaluation
+    from napari_dino_uad.core.features.context import Context
     from napari_dino_uad.core.progress import Progress
     from napari_dino_uad.core.scans.cases import Case
 
@@ -138,6 +139,8 @@ def reproduce(
     settings: dict[str, Any] | None = None,
     seed: int = 0,
     input_size: int | None = None,
+    imagenet: bool = True,
+    context: Context | None = None,
 ) -> Generator[Progress, None, Evaluation]:
     """Fit and evaluate as the papers do.
 
@@ -157,6 +160,10 @@ def reproduce(
     seed : int
     input_size : int, optional
         Shorter edge of the input in pixels, which sets the resolution of the features.
+    imagenet : bool
+        As in `Preprocessing`.
+    context : Context, optional
+        As in `fit`.
 
     Yields
     ------
@@ -188,7 +195,10 @@ def reproduce(
         method=method,
         settings=values | (settings or {}),
         backbone=backbone,
-        preprocessing=Preprocessing(input_size=input_size or backbone.spec.input_size),
+        preprocessing=Preprocessing(
+            input_size=input_size or backbone.spec.input_size, imagenet=imagenet
+        ),
+        context=context,
         maps=MAPS["raw"] if preset == "paper" else None,
         seed=seed,
     )

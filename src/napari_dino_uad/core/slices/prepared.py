@@ -31,9 +31,10 @@ if TYPE_CHECKING:
 __all__ = ["PreparedScan", "prepare"]
 
 
-# ImageNet's channel statistics: every backbone in the table was trained with them.
-_IMAGENET_MEAN = (0.485, 0.456, 0.406)
-_IMAGENET_STD = (0.229, 0.224, 0.225)
+# ImageNet's channel statistics, means and deviations: every backbone in the table was trained with
+# them.
+_IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+_PLAIN = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 
 
 # Resized slices kept beyond those in use: enough for the neighbours on both sides of a run of
@@ -135,7 +136,8 @@ class PreparedScan:
         Returns
         -------
         torch.Tensor of float32, (B, 3, H, W)
-            Normalised with the mean and standard deviation of ImageNet.
+            Normalised with the mean and standard deviation of ImageNet, unless the settings say
+            otherwise.
         """
         import torch
 
@@ -146,10 +148,11 @@ class PreparedScan:
         if missing:
             slices = grid.to_input(torch.from_numpy(self._channels(missing)))
             resized.update(zip(missing, slices, strict=True))
+        means, deviations = _IMAGENET if self.preprocessing.imagenet else _PLAIN
         out = torch.empty(len(sources), 3, *grid.input_shape)
         for image, source in zip(out, sources, strict=True):
             for channel, (number, part), mean, std in zip(
-                image, source, _IMAGENET_MEAN, _IMAGENET_STD, strict=True
+                image, source, means, deviations, strict=True
             ):
                 torch.sub(resized[number][part], mean, out=channel).div_(std)
         for number in [number for number in resized if number not in needed][:-_KEPT_SLICES]:

@@ -11,7 +11,7 @@ import numpy as np
 from napari_dino_uad.core.errors import InputError
 from napari_dino_uad.core.slices.planes import PLANES, Plane
 
-__all__ = ["CT_WINDOWS", "Preprocessing"]
+__all__ = ["CT_WINDOWS", "LATER", "Preprocessing"]
 
 #: CT windows by name, as (centre, width) in Hounsfield units.
 CT_WINDOWS: dict[str, tuple[float, float]] = {
@@ -21,6 +21,8 @@ CT_WINDOWS: dict[str, tuple[float, float]] = {
     "abdomen": (50.0, 400.0),
     "bone": (500.0, 2000.0),
 }
+#: Settings that earlier versions did not have, with the values that act as those did.
+LATER = {"colour": False, "imagenet": True}
 # Largest edge of the network's input in pixels: beyond it, not even one slice fits in memory.
 _LARGEST_INPUT = 8192
 
@@ -47,6 +49,9 @@ class Preprocessing:
     colour : bool
         Pictures in colour, whose red, green and blue are the three input channels. `fit` sets it
         by what it is given.
+    imagenet : bool
+        Whether channels are normalised with the mean and deviation of ImageNet, as all backbones
+        were trained; otherwise they stay in [0, 1].
     """
 
     plane: Plane = "axial"
@@ -56,6 +61,7 @@ class Preprocessing:
     foreground_threshold: float = 0.08
     neighbours: bool = True
     colour: bool = False
+    imagenet: bool = True
 
     def __post_init__(self) -> None:
         if self.plane not in PLANES:
@@ -88,10 +94,8 @@ class Preprocessing:
     def to_dict(self) -> dict[str, Any]:
         """Return the settings as plain values for a file header."""
         values = dataclasses.asdict(self)
-        # Absent for grey scans, whose settings stay those of earlier models and caches.
-        if not self.colour:
-            del values["colour"]
-        return values
+        # Absent where they are as in earlier models and caches, whose settings stay the same.
+        return {key: one for key, one in values.items() if key not in LATER or one != LATER[key]}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Preprocessing:
