@@ -8,11 +8,12 @@ APT := xvfb xauth libgl1-mesa-dri libegl1 libxkbcommon-x11-0 libxcb-icccm4 libxc
 XVFB := xvfb-run -a -s "-screen 0 1400x900x24"
 WIDGET_TESTS := tests/e2e tests/widgets tests/test_reader_writer.py
 
-.PHONY: demo test test-fast coverage lint bench bench-window screenshots system clean
+.PHONY: demo test test-fast coverage lint docs bench bench-window screenshots system clean
 
 $(VENV)/.ready: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -q -c constraints.txt -e '.[pyqt5,pyqt6,dev]'
+	@echo "Installing into $(VENV): a few minutes, most of them for torch (about 7 GB)"
+	$(BIN)/python -m pip install -q --progress-bar on -c constraints.txt -e '.[pyqt5,pyqt6,dev]'
 	touch $@
 
 system:
@@ -29,19 +30,19 @@ system:
 # With a display a window opens; without one, the same under Xvfb writes demo.png.
 demo: system $(VENV)/.ready
 	@if [ -n "$$DISPLAY$$WAYLAND_DISPLAY" ]; then \
-		QT_API=pyqt5 $(BIN)/napari-dino-uad demo; \
+		QT_API=pyqt6 $(BIN)/napari-dino-uad demo; \
 	else \
-		QT_API=pyqt5 $(XVFB) $(BIN)/napari-dino-uad demo --screenshot demo.png; \
+		QT_API=pyqt6 $(XVFB) $(BIN)/napari-dino-uad demo --screenshot demo.png; \
 	fi
 
 # One environment holds both bindings, since a second one would hold a second torch; a test sees
 # that only the one asked for is loaded.
 test: system $(VENV)/.ready
-	QT_API=pyqt5 $(XVFB) $(BIN)/python -m pytest --durations=15
-	QT_API=pyqt6 $(XVFB) $(BIN)/python -m pytest $(WIDGET_TESTS)
+	QT_API=pyqt6 $(XVFB) $(BIN)/python -m pytest --durations=15
+	QT_API=pyqt5 $(XVFB) $(BIN)/python -m pytest $(WIDGET_TESTS)
 
 coverage: system $(VENV)/.ready
-	QT_API=pyqt5 $(XVFB) $(BIN)/python -m pytest --cov
+	QT_API=pyqt6 $(XVFB) $(BIN)/python -m pytest --cov
 
 # What needs neither a window nor the real backbone: about a minute.
 test-fast: $(VENV)/.ready
@@ -50,6 +51,11 @@ test-fast: $(VENV)/.ready
 lint: $(VENV)/.ready
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+
+# Into site/; a warning is an error.
+docs: $(VENV)/.ready
+	$(BIN)/python scripts/cli_page.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 bench: $(VENV)/.ready
 	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done

@@ -80,11 +80,29 @@ def _download(
 
 
 def _info(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A model saved by fit.")],
+    model: Annotated[
+        Path | None, typer.Argument(metavar="[MODEL]", help="A model saved by fit.")
+    ] = None,
+    system: Annotated[
+        bool,
+        typer.Option(
+            "--system",
+            help="Show versions, engines and device of this machine, for a report of a problem. "
+            "It has no path and no name of a person or machine.",
+        ),
+    ] = False,
 ) -> None:
-    """Show what is in a model file."""
+    """Show what is in a model file, or what this machine has."""
     from napari_dino_uad.core.errors import InputError
 
+    if system == (model is not None):
+        raise InputError("Expected a model file or --system; give one of them.")
+    if model is None:
+        from napari_dino_uad.cli.system import describe_system
+
+        for name, value in describe_system():
+            typer.echo(f"{name:24}{value}")
+        return
     if not model.is_file():
         raise InputError(f"There is no model file at {model}; check the path.")
     from napari_dino_uad.core.model_file import load_model

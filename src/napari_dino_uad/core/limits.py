@@ -26,6 +26,7 @@ __all__ = [
     "check_reading",
     "memory_limit",
     "needed_for_map",
+    "total_memory",
 ]
 
 #: Ten nanometres: finer than any light microscope.
@@ -70,10 +71,10 @@ _GIB = 1 << 30
 
 def memory_limit() -> int:
     """Return how many bytes one step may take on this machine."""
-    return int(MEMORY_SHARE * _physical_memory())
+    return int(MEMORY_SHARE * total_memory())
 
 
-def _physical_memory() -> int:
+def total_memory() -> int:
     """Return the machine's memory in bytes; 8 GiB where the system does not say."""
     if sys.platform == "win32":
         import ctypes
