@@ -103,3 +103,34 @@ def test_wheel_has_manifest_but_no_scan_or_weights(tmp_path):
         "LICENSE",
     )
     assert all(name.endswith(endings) for name in names), names
+
+
+@pytest.mark.slow
+def test_the_source_package_builds_the_same_wheel_and_passes_twine(tmp_path):
+    pytest.importorskip("twine")
+
+    def build(*options):
+        command = [sys.executable, "-m", "build", "--no-isolation", *options]
+        subprocess.run(command, check=True, capture_output=True)
+
+    build("-o", tmp_path / "both", ROOT)
+    build("--wheel", "-o", tmp_path / "tree", ROOT)
+    [packed] = (tmp_path / "both").glob("*.whl")
+    [plain] = (tmp_path / "tree").glob("*.whl")
+    with zipfile.ZipFile(packed) as one, zipfile.ZipFile(plain) as other:
+        assert one.namelist() == other.namelist()
+        assert all(one.read(name) == other.read(name) for name in one.namelist())
+    checked = subprocess.run(
+        [sys.executable, "-m", "twine", "check", "--strict", *(tmp_path / "both").iterdir()],
+        capture_output=True,
+        text=True,
+    )
+    assert checked.returncode == 0, checked.stdout
+
+
+def test_the_version_stands_in_one_place():
+    import re
+    from importlib.metadata import version
+
+    citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert re.search(r"^version: (\S+)$", citation, re.MULTILINE)[1] == version("napari-dino-uad")
