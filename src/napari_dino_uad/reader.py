@@ -171,7 +171,7 @@ def _choose_series(path: Path, series: list[Series]) -> Callable[[], Volume]:
     if len(series) == 1:
         return partial(read_series, series[0], path, allow_constant=True)
     if not _can_ask():
-        listed = "; ".join(f"{one.label} ({one.slices} slices)" for one in series)
+        listed = "; ".join(f"{one.label} ({one.slices_text})" for one in series)
         raise InputError(
             f"{path.name} holds {len(series)} DICOM series: {listed}; read one with "
             "read_volume(path, series=UID)."

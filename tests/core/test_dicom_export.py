@@ -67,6 +67,11 @@ def series(tmp_path, kind):
         places = [10 + np.array([0.0, 0.0, z]) for z in (0, 3, 6, 10.2, 13, 16, 19, 22)]
     if kind == "missing":
         places[4:] = [place + step for place in places[4:]]
+    if kind == "without a thickness":
+
+        def each(header, _):
+            del header.SliceThickness
+
     if kind == "multi-frame":
         groups = [frame_groups(place, axes) for place in places]
         return enhanced(tmp_path / "scan.dcm", pixels, groups, FrameOfReferenceUID="1.2.9")
@@ -78,7 +83,7 @@ def series(tmp_path, kind):
 
 KINDS = (
     "axial", "head first to feet", "sagittal", "coronal", "turned", "oblique", "tilted", "uneven",
-    "missing", "multi-frame", "reversed multi-frame",
+    "missing", "without a thickness", "multi-frame", "reversed multi-frame",
 )  # fmt: skip
 
 

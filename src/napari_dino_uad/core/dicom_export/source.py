@@ -57,8 +57,7 @@ class Source:
         first = self.frames[0]
         system = hd.CoordinateSystemNames.PATIENT
         row_mm, col_mm = first.spacing or (1.0, 1.0)
-        gaps = np.diff([_along(frame, first) for frame in self.frames])
-        between = float(np.median(gaps)) if len(gaps) else None
+        between = _between_slices(self.frames)
         return {
             "plane_positions": [
                 hd.PlanePositionSequence(system, _short(frame.place)) for frame in self.frames
@@ -66,7 +65,7 @@ class Source:
             "plane_orientation": hd.PlaneOrientationSequence(system, _short(first.axes)),
             "pixel_measures": hd.PixelMeasuresSequence(
                 pixel_spacing=_short((row_mm, col_mm)),
-                slice_thickness=_short((first.thickness or between or 1.0,))[0],
+                slice_thickness=_short((_thickness(self.frames),))[0],
                 spacing_between_slices=None if between is None else _short((between,))[0],
             ),
         }
@@ -109,7 +108,7 @@ def read_source(volume: Volume) -> Source:
         raise InputError(why)
     frames = volume.series.frames
     files = list(dict.fromkeys(frame.header.file for frame in frames))
-    images = [_read(Path(file), frames[0]) for file in files]
+    images = [_read(Path(file), frames) for file in files]
     for image in images:
         # Careless programs give each slice a study of its own.
         for name in ("StudyInstanceUID", "FrameOfReferenceUID"):
@@ -117,8 +116,20 @@ def read_source(volume: Volume) -> Source:
     return Source(images, frames)
 
 
-def _read(file: Path, first: Frame) -> Dataset:
+def _between_slices(frames: Sequence[Frame]) -> float | None:
+    """Return the usual step between slices in mm; None for a single one."""
+    gaps = np.diff([_along(frame, frames[0]) for frame in frames])
+    return float(np.median(gaps)) if len(gaps) else None
+
+
+def _thickness(frames: Sequence[Frame]) -> float:
+    """Return the thickness of a slice in mm; where no header has it, the step between slices."""
+    return frames[0].thickness or _between_slices(frames) or 1.0
+
+
+def _read(file: Path, frames: Sequence[Frame]) -> Dataset:
     """Read a header, and add what it lacks but the standard asks for."""
+    first = frames[0]
     from pydicom import dcmread
     from pydicom.uid import generate_uid
 
@@ -140,6 +151,9 @@ def _read(file: Path, first: Frame) -> Dataset:
     else:
         # Slices of one series may differ in the last digit.
         image.ImageOrientationPatient = list(_short(first.axes))
+        if not image.get("SliceThickness"):
+            # highdicom reads it, and some scanners leave it out.
+            image.SliceThickness = _short((_thickness(frames),))[0]
     return image
 
 

@@ -203,7 +203,7 @@ def only_series(found: list[Series], uid: str | None, where: str) -> Series:
         return chosen[0]
     if not found:
         raise InputError(f"There is no DICOM image in {where}; export the scan again.")
-    listed = "; ".join(f"{one.label} ({one.slices} slices, UID {one.uid})" for one in found[:20])
+    listed = "; ".join(f"{one.label} ({one.slices_text}, UID {one.uid})" for one in found[:20])
     if len(found) > 20:
         listed += f"; and {len(found) - 20} more"
     if uid is None:

@@ -75,6 +75,11 @@ class Series:
         """The description, or the UID where there is none."""
         return self.description or self.uid
 
+    @property
+    def slices_text(self) -> str:
+        """The number of slices, in words."""
+        return "1 slice" if self.slices == 1 else f"{self.slices} slices"
+
 
 def series_of_frames(frames: Iterable[Frame]) -> list[Series]:
     """Group frames into volumes, largest first.

@@ -1,0 +1,79 @@
+"""The test files of other packages: each opens, or is refused in one sentence."""
+
+from __future__ import annotations
+
+import importlib
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from napari_dino_uad.core.errors import InputError
+from napari_dino_uad.core.scans.volume import read_volume
+from napari_dino_uad.reader import get_reader
+
+# Folders of installed packages, with files of every kind that once made a program fail.
+FOLDERS = {
+    "pydicom": "data/test_files",
+    "nibabel": "tests/data",
+    "highdicom": "../data/test_files",
+    "SimpleITK": ".",
+}
+LONGEST_S = 60
+
+
+def files() -> list[Path]:
+    found = []
+    for package, folder in FOLDERS.items():
+        try:
+            place = Path(str(importlib.import_module(package).__file__)).parent / folder
+        except ImportError:
+            continue
+        if place.is_dir():
+            kept = (path for path in sorted(place.rglob("*")) if path.is_file())
+            found += [path for path in kept if path.suffix not in (".py", ".pyc", ".so", ".pyi")]
+    return found
+
+
+FILES = files()
+
+
+@pytest.fixture(autouse=True)
+def in_time():
+    """Fail instead of waiting for ever."""
+    if not hasattr(signal, "SIGALRM"):
+        yield
+        return
+
+    def late(*_):
+        raise TimeoutError(f"it takes more than {LONGEST_S} s")
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.alarm(LONGEST_S)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
+def test_there_are_files():
+    assert len(FILES) > 100
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}/{path.name}")
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_foreign_file_opens_or_is_refused_in_a_sentence(path):
+    try:
+        volume = read_volume(path, allow_constant=True)
+    except InputError as error:
+        text = str(error)
+        assert text.rstrip(")").endswith("."), text
+        assert "Traceback" not in text
+        assert len(text) < 2500
+        return
+    assert np.isfinite(volume.array).all()
+    assert volume.array.dtype == np.float32
+    assert all(one > 0 for one in volume.spacing_mm)
+    # The window offers it too.
+    assert volume.path is not None
+    get_reader(str(path))
