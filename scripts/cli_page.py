@@ -5,6 +5,7 @@ python scripts/cli_page.py
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +17,10 @@ def page() -> str:
     """Return the page as typer writes it."""
     command = [sys.executable, "-m", "typer", "napari_dino_uad.cli", "utils", "docs"]
     options = ["--name", "napari-dino-uad", "--title", "Command line"]
-    done = subprocess.run([*command, *options], capture_output=True, text=True, check=True)
+    environment = {**os.environ, "PYTHONUTF8": "1"}
+    done = subprocess.run(
+        [*command, *options], capture_output=True, encoding="utf-8", check=True, env=environment
+    )
     lines = [line.rstrip() for line in done.stdout.splitlines()]
     return "\n".join(lines).rstrip() + "\n"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import os
 import platform
 import re
 import shlex
@@ -66,7 +67,8 @@ def test_the_site_builds_without_a_warning(tmp_path):
         [sys.executable, "-m", "mkdocs", "build", "--strict", "-d", tmp_path / "site"],
         cwd=ROOT,
         capture_output=True,
-        text=True,
+        encoding="utf-8",
+        env={**os.environ, "PYTHONUTF8": "1"},
     )
     assert done.returncode == 0, done.stderr
     assert "read_volume" in (tmp_path / "site/reference/python/index.html").read_text("utf-8")

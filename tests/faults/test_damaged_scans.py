@@ -345,12 +345,12 @@ def test_one_short_slice_of_a_series(tmp_path):
 def test_memory_is_asked_for_first(tmp_path, image, monkeypatch):
     path = tmp_path / "scan.mha"
     sitk.WriteImage(image, str(path))
-    monkeypatch.setattr(limits, "_physical_memory", lambda: 1000)
+    monkeypatch.setattr(limits, "total_memory", lambda: 1000)
     refused(path, "Reading scan.mha .7 x 6 x 5 voxels. needs .* GiB of memory")
 
 
 def test_limits_let_large_scans_through(monkeypatch):
-    monkeypatch.setattr(limits, "_physical_memory", lambda: 8 << 30)
+    monkeypatch.setattr(limits, "total_memory", lambda: 8 << 30)
     for size in ((512, 512, 600), (240, 240, 155), (16_000, 16_000)):
         limits.check_reading("scan", size, 4)
         shape = (*size[2:], 1)[:1] + size[1::-1]
@@ -363,7 +363,7 @@ def test_a_scan_like_a_thread(spacing, monkeypatch):
     from napari_dino_uad.core.slices.prepared import prepare
     from napari_dino_uad.core.slices.preprocessing import Preprocessing
 
-    monkeypatch.setattr(limits, "_physical_memory", lambda: 8 << 30)
+    monkeypatch.setattr(limits, "total_memory", lambda: 8 << 30)
     array = np.arange(2 * 20_000 * 8, dtype=np.float32).reshape(2, 20_000, 8)
     with pytest.raises(InputError, match=r"Analysing thread.* GiB of memory"):
         prepare(volume_from_array(array, (1.0, 1.0, 1.0), name="thread"), Preprocessing())

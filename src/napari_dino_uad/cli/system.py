@@ -13,7 +13,6 @@ _PACKAGES = (
     "napari",
     "npe2",
     "magicgui",
-    "superqt",
     "PyQt6",
     "PyQt5",
     "PySide6",

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from qtpy.QtWidgets import QCheckBox, QDoubleSpinBox, QVBoxLayout, QWidget
-from superqt import QCollapsible
 
 from napari_dino_uad.core.maps.score_map import MapSettings
 from napari_dino_uad.core.slices.preprocessing import CT_WINDOWS
+from napari_dino_uad.widgets.controls import Fold
 from napari_dino_uad.widgets.forms import combo_box, line_edit, number_box, wide_form
 from napari_dino_uad.widgets.settings_form import SettingsForm
 
@@ -17,17 +17,19 @@ __all__ = ["Advanced"]
 _WINDOW_AUTO = "auto (MR)"
 
 
-class Advanced(QCollapsible):
+class Advanced(QWidget):
     """Settings of the slices, the map and the method.
 
     Attributes
     ----------
     form : SettingsForm or None
         The method's own settings; None until they are loaded.
+    fold : Fold
+        Shows and hides them.
     """
 
     def __init__(self) -> None:
-        super().__init__("Advanced")
+        super().__init__()
         self.form: SettingsForm | None = None
         self._build_slices()
         self._build_map()
@@ -37,8 +39,7 @@ class Advanced(QCollapsible):
             "beside the model and show parts of the scans: only with their owner's consent."
         )
         self.seed = number_box(0, 2**31 - 1, "The same seed gives the same model.")
-        inner = QWidget()
-        self._inner = QVBoxLayout(inner)
+        self._inner = QVBoxLayout(self)
         self._inner.setContentsMargins(0, 0, 0, 0)
         self._inner.addLayout(
             wide_form(
@@ -57,7 +58,7 @@ class Advanced(QCollapsible):
                 ]
             )
         )
-        self.addWidget(inner)
+        self.fold = Fold("Advanced", self, "Settings of the slices, the map and the method.")
 
     def _build_slices(self) -> None:
         self.input_size = number_box(

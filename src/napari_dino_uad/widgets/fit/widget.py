@@ -84,7 +84,7 @@ class FitWidget(DockWidget):
         )
         self.kept = small_label()
         self.result = Result()
-        for widget in (self.scans, rule(), self.chosen, self.advanced, self.result):
+        for widget in (self.scans, rule(), self.chosen, self.advanced.fold, self.result):
             self.content.addWidget(widget)
         self.content.addStretch()
         margins = self.content.contentsMargins()
