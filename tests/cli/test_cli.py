@@ -323,3 +323,30 @@ def test_bad_options(heads, tmp_path):
     assert "The plane" in refused("fit", scans, "--out", out, "--plane", "oblique")
     assert "no setting" in refused("fit", scans, "--out", out, "--set", "colour=red")
     assert "Lesions must be one of" in refused("fit", scans, "--out", out, "--lesions", "red")
+
+
+def test_components_are_written_on_the_grid_of_the_file(heads, model, model_file, tmp_path):
+    scan = heads / "ill" / "p_flair.nii.gz"
+    result = run("detect", scan, "-m", model_file, "-o", tmp_path, "--components")
+    assert result.exit_code == 0, result.stderr
+    image = sitk.ReadImage(str(tmp_path / "p_flair_components.nii.gz"))
+    own = sitk.ReadImage(str(scan))
+    assert image.GetOrigin() == pytest.approx(own.GetOrigin())
+    components = sitk.GetArrayFromImage(image)
+    assert components.shape == sitk.GetArrayFromImage(own).shape
+    assert components.dtype == np.uint16
+    assert len(np.unique(components)) > 5
+    tissue = sitk.GetArrayFromImage(own) > 100
+    assert (components[tissue] > 0).mean() > 0.9
+    again = run("detect", scan, "-m", model_file, "-o", tmp_path, "--components")
+    assert "1 of 1 cases are done already" in again.stderr
+
+
+def test_a_model_without_components_is_refused(heads, tmp_path):
+    fitted = run(
+        "fit", heads / "healthy", "-o", tmp_path / "bank.safetensors", "--method", "memory-bank"
+    )
+    assert fitted.exit_code == 0, fitted.stderr
+    scan = heads / "ill" / "p_flair.nii.gz"
+    options = ["-m", tmp_path / "bank.safetensors", "-o", tmp_path, "--components"]
+    assert "memory-bank has no components" in refused("detect", scan, *options)

@@ -85,6 +85,13 @@ Report = Annotated[
         "--report", help="Also write CASE_report.html, one page with the highest findings pictured."
     ),
 ]
+Components = Annotated[
+    bool,
+    typer.Option(
+        "--components",
+        help="Also write CASE_components.nii.gz, the nearest component of the mixture at each voxel.",
+    ),
+]
 Dicom = Annotated[
     bool,
     typer.Option(
@@ -115,6 +122,7 @@ def _detect(
     overwrite: Overwrite = False,
     report: Report = False,
     dicom: Dicom = False,
+    components: Components = False,
     jobs: Jobs = 1,
     scheduler: Scheduler = None,
 ) -> None:
@@ -139,7 +147,9 @@ def _detect(
     writable_folder(out)
     request = Request.of(model, fpr, min_size, series, volume)
     bad: dict[Path, str] = {}
-    extras = Extras(report, dicom)
+    extras = Extras(report, dicom, components)
+    if components:
+        _check_components(fitted)
     cache = open_cache(not no_cache) or False
     todo = _unfinished(cases, out, request, bad, overwrite, extras)
     skipped = len(cases) - len(todo) - len(bad)
@@ -293,6 +303,17 @@ def _refuse_own_results(cases: dict[str, Path], out: Path) -> None:
         raise InputError(
             f"{own[0]} is a result of an earlier run, not a scan; give --pattern for the names "
             "of the scans, or another folder for the results."
+        )
+
+
+def _check_components(model: FittedModel) -> None:
+    """Refuse to write components of a model that has none."""
+    from napari_dino_uad.core.normative.methods import members_of
+
+    if "dpmm" not in members_of(model.views[0].normative):
+        raise InputError(
+            f"The method {model.normative.method} has no components; leave out --components, or "
+            "use a model of the method dpmm."
         )
 
 

@@ -120,7 +120,9 @@ def detect_case(
         seconds["findings"] = time.perf_counter() - clock
         extra = _provenance(job, path, backbone, seconds)
         finish(labels, findings, job.request.false_positive_rate, extra)
-    notes += job.extras.write(job.out, name, anomaly, labels, findings, job.request)
+    notes += job.extras.write(
+        job.out, name, anomaly, labels, findings, job.request, backbone, job.cache
+    )
     shift = measure_shift(anomaly.level, job.model.levels)
     if shift.unlike:
         notes.append(f"Warning: {name}: {shift.warning}")

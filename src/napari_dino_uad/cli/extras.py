@@ -1,8 +1,8 @@
-"""What `detect` writes beside map, findings and record: a report, and DICOM objects."""
+"""What `detect` writes beside map, findings and record: a report, DICOM objects, components."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -12,7 +12,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from napari_dino_uad.core.backbones.backbone import Backbone
     from napari_dino_uad.core.detect import AnomalyMap
+    from napari_dino_uad.core.features.cache import FeatureCache
     from napari_dino_uad.core.maps.findings import Finding
 
 __all__ = ["Extras"]
@@ -27,14 +29,21 @@ class Extras(NamedTuple):
         An HTML page.
     dicom : bool
         A DICOM segmentation and a parametric map, of scans that are DICOM series.
+    components : bool
+        The nearest component of a mixture at every voxel of tissue, as labels.
     """
 
     report: bool = False
     dicom: bool = False
+    components: bool = False
 
     def there(self, out: Path, name: str) -> bool:
         """Return whether a case has what is asked for; DICOM is made again where it can be."""
-        return not self.dicom and (not self.report or _page(out, name).is_file())
+        pages = [path(out, name) for path, asked in self._files().items() if asked]
+        return not self.dicom and all(path.is_file() for path in pages)
+
+    def _files(self) -> dict[Callable[[Path, str], Path], bool]:
+        return {_page: self.report, _components: self.components}
 
     def write(
         self,
@@ -44,6 +53,8 @@ class Extras(NamedTuple):
         labels: NDArray[np.uint8],
         findings: Sequence[Finding],
         request: Request,
+        backbone: Backbone,
+        cache: FeatureCache | bool,
     ) -> list[str]:
         """Write what is asked for of one case; return notes for the user.
 
@@ -54,6 +65,8 @@ class Extras(NamedTuple):
         """
         from napari_dino_uad.core.maps.finding_rows import finding_rows
 
+        if self.components:
+            _write_components(_components(out, name), anomaly, backbone, cache)
         if not (self.report or self.dicom):
             return []
         rows = finding_rows(findings, anomaly.tissue_frame)
@@ -81,3 +94,21 @@ class Extras(NamedTuple):
 
 def _page(out: Path, name: str) -> Path:
     return out / f"{name}_report.html"
+
+
+def _components(out: Path, name: str) -> Path:
+    return out / f"{name}_components.nii.gz"
+
+
+def _write_components(
+    path: Path, anomaly: AnomalyMap, backbone: Backbone, cache: FeatureCache | bool
+) -> None:
+    """Write the nearest component of each voxel of tissue, counted from 1, on the file's grid."""
+    from napari_dino_uad.core.explain.overlays import explain_scan
+    from napari_dino_uad.core.explain.slices import Explainer
+    from napari_dino_uad.core.progress import drain
+    from napari_dino_uad.core.scans.volume import write_volume
+
+    overlay = drain(explain_scan(Explainer(anomaly, backbone, cache), "component"))
+    voxels = overlay.on_voxels(anomaly.volume.shape)
+    write_volume(path, voxels * anomaly.foreground, anomaly.volume)

@@ -54,6 +54,16 @@ class Overlay:
     step: tuple[float, float, float]
     first: tuple[float, float, float]
 
+    def on_voxels(self, shape: tuple[int, ...]) -> NDArray[Any]:
+        """Return the value of the nearest patch at every voxel of the volume, (S, P, L)."""
+        places = [
+            np.clip(np.rint((np.arange(count) - first) / step), 0, patches - 1).astype(int)
+            for count, first, step, patches in zip(
+                shape, self.first, self.step, self.array.shape[:3], strict=True
+            )
+        ]
+        return self.array[np.ix_(*places)]
+
 
 def kinds_of(slice_: SliceExplanation) -> list[str]:
     """List the overlays that a model offers, by the explanation of one of its slices."""
