@@ -89,7 +89,7 @@ Components = Annotated[
     bool,
     typer.Option(
         "--components",
-        help="Also write CASE_components.nii.gz, the nearest component of the mixture at each voxel.",
+        help="Also write CASE_components.nii.gz, the nearest component of the mixture by voxel.",
     ),
 ]
 Dicom = Annotated[
