@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from napari_dino_uad.core.scans.formats import case_name, stack_files
+from napari_dino_uad.core.scans.formats import case_name
+from napari_dino_uad.core.scans.layouts.categories import categories_of, images_of
 
 __all__ = ["mvtec_images"]
 
@@ -37,24 +38,15 @@ def mvtec_images(folder: Path) -> list[tuple[Path, Path | None, bool]]:
     """
     return [
         (image, _mask_of(image, category / _TRUTH), image.parent.name == _HEALTHY)
-        for category in _categories(folder)
-        for part in _PARTS
-        if (category / part).is_dir()
-        for place in sorted((category / part).iterdir())
-        if place.is_dir() and (place.is_relative_to(folder) or folder.is_relative_to(place))
-        for image in stack_files(place)
+        for category in categories_of(folder, _is_category, deepest=2)
+        for image in images_of(_classes(category), folder)
     ]
 
 
-def _categories(folder: Path) -> Iterator[Path]:
-    """Find the categories that a folder is, has, or lies in."""
-    for place in (folder, *list(folder.parents)[:2]):
-        if _is_category(place):
-            yield place
-            return
-    for entry in sorted(folder.iterdir()):
-        if entry.is_dir() and _is_category(entry):
-            yield entry
+def _classes(category: Path) -> Iterator[Path]:
+    for part in _PARTS:
+        if (category / part).is_dir():
+            yield from sorted((category / part).iterdir())
 
 
 def _is_category(folder: Path) -> bool:

@@ -7,10 +7,10 @@ segmentation", ECCV 2022. A category has ``Data/Images/Normal``, ``Data/Images/A
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
-from napari_dino_uad.core.scans.formats import case_name, stack_files
+from napari_dino_uad.core.scans.formats import case_name
+from napari_dino_uad.core.scans.layouts.categories import categories_of, images_of
 
 __all__ = ["visa_images"]
 
@@ -34,23 +34,10 @@ def visa_images(folder: Path) -> list[tuple[Path, Path | None, bool]]:
         such layout.
     """
     return [
-        (image, _mask_of(image, category), kind == _HEALTHY)
-        for category in _categories(folder)
-        for kind in (_HEALTHY, _ILL)
-        for place in [category / _IMAGES / kind]
-        if place.is_dir() and (place.is_relative_to(folder) or folder.is_relative_to(place))
-        for image in stack_files(place)
+        (image, _mask_of(image, category), image.parent.name == _HEALTHY)
+        for category in categories_of(folder, _is_category, deepest=3)
+        for image in images_of((category / _IMAGES / kind for kind in (_HEALTHY, _ILL)), folder)
     ]
-
-
-def _categories(folder: Path) -> Iterator[Path]:
-    for place in (folder, *list(folder.parents)[:3]):
-        if _is_category(place):
-            yield place
-            return
-    for entry in sorted(folder.iterdir()):
-        if entry.is_dir() and _is_category(entry):
-            yield entry
 
 
 def _is_category(folder: Path) -> bool:
