@@ -16,13 +16,23 @@ if TYPE_CHECKING:
 
     from napari_dino_uad.core.calibration import Calibration
 
-__all__ = ["HEALTHY", "healthy_shares", "paint_plot", "still_plot", "theme_colours", "when_plots"]
+__all__ = [
+    "HEALTHY",
+    "healthy_shares",
+    "label_below",
+    "paint_plot",
+    "still_plot",
+    "theme_colours",
+    "when_plots",
+]
 
 #: Colour of healthy scans.
 HEALTHY = (110, 160, 220)
 
 # After this time a new dock is on screen.
 _SHOWN_MS = 50
+# Room for what pyqtgraph draws of a label below its axis, in pixels.
+_TAILS = 6
 
 
 def when_plots(parent: QObject, build: Callable[[], None]) -> None:
@@ -59,6 +69,12 @@ def still_plot(height: int) -> pg.PlotWidget:
     # A cached background keeps the colour of the theme in which the plot was made.
     plot.setCacheMode(QGraphicsView.CacheModeFlag.CacheNone)
     return plot
+
+
+def label_below(plot: pg.PlotWidget, text: str) -> None:
+    """Label the lower axis; pyqtgraph would cut the tails of its letters."""
+    plot.setLabel("bottom", text)
+    plot.getPlotItem().layout.setContentsMargins(0, 0, 0, _TAILS)
 
 
 def theme_colours(theme: str) -> tuple[str, str]:

@@ -12,6 +12,7 @@ from napari_dino_uad.widgets.forms import in_row
 from napari_dino_uad.widgets.plots import (
     HEALTHY,
     healthy_shares,
+    label_below,
     paint_plot,
     still_plot,
     when_plots,
@@ -132,7 +133,7 @@ class Result(QWidget):
 def _plot_history(plot: pg.PlotWidget, history: list[float]) -> None:
     plot.clear()
     plot.plot(np.arange(1, len(history) + 1), history, pen=HEALTHY, symbol="o", symbolSize=4)
-    plot.setLabel("bottom", "epoch")
+    label_below(plot, "epoch")
     plot.setTitle("validation loss", size="8pt")
 
 
@@ -153,7 +154,7 @@ def _plot_scores(plot: pg.PlotWidget, model: FittedModel) -> None:
         labelOpts={"position": 0.85, "color": _LINE, "anchors": [(0, 0.5), (0, 0.5)]},
     )
     plot.addItem(line)
-    plot.setLabel("bottom", "score of healthy tissue")
+    label_below(plot, "score of healthy tissue")
 
 
 def describe_cohort(model: FittedModel) -> str:
