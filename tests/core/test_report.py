@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from napari_dino_uad.core.maps.finding_rows import finding_rows
 from napari_dino_uad.core.maps.findings import find_findings
 from napari_dino_uad.core.maps.review import Review
 from napari_dino_uad.core.report import CaseFacts, render_report, write_report
+from napari_dino_uad.core.report.page import _sides
 from napari_dino_uad.core.results import RESEARCH_USE
 
 RATE = 0.02
@@ -74,3 +76,12 @@ def test_a_report_without_findings_says_so(case):
     anomaly, labels, _ = case
     page = render_report(anomaly, np.zeros_like(labels), [], CaseFacts(1e-4))
     assert "No finding above the threshold." in page and "data:image" not in page
+
+
+@pytest.mark.parametrize(("plane", "left"), [("axial", "right"), ("sagittal", "front")])
+def test_the_side_on_the_left_is_that_of_the_plane(plane, left):
+    volume = SimpleNamespace(is_2d=False, spacing_known=True)
+    anomaly = SimpleNamespace(volume=volume, planes=[SimpleNamespace(plane=plane)])
+    assert _sides(anomaly) == f"Patient's {left} on the left. "
+    volume.spacing_known = False
+    assert _sides(anomaly) == ""

@@ -21,7 +21,9 @@ from napari_dino_uad import (
 )
 from napari_dino_uad.core.errors import InputError
 from napari_dino_uad.core.features.cache import content_digest
+from napari_dino_uad.core.maps.finding_rows import finding_rows
 from napari_dino_uad.core.maps.findings import find_findings
+from napari_dino_uad.core.report import CaseFacts, render_report
 from napari_dino_uad.core.report.pictures import slice_picture
 from napari_dino_uad.core.results import write_results
 from napari_dino_uad.core.scans.volume import volume_from_array
@@ -180,6 +182,12 @@ def test_findings_and_pictures_of_a_colour_image(pictures, colour_model, tmp_pat
     write_results(tmp_path, anomaly, labels, findings, 0.01)
     back = read_volume(tmp_path / "p50_anomaly.nii.gz")
     assert np.allclose(back.array[0], anomaly.scores[0])
+    rows = finding_rows(findings, anomaly.tissue_frame)
+    assert rows[0].slices == ""
+    page = render_report(anomaly, labels, rows, CaseFacts(0.01, None))
+    assert "on the left" not in page
+    assert f"{COLUMNS} x {ROWS} pixels" in page
+    assert "pictures in colour" in page
     drawn = slice_picture(volume, "axial", 0, COLUMNS)
     assert np.abs(drawn - volume.colour[0]).max() < 1
 

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 __all__ = ["FindingRow", "accepted_rows", "finding_rows", "row_columns"]
 
 
+# Units of the sizes in a single picture.
+_FLAT = ("mm²", "pixels")
+
+
 @dataclass(frozen=True)
 class FindingRow:
     """A finding with its place in words and the reader's decision.
@@ -46,7 +50,9 @@ class FindingRow:
 
     @property
     def slices(self) -> str:
-        """First and last slice."""
+        """First and last slice; empty in a single picture."""
+        if self.unit in _FLAT:
+            return ""
         first, last = self.finding.first_slice, self.finding.last_slice
         return str(first) if first == last else f"{first}-{last}"
 

@@ -121,6 +121,7 @@ def render_report(
         facts=_facts(anomaly, facts, threshold),
         rows=[_cells(row) for row in rows[:_ROWS]],
         unit=size_unit(anomaly.volume).name,
+        sides=_sides(anomaly),
         width=_WIDTH,
         printed=printed,
         left=max(0, len(rows) - _ROWS),
@@ -131,6 +132,14 @@ def render_report(
         research_use=RESEARCH_USE,
         made=f"napari-dino-uad {version('napari-dino-uad')}, {datetime.date.today().isoformat()}",
     )
+
+
+def _sides(anomaly: AnomalyMap) -> str:
+    """Return which side of the patient lies on the left of the pictures, where that is known."""
+    if anomaly.volume.is_2d or not anomaly.volume.spacing_known:
+        return ""
+    left = "front" if anomaly.planes[0].plane == "sagittal" else "right"
+    return f"Patient's {left} on the left. "
 
 
 def _warning(anomaly: AnomalyMap, facts: CaseFacts) -> str:
@@ -171,7 +180,11 @@ def _facts(anomaly: AnomalyMap, facts: CaseFacts, threshold: float) -> list[tupl
     volume, model = anomaly.volume, anomaly.model
     size = " x ".join(str(n) for n in volume.shape[::-1])
     spacing = " x ".join(f"{mm:.3g}" for mm in volume.spacing_mm[::-1])
-    scan = f"{size} voxels" + (f" of {spacing} mm" if volume.spacing_known else "")
+    if volume.is_2d:
+        size, kind = " x ".join(str(n) for n in volume.shape[:0:-1]), "pixels"
+    else:
+        kind = "voxels"
+    scan = f"{size} {kind}" + (f" of {spacing} mm" if volume.spacing_known else "")
     scan = ", ".join(part for part in (facts.scan_name, volume.modality, scan) if part)
     unit = size_unit(volume)
     smallest = unit.smallest if facts.minimum_size is None else facts.minimum_size
@@ -180,7 +193,7 @@ def _facts(anomaly: AnomalyMap, facts: CaseFacts, threshold: float) -> list[tupl
     searched += f"findings of {smallest:g} {unit.name} or more"
     cohort = model.cohort
     told = f"{cohort.get('scans', 0)} scans, {cohort.get('slices', 0)} slices, "
-    told += ", ".join(model.planes)
+    told += model.images_text
     out = [
         ("Scan", scan),
         ("Model", ", ".join(part for part in (facts.model_name, model.normative.method) if part)),

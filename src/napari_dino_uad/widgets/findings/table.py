@@ -74,7 +74,7 @@ _COLUMNS = (
     ),
     _Column(
         "Slices", "First and last slice",
-        lambda row: row.slices if row.unit == "ml" else "",
+        lambda row: row.slices,
         lambda row: (row.finding.first_slice, row.finding.last_slice),
     ),
     _Column("Side", "Place in the tissue", lambda row: row.side, lambda row: row.side, False),
