@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from napari_dino_uad import save_model
+from napari_dino_uad import load_model, save_model
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
@@ -19,7 +19,22 @@ def run(monkeypatch, name, *arguments):
 
 
 def test_every_example_is_tested():
-    assert {path.stem for path in EXAMPLES.glob("*.py")} == {"cohort_to_figure", "scan_to_report"}
+    tested = {"cohort_to_figure", "cohort_to_model", "scan_to_report"}
+    assert {path.stem for path in EXAMPLES.glob("*.py")} == tested
+
+
+def test_cohort_to_model(monkeypatch, heads, tmp_path, capsys):
+    run(
+        monkeypatch,
+        "cohort_to_model",
+        heads / "healthy",
+        tmp_path / "m.safetensors",
+        "*_flair.nii.gz",
+    )
+    told = capsys.readouterr().out
+    assert "Fitting the mixture" in told
+    assert "1%: score" in told
+    assert load_model(tmp_path / "m.safetensors").cohort["seed"] == 0
 
 
 @pytest.mark.slow
