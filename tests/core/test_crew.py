@@ -94,6 +94,8 @@ def test_no_scheduler(monkeypatch):
     monkeypatch.setattr("napari_dino_uad.core.crew._ANSWER_S", 1)
     with pytest.raises(InputError, match=r"No Dask scheduler answers at tcp://127\.0\.0\.1:9"):
         DaskCrew("tcp://127.0.0.1:9")
+    with pytest.raises(InputError, match="No Dask scheduler answers at nonsense"):
+        DaskCrew("nonsense")
 
 
 def test_jobs_are_counted_from_one():

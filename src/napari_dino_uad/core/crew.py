@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import socket
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Sequence
@@ -191,6 +192,8 @@ class DaskCrew(Crew):
                 "'napari-dino-uad[cluster]'."
             ) from error
         try:
+            # A client that finds nobody waits for long, and complains when it is forgotten.
+            _knock(address)
             connect: Any = Client
             self._client = connect(address, timeout=_ANSWER_S, set_as_default=False)
         except (OSError, ValueError) as error:
@@ -247,6 +250,15 @@ class DaskCrew(Crew):
 
 # Seconds in which a scheduler must answer, and after which a cluster is asked for its workers.
 _ANSWER_S, _NO_WORKER_S = 10, 30
+
+
+def _knock(address: str) -> None:
+    """Connect to an address and hang up; raises OSError or ValueError if nobody is there."""
+    from distributed.comm.addressing import get_address_host_port, parse_address
+
+    if parse_address(address)[0] in ("tcp", "tls"):
+        host, port = get_address_host_port(address)
+        socket.create_connection((host, port), _ANSWER_S).close()
 
 
 def _same(payload: bytes) -> bytes:
