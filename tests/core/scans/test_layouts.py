@@ -141,6 +141,12 @@ def test_tables_of_spreadsheets(tmp_path, name, comma):
     assert [case.name for case in find_cases([tmp_path / name], "site=Zürich")] == ["a, first"]
 
 
+def test_a_table_in_another_encoding_names_the_way_out(tmp_path):
+    (tmp_path / "table.csv").write_bytes("scan,site\na.png,Zürich\n".encode("cp1252"))
+    with pytest.raises(InputError, match="save it as CSV UTF-8"):
+        find_cases([tmp_path / "table.csv"])
+
+
 @pytest.fixture
 def bids(tmp_path):
     def scan(path):

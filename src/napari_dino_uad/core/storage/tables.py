@@ -50,7 +50,11 @@ def read_table(path: Path, what: str) -> TableFile:
         reader = csv.DictReader(lines, delimiter="\t" if path.suffix.lower() == ".tsv" else comma)
         rows = list(reader)
         columns = tuple((name or "").strip() for name in reader.fieldnames or ())
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"The {what} {path} is no text in UTF-8; in a spreadsheet, save it as CSV UTF-8."
+        ) from error
+    except (OSError, csv.Error) as error:
         raise InputError(f"The {what} {path} cannot be read: {error}.") from error
     for number, row in enumerate(rows, 2):
         if None in row:
