@@ -20,6 +20,7 @@ from napari_dino_uad.cli.fit_options import (
     NoCentring,
     NoImageNet,
     Normalise,
+    ObjectMask,
     Out,
     PlaneOption,
     Seed,
@@ -149,6 +150,7 @@ def _fit(
     window: Window = None,
     single_slice: SingleSlice = False,
     no_imagenet: NoImageNet = False,
+    object_mask: ObjectMask = False,
     normalise: Normalise = Context.normalise,
     neighbourhood: Neighbourhood = Context.neighbourhood,
     smoothing_mm: SmoothingMm = MapSettings.smoothing_mm,
@@ -183,6 +185,7 @@ def _fit(
         window=parse_window(window),
         neighbours=not single_slice,
         imagenet=not no_imagenet,
+        object_mask=object_mask,
     )
     context = Context(normalise, neighbourhood)  # type: ignore[arg-type]  # it checks the name
     maps = MapSettings(

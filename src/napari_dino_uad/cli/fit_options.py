@@ -89,6 +89,14 @@ NoImageNet = Annotated[
         "--no-imagenet", help="Do not normalise the input with ImageNet's mean and deviation."
     ),
 ]
+ObjectMask = Annotated[
+    bool,
+    typer.Option(
+        "--object-mask",
+        help="Learn and score the object alone, which the first principal component of an image's "
+        "embeddings tells from a background that is not dark.",
+    ),
+]
 Normalise = Annotated[
     str,
     typer.Option(

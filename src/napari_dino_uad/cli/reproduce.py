@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from napari_dino_uad.cli.fit import load_on
-from napari_dino_uad.cli.fit_options import NoImageNet, Normalise
+from napari_dino_uad.cli.fit_options import NoImageNet, Normalise, ObjectMask
 from napari_dino_uad.cli.options import Device, Engine, Weights, parse_settings
 from napari_dino_uad.cli.terminal import (
     BAD_INPUT,
@@ -62,6 +62,7 @@ def _bmad(
         ),
     ] = None,
     no_imagenet: NoImageNet = False,
+    object_mask: ObjectMask = False,
     normalise: Normalise = Context.normalise,
     seed: Annotated[int, typer.Option(metavar="N", min=0, help="Seed of the fit.")] = 0,
     settings: Annotated[
@@ -98,6 +99,7 @@ def _bmad(
             seed=seed,
             input_size=input_size,
             imagenet=not no_imagenet,
+            object_mask=object_mask,
             context=Context(normalise),  # type: ignore[arg-type]  # it checks the name
         )
         evaluation = drain(running, bars)

@@ -20,6 +20,7 @@ from napari_dino_uad.core.features.extract import (
     outwards,
     scored_slices,
 )
+from napari_dino_uad.core.features.object_mask import within_objects
 from napari_dino_uad.core.maps.heads import scalp
 from napari_dino_uad.core.maps.places import TissueFrame
 from napari_dino_uad.core.maps.score_map import ScanLevel, refine_maps, scan_level
@@ -428,8 +429,15 @@ def detect(
         middle = len(seen) // 2
         wanted = middle if number or first_slice is None else first_slice
         grid = seen.grid(network.spec.stride, network.spec.multiple)
-        order = outwards(scored_slices(seen, grid), wanted)
         entry = cache_entry(store, name, seen, grid, network)
+        narrowing = Inner(
+            within_objects(seen, grid, network, scored_slices(seen, grid), size, entry)
+        )
+        for _ in narrowing:
+            yield Progress("Finding the object", 0, 1, volume.name)
+        seen = narrowing.value
+        scan = scan if number else seen
+        order = outwards(scored_slices(seen, grid), wanted)
         batches = extract_features(seen, grid, network, order, size, first_batch=1, entry=entry)
         scoring = Inner(score_slices(seen, model, view, grid, batches, seconds))
         step = "Detecting" if number == 0 else f"Detecting, {view.preprocessing.plane}"

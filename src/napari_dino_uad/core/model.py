@@ -105,9 +105,9 @@ class FittedModel:
     @property
     def images_text(self) -> str:
         """What it was fitted on, for users: "axial slices" or "pictures in colour"."""
-        if self.preprocessing.colour:
-            return "pictures in colour"
-        return f"{', '.join(self.planes)} slices"
+        colour = self.preprocessing.colour
+        images = "pictures in colour" if colour else f"{', '.join(self.planes)} slices"
+        return f"{images} (the object alone)" if self.preprocessing.object_mask else images
 
     def score(
         self,

@@ -44,6 +44,11 @@ class ResultPaths(NamedTuple):
         endings = ("_anomaly.nii.gz", "_findings.nii.gz", "_findings.csv", ".json")
         return cls(*(folder / f"{name}{ending}" for ending in endings))
 
+    @staticmethod
+    def tissue_of(folder: Path, name: str) -> Path:
+        """Return the path of the tissue, written where the intensities alone do not give it."""
+        return folder / f"{name}_tissue.nii.gz"
+
 
 class Finish(Protocol):
     """Writes the findings and the report of a case whose map is being written."""
@@ -88,6 +93,14 @@ def writing_results(folder: Path, anomaly: AnomalyMap, name: str | None = None) 
             image, forms = to_file_grid(anomaly.scores, anomaly.volume), anomaly.volume.grid.forms
             map_written = pool.submit(save_image, places.anomaly, image, forms)
 
+            def tissue_written() -> list[Path]:
+                if not anomaly.scan.preprocessing.object_mask:
+                    return []
+                place = ResultPaths.tissue_of(partial, name)
+                tissue = anomaly.foreground.astype(np.uint8)
+                save_image(place, to_file_grid(tissue, anomaly.volume), forms)
+                return [place]
+
             def finish(
                 labels: NDArray[np.uint8],
                 findings: Sequence[Finding],
@@ -101,7 +114,7 @@ def writing_results(folder: Path, anomaly: AnomalyMap, name: str | None = None) 
                 write_findings_csv(places.table, findings, [_words(row) for row in rows])
                 map_written.result()
                 report = _report(name, anomaly, rows, false_positive_rate) | (extra or {})
-                report["files"] = record_files(places[:-1])
+                report["files"] = record_files([*places[:-1], *tissue_written()])
                 places.report.write_text(json_text(sealed(report)), encoding="utf-8")
                 finished = True
 
@@ -146,7 +159,8 @@ def write_results(
     -------
     list of Path
         `NAME_anomaly.nii.gz`, `NAME_findings.nii.gz`, `NAME_findings.csv` and `NAME.json`, which
-        records size and checksum of the others.
+        records size and checksum of the others. A model with an object mask also writes
+        `NAME_tissue.nii.gz`.
 
     Raises
     ------

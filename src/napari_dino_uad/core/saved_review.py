@@ -8,6 +8,7 @@ no file of its own is written beside them.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -156,6 +157,8 @@ def _tensors(anomaly: AnomalyMap, settings: FindingSettings, review: Review) -> 
         arrays[f"planes.{number}.distances"] = one.distances
         own = (one.own_level.level, one.own_level.divisor)
         arrays[f"planes.{number}.own_level"] = np.array(own, dtype=np.float64)
+    if anomaly.scan.preprocessing.object_mask:
+        arrays["tissue"] = np.packbits(anomaly.scan.foreground)
     if settings.edits is not None:
         arrays["edits"] = settings.edits
     for number, judgement in enumerate(review.judgements):
@@ -241,7 +244,13 @@ def _anomaly(
             raise ValueError("scores of another shape")
         level = ScanLevel(*own.tolist())
         planes.append(PlaneMap(view.preprocessing.plane, scores, grid, distances, level))
-    return AnomalyMap(volume, model, tuple(planes), scans[0], dict(seconds))
+    scan = scans[0]
+    if model.preprocessing.object_mask:
+        # Found by the embeddings, which are not at hand.
+        flat = np.unpackbits(found["tissue"], count=scan.foreground.size).astype(bool)
+        tissue = flat.reshape(scan.foreground.shape)
+        scan = dataclasses.replace(scan, foreground=tissue)
+    return AnomalyMap(volume, model, tuple(planes), scan, dict(seconds))
 
 
 def _find_model(

@@ -140,6 +140,7 @@ def reproduce(
     seed: int = 0,
     input_size: int | None = None,
     imagenet: bool = True,
+    object_mask: bool = False,
     context: Context | None = None,
 ) -> Generator[Progress, None, Evaluation]:
     """Fit and evaluate as the papers do.
@@ -160,7 +161,7 @@ def reproduce(
     seed : int
     input_size : int, optional
         Shorter edge of the input in pixels, which sets the resolution of the features.
-    imagenet : bool
+    imagenet, object_mask : bool
         As in `Preprocessing`.
     context : Context, optional
         As in `fit`.
@@ -196,7 +197,9 @@ def reproduce(
         settings=values | (settings or {}),
         backbone=backbone,
         preprocessing=Preprocessing(
-            input_size=input_size or backbone.spec.input_size, imagenet=imagenet
+            input_size=input_size or backbone.spec.input_size,
+            imagenet=imagenet,
+            object_mask=object_mask,
         ),
         context=context,
         maps=MAPS["raw"] if preset == "paper" else None,

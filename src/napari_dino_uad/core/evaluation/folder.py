@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -224,6 +225,11 @@ class EvaluationFolder:
         findings, _ = match_mask(read_volume(paths.findings, allow_constant=True), volume)
         preprocessing = Preprocessing.from_dict(self.metrics["model"]["preprocessing"])
         prepared = prepare(volume, preprocessing)
+        if preprocessing.object_mask:
+            place = ResultPaths.tissue_of(self.path / MAPS, name)
+            found, _ = match_mask(read_volume(place, allow_constant=True), volume)
+            foreground = to_plane(found > 0, preprocessing.plane)
+            prepared = dataclasses.replace(prepared, foreground=foreground)
         tissue = np.ascontiguousarray(from_plane(prepared.foreground, preprocessing.plane))
         counted = tissue | mask
         to_plane(counted, preprocessing.plane)[~tissue_slices(prepared)] = False

@@ -23,8 +23,9 @@ from napari_dino_uad.core.features.extract import (
     cache_entry,
     extract_features,
 )
+from napari_dino_uad.core.features.object_mask import within_objects
 from napari_dino_uad.core.pipeline import PATIENCE_S, prefetch
-from napari_dino_uad.core.progress import Progress
+from napari_dino_uad.core.progress import Inner, Progress
 from napari_dino_uad.core.scans.cases import Case, read_cases
 from napari_dino_uad.core.slices.healthy import healthy_slices
 from napari_dino_uad.core.slices.prepared import PreparedScan, prepare
@@ -135,6 +136,10 @@ def collect_pictures(
         grid = scan.grid(backbone.spec.stride, backbone.spec.multiple)
         digest = content_digest(volume.content, volume.spacing_mm)
         entry = cache_entry(store, digest, scan, grid, backbone)
+        narrowing = Inner(within_objects(scan, grid, backbone, indices, entry=entry))
+        for _ in narrowing:
+            yield waiting
+        scan = narrowing.value
         order = [int(index) for index in indices]
         for batch in extract_features(scan, grid, backbone, order, entry=entry):
             if batch is not None:

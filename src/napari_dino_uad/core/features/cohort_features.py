@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from napari_dino_uad.core.features.cache import FeatureCache, content_digest
 from napari_dino_uad.core.features.extract import PATCH_FOREGROUND, cache_entry
 from napari_dino_uad.core.features.feature_set import FeatureSet, collect_features
+from napari_dino_uad.core.features.object_mask import within_objects
 from napari_dino_uad.core.pipeline import PATIENCE_S, prefetch
 from napari_dino_uad.core.progress import Inner, Progress
 from napari_dino_uad.core.scans.cases import Case, read_cases
-from napari_dino_uad.core.slices.healthy import healthy_slices
+from napari_dino_uad.core.slices.healthy import healthy_slices, tissue_slices
 from napari_dino_uad.core.slices.prepared import PreparedScan, prepare
 from napari_dino_uad.core.slices.preprocessing import Preprocessing
 
@@ -93,22 +94,25 @@ def collect_cohort(
             continue
         waiting = Progress(step, item.number, len(cases), cases[item.number].name)
         yield dataclasses.replace(waiting, note=item.note)
-        if not len(item.indices):
-            name = cases[item.number].name
-            text = f"Note: {name} has no healthy slice with enough tissue to learn from."
-            yield dataclasses.replace(waiting, note=text)
-            continue
         grid = item.scan.grid(backbone.spec.stride, backbone.spec.multiple)
         entry = cache_entry(cache, item.digest, item.scan, grid, backbone)
         if entry is not None:
             reused += int(entry.known()[item.indices].sum())
-        collecting = Inner(collect_features(item.scan, grid, backbone, item.indices, batch, entry))
+        narrowing = Inner(within_objects(item.scan, grid, backbone, item.indices, batch, entry))
+        for _ in narrowing:
+            yield dataclasses.replace(waiting, note=backbone.engine.take_note())
+        scan = narrowing.value
+        indices = item.indices[tissue_slices(scan)[item.indices]]
+        if not len(indices):
+            text = f"Note: {waiting.detail} has no healthy slice with enough tissue to learn from."
+            yield dataclasses.replace(waiting, note=text)
+            continue
+        collecting = Inner(collect_features(scan, grid, backbone, indices, batch, entry))
         for _ in collecting:
             yield dataclasses.replace(waiting, note=backbone.engine.take_note())
-        mask = grid.to_grid(item.scan.foreground[item.indices]) > PATCH_FOREGROUND
-        brightness = item.scan.brightness(item.indices.tolist(), grid)
-        features.add(collecting.value, mask, brightness)
-        used.append((item.digest, item.indices.tolist()))
+        mask = grid.to_grid(scan.foreground[indices]) > PATCH_FOREGROUND
+        features.add(collecting.value, mask, scan.brightness(indices.tolist(), grid))
+        used.append((item.digest, indices.tolist()))
     total = sum(len(numbers) for _, numbers in used)
     yield Progress(step, len(cases), len(cases), result=ReusedSlices(reused, total))
     return used

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import time
 from collections import deque
@@ -81,7 +82,9 @@ def cache_entry(
     """
     if cache is None:
         return None
-    settings = json.dumps(scan.preprocessing.to_dict(), sort_keys=True)
+    # The object is found by the embeddings, which are the same with and without.
+    embedded = dataclasses.replace(scan.preprocessing, object_mask=False)
+    settings = json.dumps(embedded.to_dict(), sort_keys=True)
     key = CacheKey(digest, features_key(backbone), settings)
     return cache.entry(key, (len(scan), LayerLayout.of(backbone.spec, grid.shape).size))
 

@@ -98,6 +98,16 @@ class PatchGrid:
         )
         return min(i, self.content[0] - 1), min(j, self.content[1] - 1)
 
+    def on_pixels(self, patches: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Give every pixel of the slice the value of its patch. (h, w) -> (rows, cols)."""
+        places = (
+            np.minimum(((np.arange(edge) + 0.5) / size).astype(np.intp), last - 1)
+            for edge, size, last in zip(
+                self.slice_shape, self.patch_pixels, self.content, strict=True
+            )
+        )
+        return np.asarray(patches[np.ix_(*places)])
+
     def to_input(self, images: torch.Tensor) -> torch.Tensor:
         """Resize and pad slices to the input. (B, C, rows, cols) -> (B, C, H, W)."""
         import torch.nn.functional as F

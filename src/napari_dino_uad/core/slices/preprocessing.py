@@ -22,7 +22,7 @@ CT_WINDOWS: dict[str, tuple[float, float]] = {
     "bone": (500.0, 2000.0),
 }
 #: Settings that earlier versions did not have, with the values that act as those did.
-LATER = {"colour": False, "imagenet": True}
+LATER = {"colour": False, "imagenet": True, "object_mask": False}
 # Largest edge of the network's input in pixels: beyond it, not even one slice fits in memory.
 _LARGEST_INPUT = 8192
 
@@ -52,6 +52,9 @@ class Preprocessing:
     imagenet : bool
         Whether channels are normalised with the mean and deviation of ImageNet, as all backbones
         were trained; otherwise they stay in [0, 1].
+    object_mask : bool
+        Whether the foreground is also restricted to the object that the first principal component
+        of a slice's embeddings separates from its background.
     """
 
     plane: Plane = "axial"
@@ -62,6 +65,7 @@ class Preprocessing:
     neighbours: bool = True
     colour: bool = False
     imagenet: bool = True
+    object_mask: bool = False
 
     def __post_init__(self) -> None:
         if self.plane not in PLANES:
