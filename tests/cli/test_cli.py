@@ -342,6 +342,32 @@ def test_components_are_written_on_the_grid_of_the_file(heads, model, model_file
     assert "1 of 1 cases are done already" in again.stderr
 
 
+def read_rows(path):
+    return list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
+
+
+def test_likelihoods_of_the_commonest_components_are_written(heads, model, model_file, tmp_path):
+    scan = next((heads / "ill").glob("*_flair.nii.gz"))
+    options = ("detect", scan, "-m", model_file, "-o", tmp_path, "--components", "--likelihoods")
+    assert run(*options, "3").exit_code == 0
+    rows = read_rows(tmp_path / "p_flair_likelihoods.csv")
+    patches = [int(row["patches"]) for row in rows]
+    assert len(rows) == 3
+    assert patches == sorted(patches, reverse=True)
+    components = sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "p_flair_components.nii.gz")))
+    own = sitk.ReadImage(str(scan))
+    for row in rows:
+        image = sitk.ReadImage(str(tmp_path / row["file"]))
+        assert image.GetOrigin() == own.GetOrigin()
+        values = sitk.GetArrayFromImage(image)
+        mine = components == int(row["component"])
+        # A component is likelier where it is the nearest.
+        assert values[mine].mean() > values[(components > 0) & ~mine].mean()
+    assert "done already" in run(*options, "3").output
+    assert "done already" not in run(*options, "2").output
+    assert len(read_rows(tmp_path / "p_flair_likelihoods.csv")) == 2
+
+
 def test_a_model_without_components_is_refused(heads, tmp_path):
     fitted = run(
         "fit", heads / "healthy", "-o", tmp_path / "bank.safetensors", "--method", "memory-bank"

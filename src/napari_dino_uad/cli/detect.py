@@ -92,6 +92,15 @@ Components = Annotated[
         help="Also write CASE_components.nii.gz, the nearest component of the mixture by voxel.",
     ),
 ]
+Likelihoods = Annotated[
+    int,
+    typer.Option(
+        metavar="N",
+        min=0,
+        help="Also write CASE_likelihood_K.nii.gz, the log-likelihood under component K, for the N "
+        "components that most of the scan is nearest to.",
+    ),
+]
 Dicom = Annotated[
     bool,
     typer.Option(
@@ -123,6 +132,7 @@ def _detect(
     report: Report = False,
     dicom: Dicom = False,
     components: Components = False,
+    likelihoods: Likelihoods = 0,
     jobs: Jobs = 1,
     scheduler: Scheduler = None,
 ) -> None:
@@ -147,8 +157,8 @@ def _detect(
     writable_folder(out)
     request = Request.of(model, fpr, min_size, series, volume)
     bad: dict[Path, str] = {}
-    extras = Extras(report, dicom, components)
-    if components:
+    extras = Extras(report, dicom, components, likelihoods)
+    if components or likelihoods:
         _check_components(fitted)
     cache = open_cache(not no_cache) or False
     todo = _unfinished(cases, out, request, bad, overwrite, extras)
@@ -312,8 +322,8 @@ def _check_components(model: FittedModel) -> None:
 
     if "dpmm" not in members_of(model.views[0].normative):
         raise InputError(
-            f"The method {model.normative.method} has no components; leave out --components, or "
-            "use a model of the method dpmm."
+            f"The method {model.normative.method} has no components; leave out --components "
+            "and --likelihoods, or use a model of the method dpmm."
         )
 
 

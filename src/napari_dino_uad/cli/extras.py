@@ -31,15 +31,20 @@ class Extras(NamedTuple):
         A DICOM segmentation and a parametric map, of scans that are DICOM series.
     components : bool
         The nearest component of a mixture at every voxel of tissue, as labels.
+    likelihoods : int
+        Number of components whose log-likelihood is written.
     """
 
     report: bool = False
     dicom: bool = False
     components: bool = False
+    likelihoods: int = 0
 
     def there(self, out: Path, name: str) -> bool:
         """Return whether a case has what is asked for; DICOM is made again where it can be."""
         pages = [path(out, name) for path, asked in self._files().items() if asked]
+        if self.likelihoods and not _likelihoods_there(out, name, self.likelihoods):
+            return False
         return not self.dicom and all(path.is_file() for path in pages)
 
     def _files(self) -> dict[Callable[[Path, str], Path], bool]:
@@ -67,6 +72,13 @@ class Extras(NamedTuple):
 
         if self.components:
             _write_components(_components(out, name), anomaly, backbone, cache)
+        if self.likelihoods:
+            from napari_dino_uad.core.explain.likelihoods import write_likelihoods
+            from napari_dino_uad.core.explain.slices import Explainer
+            from napari_dino_uad.core.progress import drain
+
+            explainer = Explainer(anomaly, backbone, cache)
+            drain(write_likelihoods(explainer, out, name, self.likelihoods))
         if not (self.report or self.dicom):
             return []
         rows = finding_rows(findings, anomaly.tissue_frame)
@@ -98,6 +110,14 @@ def _page(out: Path, name: str) -> Path:
 
 def _components(out: Path, name: str) -> Path:
     return out / f"{name}_components.nii.gz"
+
+
+def _likelihoods_there(out: Path, name: str, count: int) -> bool:
+    """Return whether a case has its maps of as many components."""
+    from napari_dino_uad.core.explain.likelihoods import read_likelihoods
+
+    rows = read_likelihoods(out, name)
+    return len(rows) == count and all((out / row.file).is_file() for row in rows)
 
 
 def _write_components(

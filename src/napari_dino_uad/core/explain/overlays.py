@@ -15,7 +15,7 @@ from napari_dino_uad.core.slices.planes import Plane, from_plane
 if TYPE_CHECKING:
     from napari_dino_uad.core.explain.slices import Explainer, SliceExplanation
 
-__all__ = ["OVERLAYS", "Overlay", "explain_scan", "kinds_of", "patch_placement"]
+__all__ = ["OVERLAYS", "Overlay", "explain_scan", "kinds_of", "patch_placement", "place_on_volume"]
 
 #: What can be laid over a scan: each kind with its name for the user.
 OVERLAYS: dict[str, str] = {
@@ -91,7 +91,6 @@ def explain_scan(explainer: Explainer, kind: str) -> Generator[Progress, None, O
     """
     anomaly, grid = explainer.anomaly, explainer.grid
     count, scored = len(anomaly.scan), explainer.scored
-    plane = anomaly.planes[0].plane
     step_name, name = f"Explaining: {OVERLAYS[kind].lower()}", anomaly.volume.name
     yield Progress(step_name, 0, len(scored), name)
     full: NDArray[Any] | None = None
@@ -107,8 +106,15 @@ def explain_scan(explainer: Explainer, kind: str) -> Generator[Progress, None, O
             yield Progress(step_name, done, len(scored), name)
     if full is None:
         full = np.zeros((count, *grid.content), dtype=np.float32)
-    step, first = patch_placement(anomaly.volume.shape, grid.patch_pixels, grid.content, plane)
-    return Overlay(kind, np.ascontiguousarray(_from_plane(full, plane)), step, first)
+    return place_on_volume(kind, full, explainer)
+
+
+def place_on_volume(kind: str, patches: NDArray[Any], explainer: Explainer) -> Overlay:
+    """Bring a map of an explained scan from slices, (slices, h, w[, 4]), to the volume's axes."""
+    grid, plane = explainer.grid, explainer.anomaly.planes[0].plane
+    shape = explainer.anomaly.volume.shape
+    step, first = patch_placement(shape, grid.patch_pixels, grid.content, plane)
+    return Overlay(kind, np.ascontiguousarray(_from_plane(patches, plane)), step, first)
 
 
 def _part(one: SliceExplanation, kind: str) -> NDArray[Any]:

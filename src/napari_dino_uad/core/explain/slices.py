@@ -137,14 +137,45 @@ class Explainer:
         SliceExplanation or None
             None while waiting for embeddings.
         """
+        import torch
+
+        for item in self.embedded(indices):
+            explanation = None
+            if item is not None:
+                with torch.inference_mode():
+                    explanation = self._explain(*item)
+            yield explanation
+
+    def embedded(
+        self, indices: Sequence[int]
+    ) -> Generator[tuple[int, torch.Tensor] | None, None, None]:
+        """Embed slices, in the order given, as the model sees them.
+
+        Parameters
+        ----------
+        indices : sequence of int
+            Out of `scored`.
+
+        Yields
+        ------
+        tuple of (int, torch.Tensor (1, C, h, w)), or None
+            None while waiting for embeddings.
+        """
         while not self._busy.acquire(timeout=PATIENCE_S):
             yield None
         try:
-            yield from self._slices(list(indices))
+            yield from self._embedded(list(indices))
         finally:
             self._busy.release()
 
-    def _slices(self, indices: list[int]) -> Generator[SliceExplanation | None, None, None]:
+    def tissue(self, index: int) -> NDArray[np.bool_]:
+        """Return which patches of a slice are tissue, (h, w)."""
+        foreground = self.anomaly.scan.foreground[[index]]
+        return np.asarray(self.grid.to_grid(foreground)[0] > PATCH_FOREGROUND)
+
+    def _embedded(
+        self, indices: list[int]
+    ) -> Generator[tuple[int, torch.Tensor] | None, None, None]:
         import torch
 
         scan, model = self.anomaly.scan, self.anomaly.model
@@ -160,7 +191,7 @@ class Explainer:
                 with torch.inference_mode():
                     joined = layout.join(torch.from_numpy(one[None]))
                     seen = model.context.apply(joined, spec.levels)
-                    yield self._explain(number, seen)
+                yield number, seen
 
     def _explain(self, index: int, seen: torch.Tensor) -> SliceExplanation:
         """Explain a slice by its embeddings, (1, C, h, w)."""
@@ -168,7 +199,7 @@ class Explainer:
 
         model, view = self.anomaly.model, self.view
         scale = view.scale
-        tissue = self.grid.to_grid(self.anomaly.scan.foreground[[index]]) > PATCH_FOREGROUND
+        tissue = self.tissue(index)[None]
         mask = torch.from_numpy(tissue)
         unit = model.context.to_unit(seen)
         raw = np.zeros(tissue.shape, dtype=np.float32)
