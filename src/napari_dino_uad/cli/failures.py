@@ -35,6 +35,13 @@ def _failures(
         Path | None,
         typer.Option(metavar="FILE", help="Also draw the worst cases into this .png or .svg file."),
     ] = None,
+    samples: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Also draw cases chosen at random, with their maps, into this .png or .svg file.",
+        ),
+    ] = None,
     scans: MovedTo = None,
 ) -> None:
     """List missed lesions and false alarms, the largest first, without computing again."""
@@ -65,6 +72,13 @@ def _failures(
         with progress_bars() as bars:
             names = drain(contact_sheet(results, sheet, count=most, scans=scans), bars)
         console.print(f"{len(names)} cases in {sheet}", soft_wrap=True)
+    if samples is not None:
+        from napari_dino_uad.core.evaluation.samples import sample_grid
+        from napari_dino_uad.core.progress import drain
+
+        with progress_bars() as bars:
+            names = drain(sample_grid(results, samples, count=most, scans=scans), bars)
+        console.print(f"{len(names)} cases in {samples}", soft_wrap=True)
 
 
 def _report(folder: Results, scans: MovedTo = None) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from napari_dino_uad import Case, drain, evaluate, read_evaluation
 from napari_dino_uad.core.errors import InputError
@@ -16,6 +17,7 @@ from napari_dino_uad.core.evaluation.failures import (
 from napari_dino_uad.core.evaluation.filters import make_filter
 from napari_dino_uad.core.evaluation.lesions import label_lesions, match_lesions
 from napari_dino_uad.core.evaluation.pictures import contact_sheet
+from napari_dino_uad.core.evaluation.samples import sample_grid
 from napari_dino_uad.core.evaluation.settings import EvaluationSettings
 
 
@@ -112,3 +114,10 @@ def test_a_sheet_is_png_or_svg(heads, model, tmp_path):
     assert "p_flair" in text and "data:image/png" in text
     with pytest.raises(InputError, match=r"a \.png or \.svg file"):
         drain(contact_sheet(written, tmp_path / "w.bmp"))
+    assert drain(sample_grid(written, tmp_path / "s.svg")) == ["p_flair"]
+    assert drain(sample_grid(written, tmp_path / "s.png")) == ["p_flair"]
+    with Image.open(tmp_path / "s.png") as picture:
+        pixels = np.asarray(picture)
+    # Three panels: the scan in grey, outlines, and heat.
+    panels = np.array_split(pixels[42:262, 8:676].astype(int), 3, axis=1)
+    assert [np.ptp(part, axis=-1).max() == 0 for part in panels] == [True, False, False]

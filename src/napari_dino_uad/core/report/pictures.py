@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from napari_dino_uad.core.scans.volume import Volume
     from napari_dino_uad.core.slices.planes import Plane
 
-__all__ = ["draw_outline", "finding_picture", "png_uri", "slice_picture"]
+__all__ = ["draw_outline", "finding_picture", "heat_picture", "png_uri", "slice_picture"]
 
 # Longer edge of a picture in pixels.
 _EDGE = 420
@@ -62,18 +62,45 @@ def finding_picture(
     number = voxel[plane_axis(plane)]
     values, found = (to_plane(array, plane)[number] for array in (anomaly.scores, labels))
     anatomy = slice_picture(volume, plane, number, _EDGE)
-    size = anatomy.shape[:2]
-    scores = _resized(values, size)
     top = anomaly.model.calibration.threshold(1e-4)
-    share = np.clip((scores - threshold) / max(top - threshold, 1e-6), 0, 1)
-    inside = scores > threshold
-    if tissue is not None:
-        inside &= _resized(to_plane(tissue, plane)[number].astype(np.float32), size) > 0.5
-    alpha = inside * (_LOWEST_ALPHA + share * (_HIGHEST_ALPHA - _LOWEST_ALPHA))
-    picture = anatomy * (1 - alpha[..., None]) + _heat(share) * alpha[..., None]
+    within = None if tissue is None else to_plane(tissue, plane)[number]
+    picture = heat_picture(anatomy, values, (threshold, top), within)
     draw_outline(picture, (found > 0) & (found != label), _OTHERS)
     draw_outline(picture, found == label, _OUTLINE)
     return picture.astype(np.uint8), number
+
+
+def heat_picture(
+    anatomy: NDArray[np.float32],
+    scores: NDArray[np.float32],
+    limits: tuple[float, float],
+    within: NDArray[np.bool_] | None,
+) -> NDArray[np.float32]:
+    """Lay heat over a picture of a slice.
+
+    Parameters
+    ----------
+    anatomy : ndarray of float32, (rows, cols, 3)
+        From `slice_picture`.
+    scores : ndarray of float32, in the pixels of the slice
+    limits : tuple of float
+        Scores at which the heat begins and at which it is brightest.
+    within : ndarray of bool, in the pixels of the slice, or None
+        Where heat is shown; None is everywhere.
+
+    Returns
+    -------
+    ndarray of float32, (rows, cols, 3)
+    """
+    size = anatomy.shape[:2]
+    low, high = limits
+    resized = _resized(scores, size)
+    share = np.clip((resized - low) / max(high - low, 1e-6), 0, 1)
+    inside = resized > low
+    if within is not None:
+        inside &= _resized(within.astype(np.float32), size) > 0.5
+    alpha = inside * (_LOWEST_ALPHA + share * (_HIGHEST_ALPHA - _LOWEST_ALPHA))
+    return anatomy * (1 - alpha[..., None]) + _heat(share) * alpha[..., None]
 
 
 def slice_picture(volume: Volume, plane: Plane, number: int, edge: int) -> NDArray[np.float32]:
