@@ -400,6 +400,17 @@ def detect(
     Returns
     -------
     AnomalyMap
+
+    Examples
+    --------
+    >>> from napari_dino_uad import drain, load_model, read_volume
+    >>> model = load_model("model.safetensors")
+    >>> anomaly = drain(detect(read_volume("scan.nii.gz"), model))
+    >>> anomaly.scores.shape == anomaly.volume.shape
+    True
+    >>> marked = anomaly.foreground & (anomaly.scores > model.calibration.threshold(0.01))
+    >>> 0 < marked.sum() < 0.2 * anomaly.foreground.sum()
+    True
     """
     clock = time.perf_counter()
     preparing = Progress("Preparing the scan", 0, 1, volume.name)

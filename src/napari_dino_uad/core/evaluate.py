@@ -95,6 +95,14 @@ def evaluate(
     InputError
         If no case can be used: scans or masks are bad or missing, or no slice holds tissue; or if
         a file cannot be written.
+
+    Examples
+    --------
+    >>> from napari_dino_uad import drain, find_cases, load_model
+    >>> cases = find_cases(["ill"], "*_flair.nii.gz", "*_lesion.nii.gz")
+    >>> found = drain(evaluate(cases, load_model("model.safetensors"), out=Path("results")))
+    >>> 0.5 < found.metrics["conventions"]["tissue"]["auroc"] <= 1
+    True
     """
     if not cases:
         raise InputError("Expected at least one scan with a mask, got none; add some.")

@@ -126,6 +126,15 @@ def fit(
     ------
     InputError
         If there are too few scans, no healthy slice, or scans or masks cannot be used.
+
+    Examples
+    --------
+    >>> from napari_dino_uad import drain, find_cases, save_model
+    >>> healthy = find_cases(["healthy"], pattern="*_flair.nii.gz")
+    >>> model = drain(fit(healthy, settings={"components": 60}))
+    >>> save_model(model, "model.safetensors")
+    >>> model.normative.method, model.backbone_key
+    ('dpmm', 'efficientnet-lite0')
     """
     # Check the settings now, before the scans are read.
     new_config(method, seed, settings or {})

@@ -54,6 +54,13 @@ def save_model(model: FittedModel, path: Path | str) -> None:
     InputError
         If the name does not end in `.safetensors`, `load_model` would refuse a number of the
         model, or the file cannot be written.
+
+    Examples
+    --------
+    >>> model = load_model("model.safetensors")
+    >>> save_model(model, "copy.safetensors")
+    >>> load_model("copy.safetensors").backbone_key == model.backbone_key
+    True
     """
     path = Path(path)
     if path.suffix != ".safetensors":
@@ -131,6 +138,12 @@ def load_model(path: Path | str) -> FittedModel:
     ------
     InputError
         If the file is missing, damaged, foreign or of another version.
+
+    Examples
+    --------
+    >>> model = load_model("model.safetensors")
+    >>> model.calibration.threshold(0.05) < model.calibration.threshold(0.01)
+    True
     """
     path = Path(path)
     if not path.is_file():

@@ -77,6 +77,15 @@ def drain(
     -------
     object
         The pipeline's return value.
+
+    Examples
+    --------
+    >>> from napari_dino_uad import detect, load_model, read_volume
+    >>> steps = []
+    >>> pipeline = detect(read_volume("scan.nii.gz"), load_model("model.safetensors"))
+    >>> anomaly = drain(pipeline, on_progress=lambda progress: steps.append(progress.step))
+    >>> steps[-1]
+    'Detecting'
     """
     inner = Inner(pipeline)
     with closing(pipeline):

@@ -172,6 +172,11 @@ def load_backbone(
     ------
     InputError
         If the key is unknown, the file is missing or of another network, or the download fails.
+
+    Examples
+    --------
+    >>> load_backbone().spec.key
+    'efficientnet-lite0'
     """
     from napari_dino_uad.core.backbones.hub import fetch_weights
     from napari_dino_uad.core.backbones.weights import create_network, load_network, read_weights

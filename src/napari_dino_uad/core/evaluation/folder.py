@@ -296,6 +296,14 @@ def read_evaluation(folder: Path) -> EvaluationFolder:
     ------
     InputError
         If the folder has none, or its files are damaged.
+
+    Examples
+    --------
+    >>> folder = read_evaluation(Path("results"))
+    >>> [row["case"] for row in folder.rows]
+    ['p_flair']
+    >>> folder.open("p_flair").scores.shape
+    (28, 232, 200)
     """
     metrics = read_sealed(folder / _METRICS)
     if metrics is None or metrics.get("version") != _VERSION:

@@ -54,6 +54,11 @@ class Case:
         scan's own file.
     volume : int or None
         Which volume of a file of four dimensions, counted from 1; None for the first.
+
+    Examples
+    --------
+    >>> Case(Path("ill/p_flair.nii.gz"), mask=Path("ill/p_lesion.nii.gz")).name
+    'p_flair'
     """
 
     scan: Path | Volume

@@ -61,6 +61,14 @@ def find_cases(
     InputError
         If no scan is found, masks are found among the scans, a pattern does not fit, or no mask
         matches.
+
+    Examples
+    --------
+    >>> [case.name for case in find_cases(["healthy"], pattern="*_flair.nii.gz")]
+    ['h0_flair', 'h1_flair', 'h2_flair', 'h3_flair']
+    >>> [case] = find_cases(["ill"], "*_flair.nii.gz", "*_lesion.nii.gz")
+    >>> case.mask.name
+    'p_lesion.nii.gz'
     """
     check_mask_geometry(mask_geometry)
     cases: list[Case] = []

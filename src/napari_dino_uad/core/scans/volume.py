@@ -100,6 +100,12 @@ def read_volume(
     InputError
         If there is no scan, it is damaged, a volume in colour, without contrast, or has no such
         volume.
+
+    Examples
+    --------
+    >>> volume = read_volume("scan.nii.gz")
+    >>> volume.shape, volume.spacing_mm
+    ((28, 232, 200), (5.0, 1.0, 1.0))
     """
     path = Path(path)
     if is_folder(path):
@@ -304,5 +310,12 @@ def write_volume(path: Path | str, array: NDArray[Any], like: Volume) -> None:
     ------
     InputError
         If the ending or the shape is wrong, or the file cannot be written.
+
+    Examples
+    --------
+    >>> volume = read_volume("scan.nii.gz")
+    >>> write_volume("bright.nii.gz", (volume.array > 100).astype("uint8"), like=volume)
+    >>> read_volume("bright.nii.gz").grid == volume.grid
+    True
     """
     write_image(Path(path), to_file_grid(array, like), like.grid.forms)

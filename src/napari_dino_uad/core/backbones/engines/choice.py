@@ -93,6 +93,13 @@ def choose_engine(
     ------
     InputError
         If the device or engine is not available, or the requested engine gives other embeddings.
+
+    Examples
+    --------
+    >>> from napari_dino_uad import drain, load_backbone
+    >>> backbone = drain(choose_engine(load_backbone(), engine="torch float32"))
+    >>> backbone.engine.spec.description
+    'torch cpu float32'
     """
     allowed = _allowed(device, engine)
     reference = EngineSpec("torch", choose_device(device), "float32")
