@@ -409,7 +409,7 @@ def detect(
     >>> anomaly.scores.shape == anomaly.volume.shape
     True
     >>> marked = anomaly.foreground & (anomaly.scores > model.calibration.threshold(0.01))
-    >>> 0 < marked.sum() < 0.2 * anomaly.foreground.sum()
+    >>> bool(0 < marked.sum() < 0.2 * anomaly.foreground.sum())
     True
     """
     clock = time.perf_counter()
