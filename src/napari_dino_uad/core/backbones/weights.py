@@ -73,7 +73,7 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
             return read_tensors(path, owned=False)[1]
         # Mapped, so that weights of gigabytes are in memory once.
         content = torch.load(
-            path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
+            str(path), map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
         )
     except Exception as error:  # a damaged pickle raises any kind of error
         code = re.search(r"GLOBAL (\S+)", str(error))
