@@ -300,17 +300,20 @@ class Walk:
         QTest.mouseClick(native, Qt.MouseButton.LeftButton, pos=place)
 
     def paint(self) -> str | None:
-        shown = self.results.shown
+        """Paint or erase a stroke as the brush does, in the slice on screen."""
+        shown, dims = self.results.shown, self.viewer.dims
         layer = None if shown is None else shown.layers.findings
-        if layer is None or layer not in self.viewer.layers or layer.ndim != 3:
+        if layer is None or layer not in self.viewer.layers or dims.ndisplay == 3:
             return None
-        number = self.chance.randrange(layer.data.shape[0])
-        rows, columns = layer.data.shape[1:]
-        row, column = self.chance.randrange(rows - 5), self.chance.randrange(columns - 5)
+        place = [round(one) for one in layer.world_to_data(dims.point)]
+        for axis in dims.displayed[-layer.ndim :]:
+            place[axis - dims.ndim] = self.chance.randrange(layer.data.shape[axis - dims.ndim])
+        if any(not 0 <= one < size for one, size in zip(place, layer.data.shape, strict=True)):
+            return None
+        layer.brush_size = self.chance.choice([1, 5, 20])
         value = self.chance.choice([0, 1, 1, 2])
-        grid = np.mgrid[row : row + 5, column : column + 5].reshape(2, -1)
-        layer.data_setitem((np.full(grid.shape[1], number), *grid), value)
-        return f"{value} at {number}"
+        layer.paint(tuple(place), value)
+        return f"{value} at {place}"
 
     def undo_painting(self) -> None:
         shown = self.results.shown

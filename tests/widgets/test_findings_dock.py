@@ -260,6 +260,32 @@ def test_a_brush_stroke_is_measured(qtbot, widget, detection, viewer):
     assert layer.mode == "pan_zoom"
 
 
+def stroke(viewer, layer):
+    """Paint as the brush does, in the slice on screen."""
+    layer.brush_size = 9
+    layer.paint((viewer.dims.current_step[0], 4, 4), 1)
+
+
+def test_a_review_saved_at_once_after_a_stroke_leaves_nothing_stale(
+    qtbot, widget, viewer, detection, tmp_path
+):
+    before = sum(row.finding.voxels for row in widget.table.rows)
+    stroke(viewer, detection.layers.findings)
+    widget.files.save_review(tmp_path / "scan.review.json")
+    qtbot.waitUntil(lambda: not widget.files.job.running, timeout=LONG_MS)
+    qtbot.waitUntil(lambda: detection.current, timeout=LONG_MS)
+    assert sum(row.finding.voxels for row in widget.table.rows) > before
+
+
+def test_a_stroke_counts_while_all_docks_are_closed(qtbot, viewer, detection):
+    before = sum(finding.voxels for finding in detection.findings)
+    stroke(viewer, detection.layers.findings)
+    qtbot.waitUntil(
+        lambda: sum(finding.voxels for finding in detection.findings) > before, timeout=LONG_MS
+    )
+    assert detection.current
+
+
 def test_the_profile_is_the_peak_of_each_slice(qtbot, widget, viewer, detection, anomaly):
     if widget.profile_job.running:
         qtbot.waitUntil(lambda: not widget.profile_job.running, timeout=LONG_MS)

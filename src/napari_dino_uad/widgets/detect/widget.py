@@ -148,7 +148,6 @@ class DetectWidget(DockWidget):
             (self._results.scan_closed, self._on_closed),
             (self._results.scan_replaced, self._on_replaced),
             (self._results.changed, self._on_layers),
-            (self._results.painted, self.find),
             (self._results.updated, self.compare.follow),
             (self._results.updated, self._on_updated),
             (self._results.detect_asked, self.detect),
@@ -380,10 +379,9 @@ class DetectWidget(DockWidget):
         detection = self.shown
         if detection is None or detection.anomaly is None:
             return
-        detection.absorb()
+        self._results.take_painting()
         self.run.say("Saving…")
         self.saving.start(saver(detection, folder))
-        self.find()
 
     def _update_state(self, *_: Any) -> None:
         """Enable what can be used now, and explain why the rest cannot."""

@@ -110,7 +110,7 @@ class FilesBar(QWidget):
         if detection is None or detection.anomaly is None or folder is None:
             return
         self.writing.emit()
-        detection.absorb()
+        self._results.take_painting()
         self.job.start(exporter(detection, folder, choice))
         self.refresh()
 
@@ -134,7 +134,7 @@ class FilesBar(QWidget):
         if detection is None or detection.anomaly is None:
             return
         self.writing.emit()
-        detection.absorb()
+        self._results.take_painting()
         self.job.start(review_saver(detection, path))
         self.refresh()
 

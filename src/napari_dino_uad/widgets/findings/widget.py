@@ -92,7 +92,6 @@ class FindingsWidget(DockWidget):
             (self._results.scan_chosen, self.refresh),
             (self._results.changed, self.refresh),
             (self._results.updated, self._on_updated),
-            (self._results.painted, self._on_painted),
             (dims.current_step, self._on_step),
             (dims.order, self._on_step),
             (dims.ndisplay, self._on_step),
@@ -108,9 +107,6 @@ class FindingsWidget(DockWidget):
     def _on_updated(self, detection: Detection) -> None:
         if detection is self._results.shown:
             self.refresh()
-
-    def _on_painted(self, _: Detection) -> None:
-        self._results.search.start()
 
     def refresh(self, *_: Any) -> None:
         """Show the findings of the scan chosen."""

@@ -54,8 +54,6 @@ class Results(QObject):
     updated : Detection
         A detection has new slices, a finished map, other settings, other findings or another
         review. Docks read it again.
-    painted : Detection
-        The user corrected the findings.
     detect_asked
         The key for Detect was pressed.
     cursor_moved : tuple of float, bool
@@ -68,7 +66,6 @@ class Results(QObject):
     scan_replaced = Signal(object, bool)
     changed = Signal()
     updated = Signal(object)
-    painted = Signal(object)
     detect_asked = Signal()
     cursor_moved = Signal(object, bool)
 
@@ -85,7 +82,7 @@ class Results(QObject):
         self._painting = QTimer(self)
         self._painting.setSingleShot(True)
         self._painting.setInterval(_PAINTED_MS)
-        self._painting.timeout.connect(self._on_painted)
+        self._painting.timeout.connect(self.take_painting)
         self.search = Search(self)
         self.readout = Readout(viewer, self)
         orientation_of(viewer)
@@ -213,10 +210,12 @@ class Results(QObject):
             self._painting.start()
         self._step = step
 
-    def _on_painted(self) -> None:
-        for detection in self:
-            if detection.absorb():
-                self.painted.emit(detection)
+    def take_painting(self) -> None:
+        """Take what the user has painted, and search again where that is anything new."""
+        self._painting.stop()
+        painted = [detection for detection in self if detection.absorb()]
+        if painted:
+            self.search.start()
 
     # Layers -------------------------------------------------------------------------------
 
