@@ -13,7 +13,7 @@ from typing import Any
 
 from sweeps import Outcome, report
 
-__all__ = ["full_disk"]
+__all__ = ["full_disk", "write_heads"]
 
 
 def full_disk(count: int, seed: int) -> int:
@@ -31,7 +31,7 @@ def full_disk(count: int, seed: int) -> int:
 
 def _runs_on_full_disks(count: int, seed: int, folder: Path) -> Iterator[Outcome]:
     chance = random.Random(seed)
-    _write_heads(folder / "healthy")
+    write_heads(folder / "healthy")
     settings = ["--set=components=12", "--set=epochs=1", "--set=max_patches=3000"]
     model = folder / "m.safetensors"
     fitting = ["fit", folder / "healthy", *settings, "--out"]
@@ -79,7 +79,7 @@ def _command(arguments: list[Any], cache: Path) -> tuple[int, str]:
     return done.returncode, done.stdout + done.stderr
 
 
-def _write_heads(folder: Path) -> None:
+def write_heads(folder: Path) -> None:
     from napari_dino_uad.core.scans.phantom import make_phantom
     from napari_dino_uad.core.scans.volume import volume_from_array, write_volume
 

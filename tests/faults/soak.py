@@ -4,10 +4,13 @@
     python tests/faults/soak.py models --count 300
     python tests/faults/soak.py weights --count 100
     python tests/faults/soak.py full-disk --count 20
+    python tests/faults/soak.py power-cut --count 20
+    python tests/faults/soak.py growth --count 200
+    python tests/faults/soak.py page                # all of it, into docs/reliability.md
 
 Prints how often each outcome came, and every wrong one; exits with 1 if there is a wrong one. The
-same seed gives the same damage. Runs that are killed are a test of their own:
-NAPARI_DINO_UAD_KILLS=20 pytest tests/faults/test_interrupted_runs.py
+same seed gives the same damage. Runs that are killed and a walk through the window are tests of
+their own, which the page repeats more often than `make test`.
 """
 
 from __future__ import annotations
@@ -27,6 +30,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from full_disks import full_disk
+from growth import growth
+from power_cut import power_cut
+from reliability_page import write_page
 from spoilt_weights import weights
 from sweeps import Outcome, flipped, report
 
@@ -143,11 +149,21 @@ def spoilt_models(kind: str, count: int, seed: int) -> Iterator[Outcome]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    kinds = {"scans": scans, "models": models, "weights": weights, "full-disk": full_disk}
-    parser.add_argument("kind", choices=kinds)
+    kinds = {
+        "scans": scans,
+        "models": models,
+        "weights": weights,
+        "full-disk": full_disk,
+        "power-cut": power_cut,
+        "growth": growth,
+    }
+    parser.add_argument("kind", choices=[*kinds, "page"])
     parser.add_argument("--count", type=int, default=100, help="files of each format or method")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--share", type=float, default=1.0, help="of the cases of the page")
     options = parser.parse_args()
+    if options.kind == "page":
+        sys.exit(write_page(options.share, options.seed))
     sys.exit(1 if kinds[options.kind](options.count, options.seed) else 0)
 
 

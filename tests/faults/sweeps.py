@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import os
 import random
 import time
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 
-__all__ = ["Outcome", "flipped", "report"]
+__all__ = ["ROWS", "Outcome", "flipped", "report"]
+
+#: Environment variable with a file to which each row is added as JSON, for the page.
+ROWS = "NAPARI_DINO_UAD_ROWS"
 
 # Characters printed of a wrong outcome.
 _SHOWN = 400
@@ -23,9 +29,10 @@ _FINE = (
 def report(name: str, outcomes: Iterator[Outcome]) -> int:
     """Print the counts of outcomes and each wrong one; return how many are wrong."""
     counts: Counter[str] = Counter()
-    begun = time.monotonic()
-    wrong = 0
+    begun = last = time.monotonic()
+    wrong, longest = 0, 0.0
     for kind, detail in outcomes:
+        longest, last = max(longest, time.monotonic() - last), time.monotonic()
         counts[kind] += 1
         if kind not in _FINE:
             wrong += 1
@@ -33,6 +40,10 @@ def report(name: str, outcomes: Iterator[Outcome]) -> int:
     told = ", ".join(f"{count} {kind}" for kind, count in sorted(counts.items()))
     spent = time.monotonic() - begun
     print(f"{name}: {sum(counts.values())} tried in {spent:.0f} s: {told}", flush=True)
+    if rows := os.environ.get(ROWS):
+        row = {"name": name, "outcomes": counts, "wrong": wrong, "longest_s": longest}
+        with Path(rows).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
     return wrong
 
 

@@ -1,8 +1,12 @@
-"""The test files of other packages: each opens, or is refused in one sentence."""
+"""The test files of other packages: each opens, or is refused in one sentence.
+
+NAPARI_DINO_UAD_FILES names more folders, such as that of a source package.
+"""
 
 from __future__ import annotations
 
 import importlib
+import os
 import signal
 from pathlib import Path
 
@@ -24,12 +28,16 @@ LONGEST_S = 60
 
 
 def files() -> list[Path]:
-    found = []
+    found: list[Path] = []
+    more = os.environ.get("NAPARI_DINO_UAD_FILES", "")
+    places = [Path(one) for one in more.split(os.pathsep) if one]
     for package, folder in FOLDERS.items():
         try:
             place = Path(str(importlib.import_module(package).__file__)).parent / folder
         except ImportError:
             continue
+        places.append(place)
+    for place in places:
         if place.is_dir():
             kept = (path for path in sorted(place.rglob("*")) if path.is_file())
             found += [path for path in kept if path.suffix not in (".py", ".pyc", ".so", ".pyi")]
