@@ -7,6 +7,7 @@ import json
 import random
 import sys
 import threading
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,8 @@ from napari_dino_uad.widgets.workers import Job
 
 __all__ = ["Walk"]
 
+#: In the traceback of an error that is not napari's alone.
+OURS = "napari_dino_uad/"
 DOCKS = ("Detect", "Findings", "Inspect", "View", "Three planes", "Fit", "Evaluate", "Failures")
 #: Jobs end within this time, or the window hangs.
 _PATIENCE_S = 60
@@ -86,9 +89,9 @@ class Walk:
         notification_manager.notification_ready.disconnect(self._on_notification)
 
     def _on_error(self, kind: Any, error: Any, trace: Any = None) -> None:
-        import traceback
-
-        self.errors.append("".join(traceback.format_exception(kind, error, trace)))
+        told = "".join(traceback.format_exception(kind, error, trace))
+        if OURS in told:
+            self.errors.append(told)
 
     def _on_notification(self, notification: Any) -> None:
         if str(notification.severity).lower() == "error":
@@ -102,7 +105,13 @@ class Walk:
         [action] = self.chance.choices(list(weights), list(weights.values()))
         before = len(self.done)
         self.done.append(action.__name__)
-        word = action()
+        try:
+            word = action()
+        except Exception as error:
+            if OURS in "".join(traceback.format_exception(error)):
+                raise
+            # napari's own, such as the status of a layer that is selected in 3D.
+            word = f"napari: {error}"
         if word:
             self.done[before] = f"{action.__name__} {word}"
         QTest.qWait(self.chance.choice([0, 20, 100, 400]))
