@@ -149,5 +149,5 @@ def _of_patients(cases: list[Case], patients: tuple[int, ...]) -> list[Case]:
 def _is_free(case: Case) -> bool:
     """Return whether the case has an empty mask."""
     return isinstance(case.mask, Path) and not (
-        read_volume(case.mask, allow_constant=True).array.any()
+        read_volume(case.mask, allow_constant=True, labels=True).array.any()
     )

@@ -222,12 +222,14 @@ class EvaluationFolder:
         if row["mask"]:
             mask = read_mask(_where(row["mask"], scans, name), volume, data["mask_geometry"])
         scores, _ = match_mask(read_volume(paths.anomaly, allow_constant=True), volume)
-        findings, _ = match_mask(read_volume(paths.findings, allow_constant=True), volume)
+        findings, _ = match_mask(
+            read_volume(paths.findings, allow_constant=True, labels=True), volume
+        )
         preprocessing = Preprocessing.from_dict(self.metrics["model"]["preprocessing"])
         prepared = prepare(volume, preprocessing)
         if preprocessing.object_mask:
             place = ResultPaths.tissue_of(self.path / MAPS, name)
-            found, _ = match_mask(read_volume(place, allow_constant=True), volume)
+            found, _ = match_mask(read_volume(place, allow_constant=True, labels=True), volume)
             foreground = to_plane(found > 0, preprocessing.plane)
             prepared = dataclasses.replace(prepared, foreground=foreground)
         tissue = np.ascontiguousarray(from_plane(prepared.foreground, preprocessing.plane))

@@ -58,7 +58,15 @@ def volume_of_tilted(
     if axes[:, 2] @ normal < 0:
         slices, origins = slices[::-1], origins[::-1]
     square = np.stack([axes[:, 0], axes[:, 1], normal], axis=1)
-    stack = stack_slices(slices, origins, square, (spacing[0], spacing[1]), name, spacing[2])
+    stack = stack_slices(
+        slices,
+        origins,
+        square,
+        (spacing[0], spacing[1]),
+        name,
+        spacing[2],
+        labels=keywords.get("labels", False),
+    )
     return volume_of_stack(stack, name, path, **keywords)
 
 
@@ -76,6 +84,7 @@ def volume_from_stored(
     allow_constant: bool = False,
     spacing_known: bool = True,
     owned: bool = False,
+    labels: bool = False,
     colour: NDArray[np.uint8] | None = None,
 ) -> Volume:
     """Bring an array as files store it onto canonical axes.
@@ -96,6 +105,8 @@ def volume_from_stored(
         2 for a single image without a third axis.
     owned : bool
         Whether nobody else holds the array, which then need not be copied.
+    labels : bool
+        Whether the values are labels, as in `read_volume`.
     colour : ndarray of uint8, (1, y, x, 3), optional
         Of a picture in colour.
 
@@ -117,7 +128,9 @@ def volume_from_stored(
     is_2d = dimension == 2 or len(thin) == 1
     axes, signs = canonical_axes(directions, thin[0] if is_2d else None)
     flips = (signs[0] < 0, signs[1] < 0, signs[2] < 0)
-    array, unfit = clean_values(turn(stored, axes, flips), name, allow_constant, owned=owned)
+    array, unfit = clean_values(
+        turn(stored, axes, flips), name, allow_constant, owned=owned, labels=labels
+    )
     return Volume(
         array=array,
         spacing_mm=_canonical_spacing(spacing, axes, spacing_known),

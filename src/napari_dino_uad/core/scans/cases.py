@@ -256,12 +256,14 @@ def read_mask(
 def _match(
     mask: Path | Volume | NDArray[np.generic], volume: Volume, geometry: MaskGeometry
 ) -> tuple[NDArray[np.bool_], str]:
+    notices: tuple[str, ...] = ()
     if isinstance(mask, Path):
-        mask = read_volume(mask, allow_constant=True)
+        mask = read_volume(mask, allow_constant=True, labels=True)
+        notices = tuple(f"Note, mask: {one}" for one in mask.named_notices)
     if isinstance(mask, Volume):
         check_mask_values(mask)
         matched, note = match_mask(mask, volume, geometry)
-        return matched > 0, note
+        return matched > 0, "\n".join(one for one in (*notices, note) if one)
     array = np.asarray(mask)
     if array.ndim == 2:
         array = array[np.newaxis]

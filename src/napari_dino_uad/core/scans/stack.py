@@ -59,6 +59,10 @@ class Stack:
     notices: tuple[str, ...] = ()
 
 
+# Places of a grid for each slice that is there; beyond that, positions are wrong.
+_MOST_GAPS = 5
+
+
 def stack_slices(
     slices: NDArray[np.float32],
     origins: NDArray[np.float64],
@@ -101,13 +105,19 @@ def stack_slices(
     line = span / np.linalg.norm(span) if is_tilted else axes[:, 2]
     along = (origins - origins[0]) @ line
     astray = np.linalg.norm(origins - origins[0] - along[:, None] * line, axis=1).max()
-    if is_tilted and astray > max(spacing):
+    if astray > max(spacing):
         raise InputError(
             f"Expected parallel slices along one line, got slices of {name} up to {astray:.1f} mm "
             "beside it; export a reformatted series."
         )
     steps, step_mm, is_even = steps_between(along)
     whole = round(float(steps[-1])) + 1
+    if whole > _MOST_GAPS * len(slices) + 100:
+        raise InputError(
+            f"Expected slices at about even distances, got {len(slices)} slices of {name} over "
+            f"{along[-1]:.0f} mm with a usual step of {step_mm:.3g} mm; check their positions, or "
+            "export the parts to their own folders."
+        )
     if not is_tilted and is_even:
         missing = tuple(sorted(set(range(whole)) - set(steps.round().astype(int).tolist())))
         geometry = _geometry((*spacing, step_mm), origins[0], axes)

@@ -31,7 +31,7 @@ from napari_dino_uad.core.scans.dicom.reading import (
     series_volume,
 )
 from napari_dino_uad.core.scans.file_order import to_file_grid
-from napari_dino_uad.core.scans.files.image_files import read_image, write_image
+from napari_dino_uad.core.scans.files.image_files import count_volumes, read_image, write_image
 from napari_dino_uad.core.scans.files.image_format import is_folder, regular_file
 from napari_dino_uad.core.scans.files.stored_image import StoredImage, choose_volume
 from napari_dino_uad.core.scans.formats import (
@@ -72,6 +72,7 @@ def read_volume(
     *,
     volume: int | None = None,
     allow_constant: bool = False,
+    labels: bool = False,
 ) -> Volume:
     """Read a scan.
 
@@ -87,6 +88,9 @@ def read_volume(
         is read, and the notices say that there are others.
     allow_constant : bool
         Whether an image with a single value, such as an empty mask, is accepted.
+    labels : bool
+        Whether it is a mask: a file of several volumes is refused if none is chosen, NaN counts
+        as background, and slices that do not lie straight are not interpolated.
 
     Returns
     -------
@@ -114,20 +118,27 @@ def read_volume(
                 f"Volume {volume}: expected a file of several volumes, got the folder "
                 f"{path.name}; choose a file or leave out the volume."
             )
-        return _read_folder(path, series, allow_constant)
+        return _read_folder(path, series, allow_constant, labels)
     regular_file(path)
     if is_dicom(path):
         choose_volume(path.name, 1, volume)
-        return _read_dicom_file(path, series, allow_constant)
+        return _read_dicom_file(path, series, allow_constant, labels)
     if series is not None:
         raise InputError(
             f"A series can be chosen from a folder or a DICOM file, got {path.name}; give the "
             "folder or leave out the series."
         )
-    return _volume_of(read_image(path, volume), case_name(path), path, allow_constant)
+    if labels and volume is None and (count := count_volumes(path)) > 1:
+        raise InputError(
+            f"{path.name} has {count} volumes, but a mask is one; save the one with the lesions to "
+            "a file of its own."
+        )
+    return _volume_of(read_image(path, volume), case_name(path), path, allow_constant, labels)
 
 
-def _volume_of(image: StoredImage, name: str, path: Path, allow_constant: bool) -> Volume:
+def _volume_of(
+    image: StoredImage, name: str, path: Path, allow_constant: bool, labels: bool = False
+) -> Volume:
     """Make a volume of what a decoder handed on."""
     tilted = image.spacing_known and image.dimension == 3 and is_sheared(image.direction)
     make = volume_of_tilted if tilted else volume_from_stored
@@ -141,6 +152,7 @@ def _volume_of(image: StoredImage, name: str, path: Path, allow_constant: bool) 
         modality=image.modality,
         window=image.window,
         allow_constant=allow_constant,
+        labels=labels,
         **({} if tilted else _untilted(image)),
     )
     # Where the slices were turned round, the header's geometry is not that of the grid.
@@ -165,7 +177,12 @@ def _untilted(image: StoredImage) -> dict[str, Any]:
 
 
 def read_series(
-    series: Series, path: Path, name: str | None = None, *, allow_constant: bool = False
+    series: Series,
+    path: Path,
+    name: str | None = None,
+    *,
+    allow_constant: bool = False,
+    labels: bool = False,
 ) -> Volume:
     """Read one DICOM series that `list_series` found.
 
@@ -177,7 +194,7 @@ def read_series(
         The folder it is in.
     name : str, optional
         Name of the case; default the folder's name.
-    allow_constant : bool
+    allow_constant, labels : bool
         As in `read_volume`.
 
     Raises
@@ -185,7 +202,9 @@ def read_series(
     InputError
         If it cannot be read, is in colour or without contrast.
     """
-    return series_volume(series, name or case_name(path), path, allow_constant=allow_constant)
+    return series_volume(
+        series, name or case_name(path), path, allow_constant=allow_constant, labels=labels
+    )
 
 
 def read_stack(paths: Sequence[Path | str], *, allow_constant: bool = False) -> Volume:
@@ -221,21 +240,21 @@ def read_stack(paths: Sequence[Path | str], *, allow_constant: bool = False) -> 
     return _read_images(sorted(files, key=natural_key), files[0].parent, allow_constant)
 
 
-def _read_dicom_file(path: Path, series: str | None, allow_constant: bool) -> Volume:
+def _read_dicom_file(path: Path, series: str | None, allow_constant: bool, labels: bool) -> Volume:
     if path.stat().st_size == 0:
         raise InputError(f"{path.name} is empty; copy or export the file again.")
     found = series_in(path)
     chosen = only_series(found, series, f"the file {path.name}")
     name = case_name(path) if len(found) == 1 else f"{case_name(path)} {chosen.label}"
-    return read_series(chosen, path, name, allow_constant=allow_constant)
+    return read_series(chosen, path, name, allow_constant=allow_constant, labels=labels)
 
 
-def _read_folder(folder: Path, series: str | None, allow_constant: bool) -> Volume:
+def _read_folder(folder: Path, series: str | None, allow_constant: bool, labels: bool) -> Volume:
     found = list_series(folder)
     if found:
         chosen = only_series(found, series, f"the folder {folder.name}")
         name = folder.name if len(found) == 1 else f"{folder.name} {chosen.label}"
-        return read_series(chosen, folder, name, allow_constant=allow_constant)
+        return read_series(chosen, folder, name, allow_constant=allow_constant, labels=labels)
     if series is not None:
         raise InputError(f"The folder {folder} holds no DICOM series; check the folder.")
     if stack := stack_files(folder):

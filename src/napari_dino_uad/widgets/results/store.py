@@ -54,6 +54,8 @@ class Results(QObject):
     updated : Detection
         A detection has new slices, a finished map, other settings, other findings or another
         review. Docks read it again.
+    painted : Detection
+        The user corrected the findings.
     detect_asked
         The key for Detect was pressed.
     cursor_moved : tuple of float, bool
@@ -66,6 +68,7 @@ class Results(QObject):
     scan_replaced = Signal(object, bool)
     changed = Signal()
     updated = Signal(object)
+    painted = Signal(object)
     detect_asked = Signal()
     cursor_moved = Signal(object, bool)
 
@@ -214,6 +217,8 @@ class Results(QObject):
         """Take what the user has painted, and search again where that is anything new."""
         self._painting.stop()
         painted = [detection for detection in self if detection.absorb()]
+        for detection in painted:
+            self.painted.emit(detection)
         if painted:
             self.search.start()
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_dino_uad.core.scans.dicom.frame import Frame
+from napari_dino_uad.core.scans.stack import steps_between
 
 __all__ = ["SAME_PLACE", "axes_of", "count_repeated", "groups_of", "places_along", "volumes_in"]
 
@@ -18,6 +19,9 @@ SAME_PLACE = 1e-3
 
 # Directions that differ by less are rounding in the headers.
 _SAME_AXES = 0.01
+
+# Keys by which volumes have another contrast or moment, so that they are never one.
+_CONTRASTS = ("echo", "echo time", "time point", "b value", "gradient direction")
 
 # Pictures of these kinds without positions are no slices of one body.
 _PICTURES = ("US", "IVUS", "XA", "RF", "ES", "XC", "GM", "SM", "CR", "DX", "MG", "IO", "PX", "OP")
@@ -80,28 +84,53 @@ def _direction(frame: Frame, known: list[tuple[float, ...]]) -> int:
 
 
 def volumes_in(group: list[Frame]) -> list[tuple[list[Frame], str]]:
-    """Part a group in which places repeat into volumes in which none does, if a key can."""
+    """Part a group into the volumes that its keys tell apart.
+
+    Where places repeat, any key will do by which none does. Volumes of several contrasts may also
+    lie between or above each other: motion correction moves them, and so does rounding.
+    """
     if any(frame.place is None for frame in group) or any(frame.segment for frame in group):
-        return [(group, "")]
-    if not count_repeated(group):
         return [(group, "")]
     names = list(dict.fromkeys(name for frame in group for name, _ in frame.keys))
     values = [dict(frame.keys) for frame in group]
     names = [name for name in names if len({one.get(name, "") for one in values}) > 1]
+    if not count_repeated(group):
+        contrasts = tuple(name for name in names if name in _CONTRASTS)
+        parts = _parted(group, contrasts)
+        return _named(parts, contrasts) if _are_volumes(parts) else [(group, "")]
     for count in (1, 2, 3):
         for chosen in combinations(names, count):
-            parts: dict[tuple[str, ...], list[Frame]] = defaultdict(list)
-            for frame, found in zip(group, values, strict=True):
-                parts[tuple(found.get(name, "") for name in chosen)].append(frame)
+            parts = _parted(group, chosen)
             if not any(count_repeated(part) for part in parts.values()):
-                return [
-                    (
-                        parts[key],
-                        ", ".join(f"{a} {_shown(b)}" for a, b in zip(chosen, key, strict=True)),
-                    )
-                    for key in sorted(parts, key=_natural)
-                ]
+                return _named(parts, chosen)
     return _by_number(group)
+
+
+_Parts = dict[tuple[str, ...], list[Frame]]
+
+
+def _parted(group: list[Frame], names: Sequence[str]) -> _Parts:
+    """Part frames by the values of some keys."""
+    parts: _Parts = defaultdict(list)
+    for frame in group:
+        found = dict(frame.keys)
+        parts[tuple(found.get(name, "") for name in names)].append(frame)
+    return parts
+
+
+def _named(parts: _Parts, names: Sequence[str]) -> list[tuple[list[Frame], str]]:
+    return [
+        (parts[key], ", ".join(f"{a} {_shown(b)}" for a, b in zip(names, key, strict=True)))
+        for key in sorted(parts, key=_natural)
+    ]
+
+
+def _are_volumes(parts: _Parts) -> bool:
+    """Return whether each of several parts is a stack of even steps, with as many slices."""
+    counts = {len(part) for part in parts.values()}
+    if len(parts) < 2 or len(counts) > 1 or min(counts) < 2:
+        return False
+    return all(steps_between(np.sort(places_along(part)))[2] for part in parts.values())
 
 
 def _shown(text: str) -> str:

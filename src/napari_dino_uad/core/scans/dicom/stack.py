@@ -24,7 +24,12 @@ _SAME_PLACE = 1e-3
 
 
 def series_volume(
-    series: Series, name: str, path: Path | None = None, *, allow_constant: bool = False
+    series: Series,
+    name: str,
+    path: Path | None = None,
+    *,
+    allow_constant: bool = False,
+    labels: bool = False,
 ) -> Volume:
     """Read the frames of a series and lay them on canonical axes.
 
@@ -38,6 +43,8 @@ def series_volume(
         What the user opened.
     allow_constant : bool
         Whether an image of one value throughout is welcome.
+    labels : bool
+        Whether the values are labels, as in `read_volume`.
 
     Raises
     ------
@@ -74,6 +81,7 @@ def series_volume(
         (col_mm, row_mm),
         series.label,
         first.thickness or 1.0,
+        labels=labels or first.header.sop_class == LABEL_MAP,
     )
     volume = volume_of_stack(
         stack,
@@ -83,6 +91,7 @@ def series_volume(
         window=window,
         allow_constant=allow_constant,
         spacing_known=known,
+        labels=labels,
         notices=tuple(notices),
     )
     volume = replace(volume, series=replace(series, frames=tuple(frames)))

@@ -32,7 +32,12 @@ def wrong_length(name: str, expected: int, found: int) -> InputError:
 
 
 def clean_values(
-    array: NDArray[Any], name: str, allow_constant: bool, *, owned: bool = False
+    array: NDArray[Any],
+    name: str,
+    allow_constant: bool,
+    *,
+    owned: bool = False,
+    labels: bool = False,
 ) -> tuple[NDArray[np.float32], tuple[str, ...]]:
     """Copy an image to contiguous float32, with finite values only.
 
@@ -46,11 +51,13 @@ def clean_values(
         Whether an image with a single value, such as an empty mask, is accepted.
     owned : bool
         Whether nothing else uses the array, so that it need not be copied.
+    labels : bool
+        Whether the values are labels: 0, the background, replaces what is not finite.
 
     Returns
     -------
     values : ndarray of float32
-        NaN and infinity became the lowest finite value.
+        NaN and infinity became the lowest finite value, or the background of labels.
     notices : tuple of str
         How many there were, if any.
 
@@ -72,10 +79,17 @@ def clean_values(
             )
         lowest, highest = float(array[finite].min()), float(array[finite].max())
         count = array.size - int(np.count_nonzero(finite))
-        array = np.where(finite, array, array.dtype.type(lowest))
+        if labels:
+            lowest, highest = min(lowest, 0.0), max(highest, 0.0)
+        instead = 0.0 if labels else lowest
+        array = np.where(finite, array, array.dtype.type(instead))
         notices = (
-            f"{name} has {count:,} voxel{'s' if count > 1 else ''} of NaN or infinity; the lowest "
-            f"value, {lowest:.4g}, takes their place.",
+            f"{name} has {count:,} voxel{'s' if count > 1 else ''} of NaN or infinity; "
+            + (
+                "they count as background."
+                if labels
+                else f"the lowest value, {lowest:.4g}, takes their place."
+            ),
         )
     extreme = max(lowest, highest, key=abs)
     if abs(extreme) > _LARGEST:
