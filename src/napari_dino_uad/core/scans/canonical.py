@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from napari_dino_uad.core.errors import InputError
+from napari_dino_uad.core.limits import check_grid
 from napari_dino_uad.core.scans.axes import RIGHT_ANGLE, canonical_axes, right_axes, turn
 from napari_dino_uad.core.scans.files.colours import luminance
 from napari_dino_uad.core.scans.files.integrity import clean_values
@@ -120,6 +121,7 @@ def volume_from_stored(
     InputError
         If it has damaged axes, no finite value, a huge one, or no contrast.
     """
+    check_grid(name, spacing, origin, known=spacing_known)
     # Rows and columns of the matrix run x, y, z; turned round in both they run S, P, L.
     directions, notices = right_axes(
         np.reshape(direction, (3, 3))[::-1, ::-1], stored.shape, tuple(spacing)[::-1], name

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from napari_dino_uad.core.scans.axes import RIGHT_ANGLE
 from napari_dino_uad.core.scans.dicom.elements import number, numbers
 from napari_dino_uad.core.scans.dicom.headers import Header
 from napari_dino_uad.core.scans.dicom.lookup import Lookup
@@ -106,7 +107,7 @@ def axes_in(item: Any) -> tuple[float, ...] | None:
     if axes.size != 6:
         return None
     lengths = np.linalg.norm(axes.reshape(2, 3), axis=1)
-    if lengths.min() < 0.5 or abs(axes[:3] @ axes[3:]) > 0.01 * lengths.prod():
+    if lengths.min() < 0.5 or abs(axes[:3] @ axes[3:]) > RIGHT_ANGLE * lengths.prod():
         return None
     return tuple((axes.reshape(2, 3) / lengths[:, None]).ravel().tolist())
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_dino_uad.core.errors import InputError
-from napari_dino_uad.core.limits import check_reading
+from napari_dino_uad.core.limits import check_grid, check_reading
 from napari_dino_uad.core.scans.dicom.frame import LABEL_MAP, Frame
 from napari_dino_uad.core.scans.dicom.grouping import axes_of, places_along
 from napari_dino_uad.core.scans.dicom.segments import read_segments, segments_of
@@ -73,10 +73,17 @@ def series_volume(
             "The slices have no positions: sorted by number, their distance is unknown, sizes are "
             "in pixels"
         )
+    if placed and first.axes is None:
+        notices.append(
+            "The header has no usable orientation: the slices are taken as axial, and sides are "
+            "not certain"
+        )
     known = first.spacing is not None and (placed or len(frames) == 1)
+    origins = _origins(frames, placed)
+    check_grid(series.label, (col_mm, row_mm), [float(np.abs(origins).max())], known=known)
     stack = stack_slices(
         slices,
-        _origins(frames, placed),
+        origins,
         axes_of(first),
         (col_mm, row_mm),
         series.label,

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+import lzma
 import math
 import re
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,7 +35,8 @@ __all__ = ["count_tiff_volumes", "read_tiff"]
 # Axes by the letters of tifffile: slices, those that a plain stack of pages has among them.
 _SLICES, _VOLUMES, _SAMPLES = "ZIQ", "T", "S"
 
-_PALETTE = 3
+# Values of the tag of colours.
+_WHITE_IS_0, _PALETTE = 0, 3
 
 # Units of a microscope or scanner; inches and centimetres are a printer's.
 _TRUSTED = ("mm", "millimeter", "millimetre", "um", "µm", "μm", "micron", "microns", "nm")
@@ -42,7 +44,7 @@ _TRUSTED = ("mm", "millimeter", "millimetre", "um", "µm", "μm", "micron", "mic
 # What tifffile raises where pages are damaged.
 _DAMAGED = (
     ValueError, RuntimeError, TypeError, KeyError, IndexError, AttributeError, OverflowError,
-    zlib.error, struct.error,
+    zlib.error, struct.error, lzma.LZMAError, EOFError,
 )  # fmt: skip
 
 
@@ -82,16 +84,42 @@ def read_tiff(path: Path, volume: int | None = None) -> StoredImage:
         index, notices = choose_volume(name, count, volume)
         values, colour, more = _grey(_pixels(series, path, index), series, name, slices)
         spacing, edges = _spacing(series, slices), _resolution(series)
+        turn = _turn(series)
     if values.size != slices * math.prod(_page_size(series)):
         raise damaged(name)
+    values = values.reshape(slices, *_page_size(series))
+    if colour is not None:
+        colour = colour.reshape(1, *_page_size(series), 3)
+    size = spacing or (*edges, min(edges))
+    if turn is not None:
+        values, colour = turn(values), None if colour is None else turn(colour)
+        if values.shape[1:] != _page_size(series):
+            size = (size[1], size[0], size[2])
+        more = (*more, f"{name} is shown upright, as its header says; masks must be upright too.")
     return StoredImage(
-        values=values.reshape(slices, *_page_size(series)),
-        spacing=spacing or (*edges, min(edges)),
+        values=values,
+        spacing=size,
         dimension=2 if slices == 1 else 3,
         spacing_known=spacing is not None,
         notices=(*notices, *more),
-        colour=None if colour is None else colour.reshape(1, *_page_size(series), 3),
+        colour=colour,
     )
+
+
+def _turn(series: tifffile.TiffPageSeries) -> Callable[[NDArray[Any]], NDArray[Any]] | None:
+    """Return what brings pages (slices, rows, cols, ...) upright, None if they are."""
+    found = series.keyframe.tags.get("Orientation")
+    rows, cols = 1, 2
+    turns: dict[int, Callable[[NDArray[Any]], NDArray[Any]]] = {
+        2: lambda pages: np.flip(pages, cols),
+        3: lambda pages: np.flip(pages, (rows, cols)),
+        4: lambda pages: np.flip(pages, rows),
+        5: lambda pages: pages.swapaxes(rows, cols),
+        6: lambda pages: np.rot90(pages, -1, (rows, cols)),
+        7: lambda pages: np.flip(pages.swapaxes(rows, cols), (rows, cols)),
+        8: lambda pages: np.rot90(pages, 1, (rows, cols)),
+    }
+    return turns.get(int(found.value)) if found is not None else None
 
 
 @contextmanager
@@ -168,8 +196,9 @@ def _pixels(series: tifffile.TiffPageSeries, path: Path, index: int) -> NDArray[
             pages = (series.pages[int(one)] for one in numbers.ravel())
             return np.stack([page.asarray() for page in pages if page is not None])
         return series.asarray().take(index, axis=place)
-    except ValueError as error:
-        if "imagecodecs" not in str(error):
+    except (ValueError, ImportError) as error:
+        # Since Python 3.14 a module of its own decodes ZSTD.
+        if "imagecodecs" not in str(error) and not isinstance(error, ImportError):
             raise
         return _by_libtiff(series, path, index)
 
@@ -220,6 +249,8 @@ def _grey(
         colours = (np.asarray(page.colormap) >> 8).astype(np.uint8)
         return _of_channels(np.moveaxis(colours[:, values], 0, -1), name, slices)
     if page.samplesperpixel == 1:
+        if page.photometric == _WHITE_IS_0 and values.dtype.kind in "bu":
+            values = np.asarray((1 << page.bitspersample) - 1 - values.astype(np.int64))
         return values, None, ()
     # Pages of separate planes have the samples in front.
     place = -1 if page.planarconfig == 1 else -3
