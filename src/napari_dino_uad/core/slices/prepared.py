@@ -37,6 +37,9 @@ _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _PLAIN = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 
 
+# Slices longer than this, as a multiple of their width, have a wrong spacing.
+_LONGEST = 32
+
 # Resized slices kept beyond those in use: enough for the neighbours on both sides of a run of
 # slices.
 _KEPT_SLICES = 8
@@ -240,6 +243,11 @@ def _check_memory(volume: Volume, preprocessing: Preprocessing) -> None:
     spacing = plane_spacing_mm(volume, preprocessing.plane)
     edges_mm = shape[1] * spacing[1], shape[2] * spacing[2]
     ratio = max(edges_mm) / min(edges_mm)
+    if ratio > _LONGEST:
+        raise InputError(
+            f"{volume.name} has {preprocessing.plane} slices {ratio:.0f} times as long as wide, "
+            f"but at most {_LONGEST} times is expected; check its spacing, or crop it."
+        )
     check_memory(
         needed_for_map(shape, preprocessing.input_size**2 * ratio),
         f"Analysing {volume.name}, with {preprocessing.plane} slices of "

@@ -66,6 +66,15 @@ def value(dataset: Any, key: str | int) -> Any:
 
 def text(dataset: Any, key: str | int) -> str:
     """Return the value of an element as text, several values with a backslash between them."""
+    return _printable(_text(dataset, key))
+
+
+def _printable(text: str) -> str:
+    """Replace control characters, which a terminal would obey."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else " " for c in text)
+
+
+def _text(dataset: Any, key: str | int) -> str:
     raw = _raw(dataset, key)
     if raw is not None:
         return raw

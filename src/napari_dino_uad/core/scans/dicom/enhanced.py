@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_dino_uad.core.errors import InputError
 from napari_dino_uad.core.scans.dicom.elements import first_item, number, numbers, text, value
 from napari_dino_uad.core.scans.dicom.frame import (
+    PICTURES,
     Frame,
     axes_in,
     between_of,
@@ -81,10 +83,19 @@ def enhanced_frames(header: Header, dataset: Dataset, groups: list[Any]) -> tupl
         if (pointer := value(item, "DimensionIndexPointer")) is not None
     ]
     dimensions = [one for one in dimensions if one[1] not in _PLACES]
-    return tuple(
+    frames = tuple(
         _functional(header, index, group, found, top, dimensions)
         for index, group in enumerate(groups[: header.frames])
     )
+    if len(frames) > 1 and header.modality in PICTURES and frames[0].place is None:
+        name = Path(header.file).name
+        refusal = (
+            f"{name} holds {len(frames)} frames without positions, so they are time points or "
+            "single pictures, not slices, but a volume or a single picture is expected; export the "
+            "frame to look at to its own file."
+        )
+        return tuple(replace(frame, refusal=refusal) for frame in frames)
+    return frames
 
 
 def _functional(

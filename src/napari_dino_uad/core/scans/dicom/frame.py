@@ -14,6 +14,7 @@ from napari_dino_uad.core.scans.dicom.lookup import Lookup
 
 __all__ = [
     "LABEL_MAP",
+    "PICTURES",
     "Frame",
     "axes_in",
     "between_of",
@@ -23,6 +24,8 @@ __all__ = [
     "thickness_of",
 ]
 
+#: Pictures of these kinds without positions are no slices of one body.
+PICTURES = ("US", "IVUS", "XA", "RF", "ES", "XC", "GM", "SM", "CR", "DX", "MG", "IO", "PX", "OP")
 LABEL_MAP = "1.2.840.10008.5.1.4.1.1.66.7"
 
 

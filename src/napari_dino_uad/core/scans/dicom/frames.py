@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -42,6 +43,16 @@ _CLASSIC_KEYS: tuple[tuple[str, tuple[int, ...]], ...] = (
     ("acquisition", (0x00200012,)),
     ("image type", (0x00080008,)),
     ("trigger time", (0x00181060,)),
+)
+
+
+# Vectors of nuclear medicine that number the frames by what they differ in.
+_VECTORS = (
+    ("energy window", "EnergyWindowVector"),
+    ("detector", "DetectorVector"),
+    ("time slot", "TimeSlotVector"),
+    ("phase", "PhaseVector"),
+    ("rotation", "RotationVector"),
 )
 
 
@@ -134,7 +145,10 @@ def _multi_frame(frame: Frame, dataset: Dataset) -> tuple[Frame, ...]:
         if offsets and offsets[0] != 0 and frame.axes[0] * frame.axes[4] < 0:
             heights = [-one for one in heights]
     elif "RECON TOMO" in header.image_type and frame.place and frame.axes and frame.thickness:
-        heights = [index * frame.thickness for index in range(header.frames)]
+        # In nuclear medicine alone, the sign of the distance is the way in which slices count.
+        step = math.copysign(frame.thickness, number(dataset, "SpacingBetweenSlices") or 1.0)
+        order = numbers(dataset, "SliceVector") or range(1, header.frames + 1)
+        heights = [(place - 1) * step for place in order]
     if heights is None or len(heights) != header.frames:
         if text(dataset, "FrameIncrementPointer") or frame.place is None:
             why = "without positions, so they are time points or single pictures, not slices"
@@ -148,8 +162,25 @@ def _multi_frame(frame: Frame, dataset: Dataset) -> tuple[Frame, ...]:
                 "picture is expected; export the frame to look at to its own file.",
             ),
         )
+    keys = _vector_keys(header, dataset)
     across = np.cross(frame.axes[:3], frame.axes[3:])  # type: ignore[index]  # placed above
     return tuple(
-        replace(frame, index=index, place=tuple(np.add(frame.place, across * height).tolist()))  # type: ignore[arg-type]  # placed above
+        replace(
+            frame,
+            index=index,
+            place=tuple(np.add(frame.place, across * height).tolist()),  # type: ignore[arg-type]  # placed above
+            keys=(*frame.keys, *keys[index]),
+        )
         for index, height in enumerate(heights)
     )
+
+
+def _vector_keys(header: Header, dataset: Dataset) -> list[list[tuple[str, str]]]:
+    """Return what tells the frames of a nuclear medicine object apart, beside their slices."""
+    keys: list[list[tuple[str, str]]] = [[] for _ in range(header.frames)]
+    for name, keyword in _VECTORS:
+        values = numbers(dataset, keyword)
+        if len(values) == header.frames and len(set(values)) > 1:
+            for own, value in zip(keys, values, strict=True):
+                own.append((name, f"{value:g}"))
+    return keys

@@ -9,7 +9,7 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_dino_uad.core.scans.dicom.frame import Frame
+from napari_dino_uad.core.scans.dicom.frame import PICTURES, Frame
 from napari_dino_uad.core.scans.stack import steps_between
 
 __all__ = ["SAME_PLACE", "axes_of", "count_repeated", "groups_of", "places_along", "volumes_in"]
@@ -22,9 +22,6 @@ _SAME_AXES = 0.01
 
 # Keys by which volumes have another contrast or moment, so that they are never one.
 _CONTRASTS = ("echo", "echo time", "time point", "b value", "gradient direction")
-
-# Pictures of these kinds without positions are no slices of one body.
-_PICTURES = ("US", "IVUS", "XA", "RF", "ES", "XC", "GM", "SM", "CR", "DX", "MG", "IO", "PX", "OP")
 
 
 def axes_of(frame: Frame) -> NDArray[np.float64]:
@@ -53,7 +50,7 @@ def groups_of(frames: Iterable[Frame]) -> list[tuple[list[Frame], int]]:
             continue
         seen.add(same)
         alone = header.file if frame.refusal else ""
-        if frame.place is None and header.modality in _PICTURES:
+        if frame.place is None and header.modality in PICTURES:
             alone = header.file
         spacing = tuple(f"{one:.4g}" for one in frame.spacing or ())
         key = (header.uid, frame.shape, _direction(frame, known), spacing, alone)
@@ -130,7 +127,8 @@ def _are_volumes(parts: _Parts) -> bool:
     counts = {len(part) for part in parts.values()}
     if len(parts) < 2 or len(counts) > 1 or min(counts) < 2:
         return False
-    return all(steps_between(np.sort(places_along(part)))[2] for part in parts.values())
+    places = [np.sort(places_along(part)) for part in parts.values()]
+    return all(steps_between(along - along[0])[2] for along in places)
 
 
 def _shown(text: str) -> str:

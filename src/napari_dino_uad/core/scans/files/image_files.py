@@ -105,6 +105,29 @@ def count_volumes(path: Path) -> int:
     return counters[decoder](path) if decoder in counters else 1
 
 
+def _grey_of_transparent(path: Path) -> NDArray[np.uint8] | None:
+    """Return the grey values of a picture with transparency, which SimpleITK cannot read.
+
+    Raises
+    ------
+    InputError
+        If they have 16 bits, which Pillow cannot read either.
+    """
+    from PIL import Image
+
+    with Image.open(path, formats=("PNG",)) as picture:
+        if picture.mode != "LA" and (picture.mode != "L" or "transparency" not in picture.info):
+            return None
+        with path.open("rb") as file:
+            depth = file.read(25)[24]
+        if depth > 8:
+            raise InputError(
+                f"{path.name} is grey with transparency, in {depth} bits, which cannot be read; "
+                "save it without transparency."
+            )
+        return np.asarray(picture.convert("LA"))[..., 0]
+
+
 def _decoded(path: Path, decoder: str) -> StoredImage:
     """Let a library decode a PNG, JPEG or DICOM file that was checked."""
     import SimpleITK as sitk
@@ -113,6 +136,8 @@ def _decoded(path: Path, decoder: str) -> StoredImage:
         return _picture(path.name, *read_jpeg(path))
     if decoder == "PNGImageIO":
         check_png(path, path.name)
+        if (grey := _grey_of_transparent(path)) is not None:
+            return _picture(path.name, grey, (f"The transparency of {path.name} is ignored",))
         picture = _reader(path, decoder).Execute()
         check_grid(path.name, picture.GetSpacing(), picture.GetOrigin(), known=False)
         made = _picture(path.name, sitk.GetArrayFromImage(picture))

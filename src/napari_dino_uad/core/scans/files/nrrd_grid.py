@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from napari_dino_uad.core.limits import FARTHEST_MM
 from napari_dino_uad.core.scans.files.text_header import bad_header, mm_of_unit, numbers
 
 __all__ = ["NrrdGrid"]
@@ -100,6 +101,8 @@ class NrrdGrid:
                 raise bad_header(name, f"{key!r}: {text!r}")
             units = self._units("space units", len(values))
             scaled = [value * unit for value, unit in zip(values, units, strict=True)]
+            if not all(abs(one) <= FARTHEST_MM for one in scaled):
+                raise bad_header(name, f"{key!r}: {text!r}")
             out.append(f"({','.join(map(repr, scaled[:3]))})")
         if len(out) != count:
             raise bad_header(name, f"{key!r}: {text!r}")

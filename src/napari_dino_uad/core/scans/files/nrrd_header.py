@@ -52,7 +52,8 @@ _ENCODINGS = {
 }
 
 # What the new header keeps as it is, and what says nothing that is used.
-_SPACED = ("space directions", "spacings", "axis maxs")
+# Ends of the axes alone give no spacing: they may lie at the edges of voxels or in their middle.
+_SPACED = ("space directions", "spacings")
 _GEOMETRY = ("space", "space dimension", "spacings", "axis mins", "axis maxs", "centers")
 _UNUSED = (
     "block size", "content", "labels", "max", "measurement frame", "min", "number", "old max",
