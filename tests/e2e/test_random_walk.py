@@ -47,6 +47,7 @@ def material(tmp_path_factory, healthy, ill, model) -> tuple[list[Path], list[Pa
     return scans, models
 
 
+@pytest.mark.filterwarnings("ignore:Contours are not displayed:UserWarning")
 def test_a_random_walk_keeps_picture_panels_and_files_together(
     make_napari_viewer, material, tmp_path
 ):
