@@ -106,14 +106,18 @@ def frame_groups(
 
 
 def enhanced(
-    path: Path, pixels: np.ndarray, groups: Sequence[Dataset], sop_class=ENHANCED_MR, **tags
+    path: Path,
+    pixels: np.ndarray,
+    groups: Sequence[Dataset],
+    sop_class=ENHANCED_MR,
+    measures=None,
+    **tags,
 ) -> Path:
-    """An enhanced object with pixels of 2 x 1 mm, 3 mm apart."""
+    """An enhanced object with pixels of 2 x 1 mm, 3 mm apart, if `measures` say nothing else."""
     out = dataset(pixels, sop_class, **tags)
     shared = Dataset()
-    shared.PixelMeasuresSequence = item(
-        PixelSpacing=[2, 1], SliceThickness=3, SpacingBetweenSlices=3
-    )
+    usual = {"PixelSpacing": [2, 1], "SliceThickness": 3, "SpacingBetweenSlices": 3}
+    shared.PixelMeasuresSequence = item(**(measures or usual))
     out.SharedFunctionalGroupsSequence = [shared]
     out.PerFrameFunctionalGroupsSequence = list(groups)
     return save(out, path)

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from random_walk import Walk
 
 from napari_dino_uad import Case, drain, fit, load_backbone, save_model, write_volume
 from napari_dino_uad.core.scans.phantom import PHANTOM_BACKBONE
 from napari_dino_uad.core.scans.volume import volume_from_array
 from napari_dino_uad.widgets.commands import open_dock
 from napari_dino_uad.widgets.session import session
+from random_walk import Walk
 
 pytestmark = pytest.mark.slow
 

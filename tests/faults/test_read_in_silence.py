@@ -8,7 +8,16 @@ import pytest
 import tifffile
 from PIL import Image
 
-from dicom_files import AXIAL, dataset, enhanced, frame_groups, item, save, write_slices
+from dicom_files import (
+    AXIAL,
+    SEGMENTATION,
+    dataset,
+    enhanced,
+    frame_groups,
+    item,
+    save,
+    write_slices,
+)
 from napari_dino_uad import Case, read_volume
 from napari_dino_uad.core.errors import InputError
 from napari_dino_uad.core.scans.canonical import volume_from_array
@@ -66,6 +75,36 @@ def test_a_mask_on_tilted_slices_does_not_grow(tmp_path):
     assert volume.notices
     found = read_mask(tmp_path / "mask.nii", volume)
     assert 0.9 * mask.sum() <= found.sum() <= 1.1 * mask.sum()
+
+
+@pytest.mark.parametrize("frames", [(3, 4, 5), (7,), (0, 2, 4, 6), (0, 11)])
+def test_a_segmentation_has_frames_only_where_something_is(tmp_path, frames):
+    write_slices(tmp_path / "scan", ramp(12), [3 * index for index in range(12)], **SQUARE)
+    volume = read_volume(tmp_path / "scan")
+    pixels = np.zeros((len(frames), 5, 4), np.uint8)
+    pixels[:, 1:3, 2] = 1
+    groups = [frame_groups(3 * index, segment=1) for index in frames]
+    enhanced(
+        tmp_path / "seg.dcm", pixels, groups, SEGMENTATION, modality="SEG",
+        SegmentationType="BINARY", SegmentSequence=item(SegmentNumber=1, SegmentLabel="lesion"),
+        measures=SQUARE,
+    )  # fmt: skip
+    found = read_mask(tmp_path / "seg.dcm", volume)
+    expected = np.zeros(volume.shape, bool)
+    expected[list(frames), 1:3, 2] = True
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_a_segmentation_between_the_slices_is_refused(tmp_path):
+    write_slices(tmp_path / "scan", ramp(12), [3 * index for index in range(12)], **SQUARE)
+    groups = [frame_groups(3 * index + 1.5, segment=1) for index in (3, 4)]
+    enhanced(
+        tmp_path / "seg.dcm", np.ones((2, 5, 4), np.uint8), groups, SEGMENTATION, modality="SEG",
+        SegmentationType="BINARY", SegmentSequence=item(SegmentNumber=1, SegmentLabel="lesion"),
+        measures=SQUARE,
+    )  # fmt: skip
+    with pytest.raises(InputError, match="does not lie on"):
+        read_mask(tmp_path / "seg.dcm", read_volume(tmp_path / "scan"))
 
 
 # Several volumes in one series --------------------------------------------------------------

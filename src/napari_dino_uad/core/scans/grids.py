@@ -146,6 +146,9 @@ def _brought(mask: Volume, scan: Volume, target: _Grid) -> tuple[NDArray[np.floa
     ]
     if _is_same(place, target):
         return np.ascontiguousarray(array), ""
+    laid = _frames_on(array, place, mask, target)
+    if laid is not None:
+        return laid, ""
     if not _is_same_box(place, target):
         raise _elsewhere(mask, scan)
     note = (
@@ -153,6 +156,44 @@ def _brought(mask: Volume, scan: Volume, target: _Grid) -> tuple[NDArray[np.floa
         f"{_name(mask)} has {_mm(mask.grid.spacing)}, its scan {_mm(scan.grid.spacing)}."
     )
     return _resample(array, place, target), note
+
+
+def _frames_on(
+    array: NDArray[np.float32], place: _Grid, mask: Volume, target: _Grid
+) -> NDArray[np.float32] | None:
+    """Lay the frames of a DICOM segmentation on the slices of its scan; None if they do not fit.
+
+    A segmentation has no frame where a slice is empty, so its own grid says little.
+    """
+    frames = () if mask.series is None else mask.series.frames
+    if not frames or any(not frame.segment or frame.place is None for frame in frames):
+        return None
+    # Positions of DICOM run x, y, z; those of volumes z, y, x.
+    corners = np.array([frame.place for frame in frames])[:, ::-1]
+    axes = np.array(frames[0].axes or (1.0, 0.0, 0.0, 0.0, 1.0, 0.0))
+    normal = np.cross(axes[:3], axes[3:])[::-1]
+    along = int(np.abs(target.direction.T @ normal).argmax())
+    within = [axis for axis in range(3) if axis != along]
+    extent = np.linalg.norm(target.shape * target.spacing)
+    tolerance = _SAME * target.spacing
+    if np.linalg.norm(place.direction - target.direction) * extent > tolerance.min():
+        return None
+    start = (place.origin - target.origin) @ target.direction
+    if not np.array_equal(place.shape[within], target.shape[within]) or not (
+        (np.abs(start) <= tolerance)[within].all()
+        and np.allclose(place.spacing[within], target.spacing[within], rtol=_SAME_SPACING)
+    ):
+        return None
+    way = target.direction[:, along]
+    own = np.rint((corners - place.origin) @ way / place.spacing[along]).astype(int)
+    steps = (corners - target.origin) @ way / target.spacing[along]
+    there = np.rint(steps).astype(int)
+    fits = np.abs(steps - there).max() <= _SAME and there.min() >= 0
+    if not fits or there.max() >= target.shape[along]:
+        return None
+    out = np.zeros(target.shape, dtype=np.float32)
+    np.moveaxis(out, along, 0)[there] = np.moveaxis(array, along, 0)[own]
+    return out
 
 
 def _turn_onto(place: _Grid, target: _Grid) -> tuple[NDArray[np.int64], NDArray[np.bool_]] | None:

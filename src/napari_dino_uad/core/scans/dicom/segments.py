@@ -81,7 +81,7 @@ def read_segments(series: Series, name: str, path: Path | None = None) -> Volume
         allow_constant=True,
         notices=tuple(notices),
     )
-    return replace(volume, label_names=names)
+    return replace(volume, label_names=names, series=series)
 
 
 def segments_of(file: Path) -> tuple[tuple[tuple[int, str], ...], str, float]:
