@@ -47,6 +47,14 @@ def material(tmp_path_factory, healthy, ill, model) -> tuple[list[Path], list[Pa
     return scans, models
 
 
+def memory_mb() -> float:
+    """Return the memory of this process, 0 where the system does not say."""
+    file = Path("/proc/self/statm")
+    return (
+        int(file.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6 if file.exists() else 0
+    )
+
+
 @pytest.mark.filterwarnings("ignore:Contours are not displayed:UserWarning")
 def test_a_random_walk_keeps_picture_panels_and_files_together(
     make_napari_viewer, material, tmp_path
@@ -64,7 +72,7 @@ def test_a_random_walk_keeps_picture_panels_and_files_together(
         for number in range(_STEPS):
             action = walk.step()
             if _STEPS > 100:
-                print(number, action, flush=True)
+                print(number, action, f"({memory_mb():.0f} MB)", flush=True)
         walk.leave()
     finally:
         walk.close()
