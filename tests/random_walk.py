@@ -8,6 +8,7 @@ import random
 import sys
 import threading
 import traceback
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -571,6 +572,10 @@ class Walk:
         assert not self.errors, self.errors[0]
         assert not list(self.results), "detections without a scan"
         assert not [one for one in QApplication.allWidgets() if isinstance(one, DockWidget)]
+        gc.collect()
+        kinds = Counter(type(one).__name__ for one in gc.get_objects())
+        kept = {name: kinds[name] for name in ("Detection", "AnomalyMap") if kinds[name]}
+        assert not kept, f"kept after everything was closed: {kept}"
 
     # Hands --------------------------------------------------------------------------------
 

@@ -16,6 +16,7 @@ from napari_dino_uad.core.maps.findings import describe_labels
 from napari_dino_uad.core.maps.places import TissueFrame
 from napari_dino_uad.core.maps.review import Judgement
 from napari_dino_uad.core.results import write_results
+from napari_dino_uad.core.slices.preprocessing import Preprocessing
 
 SHAPE = (12, 16, 20)
 SPACING = (1.0, 1.5, 3.0)
@@ -68,6 +69,7 @@ def case_of(tmp_path, kind):
     anomaly = SimpleNamespace(
         volume=volume, scores=volume.array, model=model, level=0.0, seconds={},
         tissue_frame=TissueFrame.of(volume, None),
+        scan=SimpleNamespace(preprocessing=Preprocessing()),
     )  # fmt: skip
     return values, anomaly, labels, describe_labels(labels, anomaly.scores, volume, Calibration())
 

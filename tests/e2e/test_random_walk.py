@@ -50,9 +50,9 @@ def material(tmp_path_factory, healthy, ill, model) -> tuple[list[Path], list[Pa
 def memory_mb() -> float:
     """Return the memory of this process, 0 where the system does not say."""
     file = Path("/proc/self/statm")
-    return (
-        int(file.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6 if file.exists() else 0
-    )
+    if not file.exists():
+        return 0.0
+    return int(file.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
 @pytest.mark.filterwarnings("ignore:Contours are not displayed:UserWarning")

@@ -365,7 +365,11 @@ def test_a_scan_like_a_thread(spacing, monkeypatch):
 
     monkeypatch.setattr(limits, "total_memory", lambda: 8 << 30)
     array = np.arange(2 * 20_000 * 8, dtype=np.float32).reshape(2, 20_000, 8)
-    with pytest.raises(InputError, match=r"Analysing thread.* GiB of memory"):
+    with pytest.raises(InputError, match=r"slices 2500 times as long as wide"):
         prepare(volume_from_array(array, (1.0, 1.0, 1.0), name="thread"), Preprocessing())
+    wide = np.arange(2 * 20_000 * 1000, dtype=np.float32).reshape(2, 20_000, 1000)
+    monkeypatch.setattr(limits, "total_memory", lambda: 1 << 30)
+    with pytest.raises(InputError, match=r"Analysing wide.* GiB of memory"):
+        prepare(volume_from_array(wide, (1.0, 1.0, 1.0), name="wide"), Preprocessing())
     with pytest.raises(InputError):
         prepare(volume_from_array(array, spacing, name="thread"), Preprocessing())

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
 import threading
 import time
+import weakref
 
 import pytest
 from qtpy.QtCore import QObject, QThreadPool
@@ -40,6 +42,40 @@ def test_progress_and_result_arrive(qtbot, job):
     assert answer.args == ["done"]
     assert [progress.done for progress in seen] == [0, 1, 2, 3, 4]
     assert not job.running
+
+
+class _Scan:
+    """Stands for what a pipeline holds."""
+
+
+@pytest.mark.parametrize("cancelled", [False, True])
+def test_what_a_pipeline_held_is_freed(qtbot, job, make_napari_viewer, cancelled):
+    # napari lists the workers of its current viewer, and keeps them.
+    viewer = make_napari_viewer()
+    assert viewer is not None
+    scan = _Scan()
+    freed = weakref.ref(scan)
+
+    def pipeline(scan=scan):
+        for step in range(5 if not cancelled else 10_000):
+            time.sleep(0.01)
+            yield Progress("Working", step, 5, result=scan)
+        return "done"
+
+    if cancelled:
+        with qtbot.waitSignal(job.progressed, timeout=20_000):
+            job.start(pipeline)
+        job.cancel()
+    else:
+        with qtbot.waitSignal(job.succeeded, timeout=20_000):
+            job.start(pipeline)
+    del pipeline, scan
+
+    def gone():
+        gc.collect()
+        return freed() is None
+
+    qtbot.waitUntil(gone, timeout=10_000)
 
 
 def test_cancel_frees_the_widget_and_stops_the_thread(qtbot, job):

@@ -261,11 +261,15 @@ class Job(QObject):
         self._generation += 1
         generation = self._generation
         self._step = ""
+        # napari keeps every worker and its function for ever, to list what has run; the pipeline,
+        # which holds scans and maps, is taken out of it.
+        waiting = [pipeline]
+        del pipeline
 
         def run() -> Generator[Progress, None, Any]:
             try:
                 import_torch()
-                return (yield from pipeline())
+                return (yield from waiting.pop()())
             except Exception as error:  # noqa: BLE001 - every error is shown to the user
                 return _Failure(error)
 

@@ -259,6 +259,9 @@ class StoredVoxels:
         try:
             if self.dtype.kind == "f":
                 return np.array([float(word) for word in words], dtype=self.dtype)
-            return np.array([int(word) for word in words]).astype(self.dtype, casting="same_value")
+            whole, limits = [int(word) for word in words], np.iinfo(self.dtype)
+            if not limits.min <= min(whole) <= max(whole) <= limits.max:
+                raise damaged(self.name)
+            return np.array(whole, dtype=self.dtype)
         except (ValueError, OverflowError) as error:
             raise damaged(self.name) from error
