@@ -73,6 +73,10 @@ class DetectWidget(DockWidget):
         self._on_scan()
         self.find()
 
+    def _leave(self) -> None:
+        """Let go of the result: Python may keep a deleted widget for long."""
+        self.shown = self._going_to = None
+
     # Building -----------------------------------------------------------------------------
 
     def _build(self) -> None:

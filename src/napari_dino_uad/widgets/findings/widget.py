@@ -101,6 +101,7 @@ class FindingsWidget(DockWidget):
         """Take away keys and crosshair."""
         self.keys.release()
         self.lines.hide(self)
+        self._shown = self._profiled = None
 
     # Showing ------------------------------------------------------------------------------
 
