@@ -8,7 +8,7 @@ APT := xvfb xauth libgl1-mesa-dri libegl1 libxkbcommon-x11-0 libxcb-icccm4 libxc
 XVFB := xvfb-run -a -s "-screen 0 1400x900x24"
 WIDGET_TESTS := tests/e2e tests/widgets tests/test_reader_writer.py
 
-.PHONY: demo test test-fast coverage lint docs bench bench-window screenshots system clean
+.PHONY: soak test-lowest demo test test-fast coverage lint docs bench bench-window screenshots system clean
 
 $(VENV)/.ready: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -41,6 +41,20 @@ test: system $(VENV)/.ready
 	QT_API=pyqt6 $(XVFB) $(BIN)/python -m pytest --durations=15
 	QT_API=pyqt5 $(XVFB) $(BIN)/python -m pytest $(WIDGET_TESTS)
 
+# Hours: damaged files, killed runs, power cuts (as root), a walk through the window. Writes
+# docs/reliability.md; SHARE=0.1 tries a tenth.
+SHARE ?= 1
+soak: system $(VENV)/.ready
+	QT_API=pyqt6 $(XVFB) $(BIN)/python tests/faults/soak.py page --share $(SHARE)
+
+# The oldest versions that pyproject.toml allows, in an environment of their own; their warnings
+# are no errors.
+test-lowest: system $(VENV)/.ready
+	$(BIN)/python -m pip install -q uv
+	$(BIN)/uv venv -q --allow-existing .venv-lowest --python $(PYTHON)
+	$(BIN)/uv pip install -q --python .venv-lowest --resolution lowest-direct -e '.[test,pyqt6]'
+	QT_API=pyqt6 $(XVFB) .venv-lowest/bin/python -m pytest -o filterwarnings=default --disable-warnings
+
 coverage: system $(VENV)/.ready
 	QT_API=pyqt6 $(XVFB) $(BIN)/python -m pytest --cov
 
@@ -68,4 +82,4 @@ screenshots: system $(VENV)/.ready
 	QT_API=pyqt6 XDG_CONFIG_HOME=$$(mktemp -d) $(XVFB) $(BIN)/python scripts/screenshots.py
 
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) .venv-lowest
