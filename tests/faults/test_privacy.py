@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,10 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
+from typer.testing import CliRunner
 
+from napari_dino_uad import save_model
+from napari_dino_uad.cli import app
 from napari_dino_uad.core.scans.phantom import make_phantom
 from scan_files import write_dicom
 
@@ -117,3 +121,34 @@ def test_a_report_has_no_path(done):
     place, _, _ = done
     [page] = (place / "detected").glob("*_report.html")
     assert str(place) not in page.read_text(encoding="utf-8")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="permissions of POSIX")
+def test_what_is_written_is_its_owners_alone(heads, model, tmp_path, monkeypatch):
+    monkeypatch.setenv("NAPARI_DINO_UAD_CACHE", str(tmp_path / "cache"))
+    before = os.umask(0o022)
+    try:
+        save_model(model, tmp_path / "new" / "m.safetensors")
+        scan = next((heads / "ill").glob("*_flair.nii.gz"))
+        done = CliRunner().invoke(
+            app,
+            ["detect", str(scan), "-m", str(tmp_path / "new/m.safetensors"), "-o",
+             str(tmp_path / "out"), "--report"],
+        )  # fmt: skip
+    finally:
+        os.umask(before)
+    assert done.exit_code == 0, done.output
+    written = [*(tmp_path / "new").iterdir(), *(tmp_path / "out").iterdir()]
+    assert len(written) > 4
+    assert {stat.S_IMODE(path.stat().st_mode) for path in written} == {0o600}
+    folders = [tmp_path / "new", tmp_path / "out", *(tmp_path / "cache").iterdir()]
+    open_to_all = [
+        path.name
+        for path in folders
+        if path.is_dir() and stat.S_IMODE(path.stat().st_mode) != 0o700
+    ]
+    assert not open_to_all
+    # What the user has opened to others stays open.
+    (tmp_path / "new/m.safetensors").chmod(0o644)
+    save_model(model, tmp_path / "new" / "m.safetensors")
+    assert stat.S_IMODE((tmp_path / "new/m.safetensors").stat().st_mode) == 0o644

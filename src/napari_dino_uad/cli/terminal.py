@@ -180,12 +180,13 @@ def writable_folder(folder: Path) -> Path:
     import tempfile
 
     from napari_dino_uad.core.storage.atomic import writing
+    from napari_dino_uad.core.storage.folders import own_folder
     from napari_dino_uad.core.storage.temporary import sweep
 
     if folder.exists() and not folder.is_dir():
         raise InputError(f"Expected a folder for the results, got the file {folder}; name another.")
     with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+        own_folder(folder)
         # Leftovers of killed runs go, whether this run writes anything or not.
         sweep(folder)
         with tempfile.TemporaryFile(dir=folder):

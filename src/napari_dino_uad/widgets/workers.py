@@ -22,6 +22,7 @@ from qtpy.QtCore import QObject, QTimer, Signal
 
 from napari_dino_uad.core.errors import InputError
 from napari_dino_uad.core.progress import Progress
+from napari_dino_uad.core.storage.folders import own_folder
 
 __all__ = ["Job", "describe_error", "gui_threads", "import_torch", "writing"]
 
@@ -89,7 +90,7 @@ def writing(folder: Path, file: Path | None = None) -> Iterator[None]:
     from safetensors import SafetensorError
 
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        own_folder(folder)
         with tempfile.TemporaryFile(dir=folder):
             pass
         if file is not None and file.is_dir():

@@ -23,6 +23,7 @@ from napari_dino_uad.core.model_file import save_model
 from napari_dino_uad.core.normative.methods import find_method
 from napari_dino_uad.core.scans.cohort import find_cases
 from napari_dino_uad.core.slices.preprocessing import Preprocessing
+from napari_dino_uad.core.storage.folders import own_folder
 
 if TYPE_CHECKING:
     from napari_dino_uad.core.backbones.backbone import Backbone
@@ -205,7 +206,7 @@ def reproduce(
         maps=MAPS["raw"] if preset == "paper" else None,
         seed=seed,
     )
-    out.mkdir(parents=True, exist_ok=True)
+    own_folder(out)
     save_model(model, out / "model.safetensors")
     wanted = EvaluationSettings(froc_rates=())
     return (

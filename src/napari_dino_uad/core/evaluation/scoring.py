@@ -17,6 +17,7 @@ from napari_dino_uad.core.features.cache import content_digest
 from napari_dino_uad.core.maps.findings import find_findings, find_regions
 from napari_dino_uad.core.metrics import LOWEST
 from napari_dino_uad.core.results import ResultPaths, write_results
+from napari_dino_uad.core.storage.folders import own_folder
 from napari_dino_uad.core.storage.records import (
     are_as_recorded,
     read_sealed,
@@ -200,7 +201,7 @@ class CaseStore:
     ) -> None:
         self._folder, self._maps = folder, maps
         self._settings, self._model = settings, model
-        folder.mkdir(parents=True, exist_ok=True)
+        own_folder(folder)
 
     def request(self, volume: Volume, mask: NDArray[np.bool_]) -> dict[str, Any]:
         """Return what the figures of a case depend on, in plain values."""

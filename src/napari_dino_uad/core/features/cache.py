@@ -35,7 +35,7 @@ from napari_dino_uad.core.errors import InputError
 from napari_dino_uad.core.features.cache_entry import CHECKSUM_BYTES, CacheEntry
 from napari_dino_uad.core.features.cache_users import in_use, sweep_users
 from napari_dino_uad.core.storage.atomic import staged
-from napari_dino_uad.core.storage.folders import FOLDER_VARIABLE, cache_home
+from napari_dino_uad.core.storage.folders import FOLDER_VARIABLE, cache_home, own_folder
 from napari_dino_uad.core.storage.records import read_object
 from napari_dino_uad.core.storage.temporary import sweep
 
@@ -168,7 +168,7 @@ class FeatureCache:
         from filelock import FileLock
 
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            own_folder(self.folder)
             with FileLock(self.folder / ".lock", timeout=_LOCK_TIMEOUT_S):
                 yield
         except OSError as error:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from napari_dino_uad.core.storage.folders import own_folder
 from napari_dino_uad.core.storage.temporary import is_held, lock_of_own
 
 if TYPE_CHECKING:
@@ -110,7 +111,7 @@ def _user(cache: Path) -> _User:
     elif user is not None:
         # A forked process is another user, and holds nothing yet.
         _uses.clear()
-    (cache / _USERS).mkdir(parents=True, exist_ok=True)
+    own_folder(cache / _USERS)
     lock = None
     while lock is None:
         name = secrets.token_hex(8)

@@ -4,6 +4,9 @@ New files are written to a hidden folder beside their final place. Each is synce
 (fsync) and renamed; then the folder is synced. Two processes that write the same file never share
 a temporary name, and the last one wins.
 
+New files and folders are their owner's alone, as scans are; a file that replaces another one has
+the other's permissions.
+
 A process holds a lock on its hidden folder while it lives. The next run that writes there
 recognises the remains of a killed run by their free lock, and removes them.
 """
@@ -15,6 +18,7 @@ import errno
 import io
 import json
 import os
+import stat
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -22,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from napari_dino_uad.core.errors import InputError
+from napari_dino_uad.core.storage.folders import own_folder
 from napari_dino_uad.core.storage.temporary import LOCK_NAME, sweep_sometimes, temporary_folder
 
 __all__ = [
@@ -38,6 +43,8 @@ __all__ = [
     "write_texts",
     "writing",
 ]
+
+_OWN_FOLDER, _OWN_FILE = 0o700, 0o600
 
 # Errors of file systems that cannot sync files, or folders.
 _NO_SYNC = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EBADF, errno.EACCES, errno.EPERM}
@@ -111,7 +118,7 @@ def staged(folder: Path, last: str | None = None) -> Iterator[Path]:
     InputError
         If a folder lies where a file goes.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    own_folder(folder)
     sweep_sometimes(folder)
     with temporary_folder(folder) as partial:
         yield partial
@@ -123,6 +130,7 @@ def staged(folder: Path, last: str | None = None) -> Iterator[Path]:
             if problem is not None:
                 raise problem
         for path in made:
+            _keep_own(path, folder / path.name)
             _sync(path)
         if made:
             with _alone(folder):
@@ -131,6 +139,17 @@ def staged(folder: Path, last: str | None = None) -> Iterator[Path]:
                 for path in made:
                     path.replace(folder / path.name)
             sync_folder(folder)
+
+
+def _keep_own(path: Path, target: Path) -> None:
+    """Give a new file the permissions of the one it replaces, or else to its owner alone."""
+    if path.is_dir():
+        for inside in path.iterdir():
+            _keep_own(inside, target / inside.name)
+        path.chmod(_OWN_FOLDER)
+        return
+    mode = stat.S_IMODE(target.stat().st_mode) if target.is_file() else _OWN_FILE
+    path.chmod(mode)
 
 
 @contextmanager
@@ -210,6 +229,7 @@ def replace_file(source: Path, target: Path) -> None:
     problem = blocked(target)
     if problem is not None:
         raise problem
+    _keep_own(source, target)
     sync_file(source)
     source.replace(target)
     sync_folder(target.parent)
