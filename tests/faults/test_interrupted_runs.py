@@ -41,13 +41,14 @@ context.set_forkserver_preload(
 )
 
 
-def _main(arguments: list[str], cache: str, log: str) -> None:
+def _main(arguments: list[str], cache: str, log: str, limit_gb: str) -> None:
     import torch
 
     from napari_dino_uad.cli import app
 
     torch.set_num_threads(1)
     os.environ["NAPARI_DINO_UAD_CACHE"] = cache
+    os.environ["NAPARI_DINO_UAD_CACHE_GB"] = limit_gb
     os.environ["NAPARI_DINO_UAD_ENGINE"] = "torch float32"
     sys.stdout = sys.stderr = Path(log).open("w", encoding="utf-8")
     app(arguments)
@@ -56,13 +57,15 @@ def _main(arguments: list[str], cache: str, log: str) -> None:
 class Runner:
     """Starts commands that share a cache."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.cache = folder, folder / "cache"
+    def __init__(self, folder: Path, limit_gb: float = 20.0) -> None:
+        self.folder, self.cache, self.limit_gb = folder, folder / "cache", limit_gb
 
-    def start(self, *arguments: object):
+    def start(self, *words: object):
         log = self.folder / f"log-{time.monotonic_ns()}"
-        texts = [str(one) for one in arguments]
-        process = context.Process(target=_main, args=(texts, str(self.cache), str(log)))
+        texts = [str(one) for one in words]
+        process = context.Process(
+            target=_main, args=(texts, str(self.cache), str(log), str(self.limit_gb))
+        )
         process.log = log
         process.start()
         return process
@@ -102,7 +105,7 @@ def alone(tmp_path_factory, scans) -> Path:
     """Results of runs that nothing disturbed: m.safetensors, detect/ and evaluate/."""
     folder = tmp_path_factory.mktemp("alone")
     runner = Runner(folder)
-    for name in ("fit", "detect", "evaluate"):
+    for name in ("fit", "detect", "evaluate", "export"):
         runner.run(*_command(name, scans, folder, folder))
     return folder
 
@@ -113,6 +116,10 @@ def _command(name: str, scans: Path, out: Path, alone: Path) -> list[object]:
     return {
         "fit": ["fit", scans / "healthy", "--out", out / "m.safetensors", *SETTINGS],
         "detect": ["detect", *ill, *model, "--out", out / "detect"],
+        "export": [
+            "detect", *ill, *model, "--out", out / "export", "--report", "--components",
+            "--likelihoods", "2",
+        ],
         "evaluate": [
             "evaluate", *ill, "--mask-pattern", "*_lesion.nii.gz", *model,
             "--out", out / "evaluate",
@@ -129,7 +136,7 @@ def assert_same(name: str, first: Path, second: Path) -> None:
         # Cached slices are scored in larger batches, whose sums round otherwise.
         for key, values in one.calibration.tensors().items():
             np.testing.assert_allclose(values, two.calibration.tensors()[key], atol=1e-4)
-    elif name == "detect":
+    elif name in ("detect", "export"):
         names = {path.name for path in (first / name).iterdir()}
         assert names == {path.name for path in (second / name).iterdir()}
         for image in (one for one in names if one.endswith(".nii.gz")):
@@ -152,10 +159,14 @@ def assert_same(name: str, first: Path, second: Path) -> None:
         assert [row["case"] for row in rows[0]] == [row["case"] for row in rows[1]]
 
 
-@pytest.mark.parametrize("name", ["fit", "detect", "evaluate"])
-def test_a_run_killed_at_any_moment_goes_on(name, scans, alone, tmp_path):
+# A cache of 1 MB has room for one scan, so that each of the others evicts one.
+@pytest.mark.parametrize(
+    ("name", "limit_gb"),
+    [("fit", 20), ("detect", 20), ("evaluate", 20), ("export", 20), ("evaluate", 0.001)],
+)
+def test_a_run_killed_at_any_moment_goes_on(name, limit_gb, scans, alone, tmp_path):
     chance = random.Random(os.environ.get("NAPARI_DINO_UAD_SEED", name))
-    runner = Runner(tmp_path)
+    runner = Runner(tmp_path, limit_gb)
     command = _command(name, scans, tmp_path, alone)
     began = time.monotonic()
     runner.run(*command)
@@ -164,7 +175,7 @@ def test_a_run_killed_at_any_moment_goes_on(name, scans, alone, tmp_path):
         # Every run begins with nothing done, or with what the last one left.
         if chance.random() < 0.5:
             shutil.rmtree(runner.cache, ignore_errors=True)
-        if name == "detect" and chance.random() < 0.5:
+        if name in ("detect", "export") and chance.random() < 0.5:
             for report in (tmp_path / name).glob("*.json"):
                 report.unlink()
         process = runner.start(*command)
@@ -181,7 +192,7 @@ def test_a_run_killed_at_any_moment_goes_on(name, scans, alone, tmp_path):
     assert not left
     cache = FeatureCache(runner.cache / "features")
     cache.clear()
-    assert {path.name for path in cache.folder.iterdir()} <= {".lock", ".users"}
+    assert {path.name for path in cache.folder.glob("*")} <= {".lock", ".users"}
 
 
 @pytest.mark.parametrize("name", ["fit", "detect"])
