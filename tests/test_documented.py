@@ -23,7 +23,7 @@ from test_docs import PAGES, PROGRAM, commands_in
 
 #: Commands that cannot run here, and where they are tried instead.
 ELSEWHERE = {
-    f"{PROGRAM} demo": "opens the window: tests/widgets/test_demo.py",
+    f"{PROGRAM} demo": "opens the window: tests/e2e/test_demo.py",
     f"{PROGRAM} backbones download": "needs a network: tests/core/backbones/test_backbone_hub.py",
     f"{PROGRAM} bench": "needs data that is not public as files: tests/core/bench/test_bench.py",
     f"{PROGRAM} reproduce": "needs a data set: tests/core/bench/test_reproduce.py",

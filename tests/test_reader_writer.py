@@ -7,11 +7,15 @@ from napari.components import ViewerModel
 from napari.layers import Image, Labels
 
 from dicom_files import SEGMENTATION, enhanced, frame_groups, item, noise
+from napari_dino_uad import detect, drain
 from napari_dino_uad.core.errors import InputError
+from napari_dino_uad.core.maps.findings import find_findings
+from napari_dino_uad.core.results import write_results
 from napari_dino_uad.layer_data import METADATA
 from napari_dino_uad.reader import get_reader
 from napari_dino_uad.sample_data import healthy_phantom, phantom_with_lesions
 from napari_dino_uad.widgets import series_picker
+from napari_dino_uad.widgets.layers import is_scan_layer
 from napari_dino_uad.writer import write_image, write_labels
 from scan_files import random_image, real_scan, rotation, write_series
 
@@ -305,3 +309,20 @@ def test_a_real_oblique_scan_goes_there_and_back(tmp_path):
         sitk.GetArrayFromImage(before).astype(np.float32), sitk.GetArrayFromImage(after)
     )
     np.testing.assert_allclose(before.GetDirection(), after.GetDirection(), atol=1e-6)
+
+
+def test_a_saved_map_opens_as_heat_and_is_no_scan(model, ill, tmp_path):
+    anomaly = drain(detect(ill.volume, model))
+    calibration = model.calibration
+    threshold = calibration.threshold(0.01)
+    found = find_findings(anomaly.scores, anomaly.volume, threshold, calibration)
+    paths = write_results(tmp_path, anomaly, *found, 0.01, name="head")
+    layer = open_scan(paths[0])
+    assert not is_scan_layer(layer)
+    assert layer.contrast_limits[0] == pytest.approx(threshold)
+    # Nothing hides the scan where the map is below its threshold, air included.
+    shown = layer.colormap.map(np.array([0.0, 0.5, 1.0]))
+    assert shown[0, 3] == 0 and shown[2, 3] > 0.5
+    # Without its record it is an image like any other.
+    (tmp_path / "head.json").unlink()
+    assert open_scan(paths[0]).colormap.name == "gray"

@@ -111,20 +111,19 @@ def run(
     if screenshot is None:
         napari.run()
         return
-    from qtpy.QtCore import QTimer
-    from qtpy.QtWidgets import QApplication
+    from qtpy.QtCore import QEventLoop, QTimer
 
     failed: list[str] = []
-    application = QApplication.instance()
-    assert application is not None
+    # A loop of its own: Qt 6 closes all windows when the application quits.
+    loop = QEventLoop()
 
     def take() -> None:
         viewer.screenshot(str(screenshot), canvas_only=False, flash=False)
-        application.quit()
+        loop.quit()
 
     def fail(reason: str) -> None:
         failed.append(reason)
-        application.quit()
+        loop.quit()
 
     # Wait a moment until the canvas has drawn the result.
     widget.findings_job.succeeded.connect(lambda _: QTimer.singleShot(500, take))
@@ -132,7 +131,7 @@ def run(
     widget.findings_job.failed.connect(fail)
     QTimer.singleShot(_WAIT_S * 1000, lambda: fail(f"no map after {_WAIT_S} seconds"))
     viewer.window.resize(1300, 860)
-    application.exec_()
+    loop.exec()
     viewer.close()
     if failed:
         raise InputError(f"The demo did not finish: {failed[0]}")

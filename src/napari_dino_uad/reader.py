@@ -139,7 +139,35 @@ def _load(read: Callable[[], Volume]) -> tuple[Volume, LayerData]:
     volume = read()
     if volume.label_names or is_label_volume(volume):
         return volume, labels_layer(volume, volume.array, volume.name)
-    return volume, volume_layer(volume)
+    heat = _saved_heat(volume)
+    return volume, volume_layer(volume) if heat is None else heat
+
+
+def _saved_heat(volume: Volume) -> LayerData | None:
+    """Return the layer of a map that was saved with its record, as heat; None of anything else."""
+    from napari_dino_uad.core.results import saved_threshold
+    from napari_dino_uad.layer_data import METADATA, volume_layer
+    from napari_dino_uad.widgets.layers import cut_colormap
+    from napari_dino_uad.widgets.settings import setting
+
+    threshold = None if volume.path is None else saved_threshold(volume.path)
+    if threshold is None:
+        return None
+    highest = float(volume.array.max())
+    limits = (threshold, max(highest, threshold + 1e-3))
+    data, keywords, kind = volume_layer(volume)
+    return (
+        data,
+        keywords
+        | {
+            "contrast_limits": limits,
+            "colormap": cut_colormap(limits, threshold, setting("colours")),
+            "blending": "translucent",
+            # A result, which is not offered as a scan.
+            "metadata": {METADATA: {**keywords["metadata"][METADATA], "role": "anomaly"}},
+        },
+        kind,
+    )
 
 
 def _import_what_layers_need() -> None:

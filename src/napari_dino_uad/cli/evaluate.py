@@ -48,6 +48,9 @@ if TYPE_CHECKING:
 
 __all__ = ["register"]
 
+# Columns of a terminal that has room for all figures of a case.
+_WIDE = 150
+
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
@@ -200,18 +203,20 @@ def _print(evaluation: Evaluation) -> None:
 
 def _table_of_cases(metrics: dict[str, Any], cases: list[dict[str, Any]]) -> Any:
     rates = list(metrics["conventions"]["tissue"]["dice_at_fpr"])
+    wide = output().width >= _WIDE
     table = new_table(
-        "case ", "slices", "lesion %", *OVERALL.values(),
-        *(f"Dice at {float(rate):.0%} FPR" for rate in rates), "FPR at 5 %", "lesions met",
-        "false findings", title="Cases, over tissue",
+        "case ", *(("slices", "lesion %") if wide else ()), *OVERALL.values(),
+        *(f"Dice at {float(rate):.0%} FPR" for rate in rates if wide), "FPR at 5 %",
+        "lesions met", "false findings",
+        title="Cases, over tissue" if wide else "Cases, over tissue (all columns: cases.csv)",
     )  # fmt: skip
     for row in cases:
+        more = (str(row["slices"]), f"{100 * row['lesion_pixels'] / row['pixels']:.2f}")
         table.add_row(
             row["case"],
-            str(row["slices"]),
-            f"{100 * row['lesion_pixels'] / row['pixels']:.2f}",
+            *(more if wide else ()),
             *(number(row[name]) for name in OVERALL),
-            *(number(row[f"dice_at_fpr_{rate}"]) for rate in rates),
+            *(number(row[f"dice_at_fpr_{rate}"]) for rate in rates if wide),
             number(row["realised_fpr_0.05"]),
             f"{row['lesions_met']} of {row['lesions']}",
             str(row["false_findings"]),

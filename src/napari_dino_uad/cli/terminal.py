@@ -79,6 +79,10 @@ def output() -> Console:
     return Console(width=width, highlight=False, markup=False)
 
 
+# Characters of a number in a table.
+_NUMBER_WIDTH = 6
+
+
 def new_table(*columns: str, title: str | None = None) -> Table:
     """Create a table; columns whose name ends in a space are text, the others numbers."""
     from rich import box
@@ -87,7 +91,13 @@ def new_table(*columns: str, title: str | None = None) -> Table:
     table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
     for column in columns:
         text = column.endswith(" ")
-        table.add_column(column.rstrip(), justify="left" if text else "right", overflow="fold")
+        # A number is never broken over two lines; names are, where the window is narrow.
+        table.add_column(
+            column.rstrip(),
+            justify="left" if text else "right",
+            overflow="fold",
+            min_width=None if text else _NUMBER_WIDTH,
+        )
     return table
 
 

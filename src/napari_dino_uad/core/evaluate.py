@@ -23,6 +23,7 @@ from napari_dino_uad.core.evaluation.scoring import MAPS, CaseStore, ScoredCase,
 from napari_dino_uad.core.evaluation.settings import EvaluationSettings
 from napari_dino_uad.core.evaluation.summary import summarise
 from napari_dino_uad.core.features.cache import FeatureCache, open_cache
+from napari_dino_uad.core.maps.domain_shift import measure_shift
 from napari_dino_uad.core.model_file import model_checksum
 from napari_dino_uad.core.progress import Inner, Progress
 from napari_dino_uad.core.scans.cases import Case, names_of_cases, read_case, unsaid
@@ -281,6 +282,9 @@ def _score(shared: _Shared, item: _Item, backbone: Backbone) -> Generator[str, N
             )
             for inner in detecting:
                 yield inner.note
+            shift = measure_shift(detecting.value.level, shared.model.levels)
+            if shift.warning:
+                yield f"Note: {name}: {shift.warning}"
             done = score_case(name, case, detecting.value, read.mask, settings, places)
             one = store.keep(done, request)
         return _Outcome(one, reading_s=reading)

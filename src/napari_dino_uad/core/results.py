@@ -18,13 +18,18 @@ from napari_dino_uad.core.maps.findings import Finding, size_unit, write_finding
 from napari_dino_uad.core.scans.file_order import to_file_grid
 from napari_dino_uad.core.scans.files.image_files import save_image
 from napari_dino_uad.core.storage.atomic import json_text, staged, writing
-from napari_dino_uad.core.storage.records import record_files, sealed
+from napari_dino_uad.core.storage.records import (
+    are_as_recorded,
+    read_sealed,
+    record_files,
+    sealed,
+)
 
 if TYPE_CHECKING:
     from napari_dino_uad.core.detect import AnomalyMap
     from napari_dino_uad.core.maps.review import Judgement
 
-__all__ = ["RESEARCH_USE", "ResultPaths", "write_results", "writing_results"]
+__all__ = ["RESEARCH_USE", "ResultPaths", "saved_threshold", "write_results", "writing_results"]
 
 #: Part of every report.
 RESEARCH_USE = "Research use only. Not a medical device."
@@ -48,6 +53,25 @@ class ResultPaths(NamedTuple):
     def tissue_of(folder: Path, name: str) -> Path:
         """Return the path of the tissue, written where the intensities alone do not give it."""
         return folder / f"{name}_tissue.nii.gz"
+
+
+def saved_threshold(path: Path) -> float | None:
+    """Return the threshold that a saved map was cut at; None if it is no map with its record.
+
+    Parameters
+    ----------
+    path : Path
+        A file, perhaps ``NAME_anomaly.nii.gz`` beside ``NAME.json``.
+    """
+    name = path.name.removesuffix("_anomaly.nii.gz")
+    paths = ResultPaths.of(path.parent, name)
+    if paths.anomaly.name != path.name:
+        return None
+    record = read_sealed(paths.report)
+    if record is None or not are_as_recorded(path.parent, record.get("files"), [path.name]):
+        return None
+    found = record.get("threshold")
+    return float(found) if isinstance(found, int | float) else None
 
 
 class Finish(Protocol):

@@ -24,7 +24,8 @@ PATTERNS = (
     f"*{os.sep}",
 )
 
-_QUESTION = "Open NIfTI, NRRD, MHA and DICOM with DINO UAD from now on, without asking?"
+# Short: napari cuts a longer line off.
+_QUESTION = "Open scans with DINO UAD from now on?"
 
 
 def other_readers() -> dict[str, str]:

@@ -134,7 +134,8 @@ def _to_step(rate: float) -> int:
 
 
 def _to_rate(step: int) -> float:
-    return HIGHEST_RATE * (LOWEST_RATE / HIGHEST_RATE) ** (step / _STEPS)
+    # As it is shown and saved: 0.01, not 0.010000000000000002.
+    return float(f"{HIGHEST_RATE * (LOWEST_RATE / HIGHEST_RATE) ** (step / _STEPS):.4g}")
 
 
 class ThresholdControl(QWidget):

@@ -50,7 +50,8 @@ def saver(detection: Detection, folder: Path) -> Callable[[], Generator[Progress
                 extra=results_extra(model_name, settings, found),
                 judgements=review.of(found.labels, found.findings),
             )
-        return f"Saved map, findings, table and report of {anomaly.volume.name} in {folder.name}."
+        what = "map, findings, their table and a record (JSON)"
+        return f"Saved {what} of {anomaly.volume.name} in {folder.name}."
 
     return pipeline
 
