@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from napari.layers import Image, Layer
@@ -30,6 +30,14 @@ _KEY = "Control-Shift-D"
 HIDE_KEY = "H"
 # Pause in painting after which the findings are updated.
 _PAINTED_MS = 250
+
+
+def _soon(call: Callable[[], object]) -> None:
+    """Call after the events of this moment, keeping what the method belongs to until then.
+
+    PyQt keeps no reference to the object of a method, but it does to a function.
+    """
+    QTimer.singleShot(0, lambda: call())
 
 
 class Results(QObject):
@@ -240,7 +248,7 @@ class Results(QObject):
             detection = self._detections.pop(scan)
             self.scan_closed.emit(scan)
             # Not within the event: several layers may be being removed at once.
-            QTimer.singleShot(0, detection.layers.remove)
+            _soon(detection.layers.remove)
         for detection in self:
             detection.drop_deleted()
             detection.layers.on_renamed()
@@ -256,14 +264,14 @@ class Results(QObject):
     def _on_moved(self, event: Any) -> None:
         for detection in self:
             if detection.layers.on_moved(event.value):
-                QTimer.singleShot(0, detection.layers.place)
+                _soon(detection.layers.place)
 
     def _on_data(self, event: Any) -> None:
         """Drop the detection of a scan whose voxels were replaced."""
         scan = event.source
         detection = self._detections.pop(scan, None)
         if detection is not None:
-            QTimer.singleShot(0, detection.layers.remove)
+            _soon(detection.layers.remove)
         self.scan_replaced.emit(scan, detection is not None)
 
     def _on_visible(self, event: Any) -> None:
