@@ -35,7 +35,7 @@ TESTS = [
     ("killed with -9: fit, detect, evaluate, export, eviction",
      "tests/faults/test_interrupted_runs.py",
      {"NAPARI_DINO_UAD_KILLS": "20"}),
-    ("walk of 500 actions through the window", "tests/e2e/test_random_walk.py",
+    ("walk of random actions through the window", "tests/e2e/test_random_walk.py",
      {"NAPARI_DINO_UAD_WALK": "500"}),
 ]  # fmt: skip
 _COUNTS = {"NAPARI_DINO_UAD_EXAMPLES", "NAPARI_DINO_UAD_KILLS", "NAPARI_DINO_UAD_WALK"}
