@@ -21,7 +21,7 @@ from random_walk import Walk
 
 pytestmark = pytest.mark.slow
 
-_STEPS = int(os.environ.get("NAPARI_DINO_UAD_WALK", "60"))
+_STEPS = int(os.environ.get("NAPARI_DINO_UAD_WALK", "30"))
 _SEED = int(os.environ.get("NAPARI_DINO_UAD_SEED", "0"))
 
 

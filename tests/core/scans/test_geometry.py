@@ -13,7 +13,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import SimpleITK as sitk
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from napari_dino_uad import read_volume, write_volume
@@ -21,8 +21,13 @@ from napari_dino_uad.core.errors import InputError
 from napari_dino_uad.core.scans.file_order import to_file_grid
 from scan_files import rotation
 
+_COUNT = os.environ.get("NAPARI_DINO_UAD_EXAMPLES")
+# The same examples every time, unless more are asked for.
 EXAMPLES = settings(
-    max_examples=int(os.environ.get("NAPARI_DINO_UAD_EXAMPLES", "40")), deadline=None
+    max_examples=int(_COUNT or 40),
+    deadline=None,
+    derandomize=_COUNT is None,
+    suppress_health_check=[HealthCheck.too_slow],
 )
 
 sizes = st.tuples(*[st.integers(2, 7)] * 3)
