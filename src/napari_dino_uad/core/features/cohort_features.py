@@ -94,6 +94,13 @@ def collect_cohort(
             continue
         waiting = Progress(step, item.number, len(cases), cases[item.number].name)
         yield dataclasses.replace(waiting, note=item.note)
+        none_left = dataclasses.replace(
+            waiting,
+            note=f"Note: {waiting.detail} has no healthy slice with enough tissue to learn from.",
+        )
+        if not len(item.indices):
+            yield none_left
+            continue
         grid = item.scan.grid(backbone.spec.stride, backbone.spec.multiple)
         entry = cache_entry(cache, item.digest, item.scan, grid, backbone)
         if entry is not None:
@@ -102,10 +109,11 @@ def collect_cohort(
         for _ in narrowing:
             yield dataclasses.replace(waiting, note=backbone.engine.take_note())
         scan = narrowing.value
-        indices = item.indices[tissue_slices(scan)[item.indices]]
+        indices = item.indices
+        if scan is not item.scan:
+            indices = indices[tissue_slices(scan)[indices]]
         if not len(indices):
-            text = f"Note: {waiting.detail} has no healthy slice with enough tissue to learn from."
-            yield dataclasses.replace(waiting, note=text)
+            yield none_left
             continue
         collecting = Inner(collect_features(scan, grid, backbone, indices, batch, entry))
         for _ in collecting:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_dino_uad.core.errors import InputError
+from napari_dino_uad.core.scans.dicom.grouping import axes_of
 from napari_dino_uad.core.scans.file_order import from_file_order, to_file_order
 from napari_dino_uad.core.scans.geometry import Volume
 
@@ -170,8 +171,7 @@ def _frames_on(
         return None
     # Positions of DICOM run x, y, z; those of volumes z, y, x.
     corners = np.array([frame.place for frame in frames])[:, ::-1]
-    axes = np.array(frames[0].axes or (1.0, 0.0, 0.0, 0.0, 1.0, 0.0))
-    normal = np.cross(axes[:3], axes[3:])[::-1]
+    normal = axes_of(frames[0])[::-1, 2]
     along = int(np.abs(target.direction.T @ normal).argmax())
     within = [axis for axis in range(3) if axis != along]
     extent = np.linalg.norm(target.shape * target.spacing)

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 from napari_dino_uad.core.errors import InputError
 from napari_dino_uad.core.scans.dicom.elements import first_item, number, numbers, text, value
 from napari_dino_uad.core.scans.dicom.frame import (
+    NO_POSITIONS,
     PICTURES,
     Frame,
     axes_in,
     between_of,
+    no_volume,
     place_of,
     rescale_of,
     spacing_of,
@@ -88,12 +90,7 @@ def enhanced_frames(header: Header, dataset: Dataset, groups: list[Any]) -> tupl
         for index, group in enumerate(groups[: header.frames])
     )
     if len(frames) > 1 and header.modality in PICTURES and frames[0].place is None:
-        name = Path(header.file).name
-        refusal = (
-            f"{name} holds {len(frames)} frames without positions, so they are time points or "
-            "single pictures, not slices, but a volume or a single picture is expected; export the "
-            "frame to look at to its own file."
-        )
+        refusal = no_volume(header, NO_POSITIONS)
         return tuple(replace(frame, refusal=refusal) for frame in frames)
     return frames
 

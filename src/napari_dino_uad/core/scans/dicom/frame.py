@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,10 +15,12 @@ from napari_dino_uad.core.scans.dicom.lookup import Lookup
 
 __all__ = [
     "LABEL_MAP",
+    "NO_POSITIONS",
     "PICTURES",
     "Frame",
     "axes_in",
     "between_of",
+    "no_volume",
     "place_of",
     "rescale_of",
     "spacing_of",
@@ -26,6 +29,9 @@ __all__ = [
 
 #: Pictures of these kinds without positions are no slices of one body.
 PICTURES = ("US", "IVUS", "XA", "RF", "ES", "XC", "GM", "SM", "CR", "DX", "MG", "IO", "PX", "OP")
+#: Why frames without positions are no volume.
+NO_POSITIONS = "without positions, so they are time points or single pictures, not slices"
+
 LABEL_MAP = "1.2.840.10008.5.1.4.1.1.66.7"
 
 
@@ -88,6 +94,14 @@ class Frame:
     def shape(self) -> tuple[int, int]:
         """Rows and columns."""
         return self.tile[2:] if self.tile else (self.header.rows, self.header.cols)
+
+
+def no_volume(header: Header, why: str) -> str:
+    """Return the refusal of an object whose frames are not the slices of a volume."""
+    return (
+        f"{Path(header.file).name} holds {header.frames} frames {why}, but a volume or a single "
+        "picture is expected; export the frame to look at to its own file."
+    )
 
 
 def rescale_of(item: Any, otherwise: tuple[float, float]) -> tuple[float, float]:

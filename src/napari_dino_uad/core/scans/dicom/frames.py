@@ -13,9 +13,11 @@ import numpy as np
 from napari_dino_uad.core.scans.dicom.elements import first_item, number, numbers, text, value
 from napari_dino_uad.core.scans.dicom.enhanced import enhanced_frames
 from napari_dino_uad.core.scans.dicom.frame import (
+    NO_POSITIONS,
     Frame,
     axes_in,
     between_of,
+    no_volume,
     place_of,
     rescale_of,
     spacing_of,
@@ -151,17 +153,10 @@ def _multi_frame(frame: Frame, dataset: Dataset) -> tuple[Frame, ...]:
         heights = [(place - 1) * step for place in order]
     if heights is None or len(heights) != header.frames:
         if text(dataset, "FrameIncrementPointer") or frame.place is None:
-            why = "without positions, so they are time points or single pictures, not slices"
+            why = NO_POSITIONS
         else:
             why = "with one position for all of them"
-        name = Path(header.file).name
-        return (
-            replace(
-                frame,
-                refusal=f"{name} holds {header.frames} frames {why}, but a volume or a single "
-                "picture is expected; export the frame to look at to its own file.",
-            ),
-        )
+        return (replace(frame, refusal=no_volume(header, why)),)
     keys = _vector_keys(header, dataset)
     across = np.cross(frame.axes[:3], frame.axes[3:])  # type: ignore[index]  # placed above
     return tuple(
