@@ -8,12 +8,12 @@ APT := xvfb xauth libgl1-mesa-dri libegl1 libxkbcommon-x11-0 libxcb-icccm4 libxc
 XVFB := xvfb-run -a -s "-screen 0 1400x900x24"
 WIDGET_TESTS := tests/e2e tests/widgets tests/test_reader_writer.py
 
-.PHONY: soak test-lowest demo test test-fast coverage lint docs bench bench-window screenshots system clean
+.PHONY: soak test-lowest lock demo test test-fast coverage lint docs bench bench-window screenshots system clean
 
-$(VENV)/.ready: pyproject.toml constraints.txt
+$(VENV)/.ready: pyproject.toml lock.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "Installing into $(VENV): a few minutes, most of them for torch (about 7 GB)"
-	$(BIN)/python -m pip install -q --progress-bar on -c constraints.txt -e '.[pyqt5,pyqt6,dev]'
+	$(BIN)/python -m pip install -q --progress-bar on -c lock.txt -e '.[pyqt5,pyqt6,dev]'
 	touch $@
 
 system:
@@ -54,6 +54,13 @@ test-lowest: system $(VENV)/.ready
 	$(BIN)/uv venv -q --allow-existing .venv-lowest --python $(PYTHON)
 	$(BIN)/uv pip install -q --python .venv-lowest --resolution lowest-direct -e '.[test,pyqt6]'
 	QT_API=pyqt6 $(XVFB) .venv-lowest/bin/python -m pytest -o filterwarnings=default --disable-warnings
+
+# What this environment has becomes what make installs; run the tests before committing it. A newer
+# version comes in by pip install -U first.
+lock:
+	@{ echo "# What make and CI install on Linux with Python 3.11, by make lock."; \
+	$(BIN)/python -m pip list --format=freeze --exclude-editable --exclude pip; } > lock.txt
+	$(BIN)/python scripts/licences_page.py
 
 coverage: system $(VENV)/.ready
 	QT_API=pyqt6 $(XVFB) $(BIN)/python -m pytest --cov
