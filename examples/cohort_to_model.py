@@ -30,11 +30,16 @@ def main(scans: str, model_file: str, pattern: str | None = None) -> None:
     model = drain(fit(cases, method="dpmm", settings={"components": 100}, seed=0), tell)
     save_model(model, Path(model_file))
     print(model.summary())
+    held_out = len(model.calibration.scan_rates)
     for rate in (0.05, 0.01):
         low, high = model.calibration.interval(rate)
-        threshold = model.calibration.threshold(rate)
-        print(f"{rate:.0%}: score {threshold:.2f}, {low:.1%} to {high:.1%} in single healthy scans")
+        line = f"{rate:.0%}: score {model.calibration.threshold(rate):.2f}"
+        # One scan has no spread.
+        spread = f", {low:.1%} to {high:.1%} in single healthy scans" if held_out > 1 else ""
+        print(line + spread)
 
 
 if __name__ == "__main__":
+    if len(sys.argv) not in (3, 4):
+        sys.exit(__doc__)
     main(*sys.argv[1:])
