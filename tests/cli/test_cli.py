@@ -96,6 +96,10 @@ def test_a_report_is_written_where_one_is_missing(heads, model_file, tmp_path):
     assert "done already" in result.stderr
     page = (tmp_path / "p_flair_report.html").read_text(encoding="utf-8")
     assert "Research use only" in page and "p_flair" not in page
+    named = run(*arguments, "--report", "--named")
+    assert named.exit_code == 0, named.output
+    assert "p_flair" in (tmp_path / "p_flair_report.html").read_text(encoding="utf-8")
+    assert "--named is about the report" in refused(*arguments, "--named")
     result = run(*arguments, "--dicom")
     assert "p_flair: DICOM results need a scan" in result.stderr
     assert not list(tmp_path.glob("*.dcm"))
@@ -219,6 +223,11 @@ def test_phantom_writes_scans_and_masks(tmp_path):
     assert result.exit_code == 0, result.output
     names = sorted(path.name for path in tmp_path.iterdir())
     assert names == ["phantom-007_flair.nii.gz", "phantom-007_lesion.nii.gz"]
+    # Heads with lesions are other heads than those without.
+    for asked in ((), ("--lesions", 1)):
+        run("phantom", "--out", tmp_path / "both", "--count", 1, *asked)
+    names = sorted(path.name for path in (tmp_path / "both").glob("*_flair.nii.gz"))
+    assert names == ["phantom-000_flair.nii.gz", "phantom-1000_flair.nii.gz"]
 
 
 def test_backbones_are_listed_with_their_licences():
@@ -312,6 +321,11 @@ def test_masks_that_do_not_fit(heads, model_file, tmp_path):
     sitk.WriteImage(scan[:, :, :5] > 0, str(tmp_path / "q_lesion.nii.gz"))
     told = refused("evaluate", tmp_path, *arguments, "--mask-pattern", "*_lesion.nii.gz")
     assert "shape" in told
+
+
+def test_info_needs_one_thing(model_file):
+    assert "Expected a model file; give one" in refused("info")
+    assert "got both" in refused("info", model_file, "--system")
 
 
 def test_bad_options(heads, tmp_path):

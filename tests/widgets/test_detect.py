@@ -203,6 +203,24 @@ def test_the_scalp_can_be_left_out(qtbot, widget, viewer):
     assert (heat.data[anomaly.scalp] != np.float32(low)).any()
 
 
+def test_a_scan_without_scalp_says_so(qtbot, widget, monkeypatch):
+    monkeypatch.setattr("napari_dino_uad.core.detect.scalp", lambda scan: None)
+    finish(qtbot, widget)
+    assert widget.panel.scalp.isHidden()
+    with qtbot.waitSignal(widget.findings_job.succeeded, timeout=LONG_MS):
+        widget.panel.without_scalp.setChecked(True)
+    assert widget.panel.scalp.text() == "No skull was found in this scan, so no scalp is left out."
+    with qtbot.waitSignal(widget.findings_job.succeeded, timeout=LONG_MS):
+        widget.panel.without_scalp.setChecked(False)
+    assert widget.panel.scalp.isHidden()
+
+
+def test_the_histograms_are_named(qtbot, widget):
+    assert "this scan" not in widget.threshold.legend
+    finish(qtbot, widget)
+    assert "healthy scans" in widget.threshold.legend and "this scan" in widget.threshold.legend
+
+
 def test_model_words_come_before_details(qtbot, widget):
     text = widget.choice._model_text.text()
     assert re.match(r"healthy heads, \d healthy scans, axial slices, fitted 20\d\d-", text)

@@ -118,6 +118,17 @@ def test_the_table_agrees_with_simpleitk(widget, detection, anomaly):
         np.testing.assert_allclose(row.finding.centroid_voxel, (z, y, x), atol=1e-4)
 
 
+def test_the_columns_tell_where_a_finding_lies(widget, detection):
+    model = widget.table.model()
+    titles = [model.headerData(n, Qt.Orientation.Horizontal) for n in range(model.columnCount())]
+    assert titles == ["#", "ml", "Peak", "p", "Slices", "Side", "Centre, mm", "Mean"]
+    row = widget.table.row or widget.table.rows[0]
+    right, front, up = row.finding.centroid_ras_mm
+    words = f"{'L' if right < 0 else 'R'} {abs(right):.0f} {'P' if front < 0 else 'A'} "
+    place = model.index(widget.table.order.index(row.label), 6).data()
+    assert place.startswith(words) and place.endswith(f"{abs(up):.0f}")
+
+
 def test_the_layer_has_the_same_table(widget, detection):
     features = detection.layers.findings.features
     rows = widget.table.rows

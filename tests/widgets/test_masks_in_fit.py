@@ -67,6 +67,7 @@ def test_masks_in_a_folder_are_no_scans_and_can_be_paired(qtbot, window, cohort,
     assert "20 scans" not in widget.scans.found.text()
     assert widget.cases == []
     assert not widget.run.start.isEnabled()
+    assert widget.run.text == "No scan can be used yet; the line below the list says why."
     press(qtbot, widget.scans.pair)
     qtbot.waitUntil(lambda: len(widget.cases) == 10, timeout=LONG_MS)
     settle(qtbot, widget)

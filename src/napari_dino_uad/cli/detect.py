@@ -46,6 +46,7 @@ from napari_dino_uad.cli.terminal import (
     writable_folder,
 )
 from napari_dino_uad.core.errors import OF_ONE_SCAN, InputError
+from napari_dino_uad.core.maps.finding_settings import DEFAULT_RATE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -85,6 +86,14 @@ Report = Annotated[
         "--report", help="Also write CASE_report.html, one page with the highest findings pictured."
     ),
 ]
+Named = Annotated[
+    bool,
+    typer.Option(
+        "--named",
+        help="Write the name of the scan's file into its report; names of files often hold names "
+        "of patients.",
+    ),
+]
 Components = Annotated[
     bool,
     typer.Option(
@@ -119,7 +128,7 @@ def _detect(
     scans: Scans,
     model: Model,
     out: Out,
-    fpr: Rate = 0.05,
+    fpr: Rate = DEFAULT_RATE,
     min_size: MinimumSize = None,
     pattern: Pattern = None,
     volume: VolumeNumber = None,
@@ -130,6 +139,7 @@ def _detect(
     no_cache: NoCache = False,
     overwrite: Overwrite = False,
     report: Report = False,
+    named: Named = False,
     dicom: Dicom = False,
     components: Components = False,
     likelihoods: Likelihoods = 0,
@@ -144,6 +154,8 @@ def _detect(
     """
     if min_size is not None and not (math.isfinite(min_size) and min_size >= 0):
         raise InputError(f"Expected a minimum size of 0 or more, got {min_size}; change it.")
+    if named and not report:
+        raise InputError("--named is about the report; give --report too.")
     cases = _find_named(scans, pattern)
     _refuse_own_results(cases, out)
     if not model.is_file():
@@ -157,7 +169,7 @@ def _detect(
     writable_folder(out)
     request = Request.of(model, fpr, min_size, series, volume)
     bad: dict[Path, str] = {}
-    extras = Extras(report, dicom, components, likelihoods)
+    extras = Extras(report, dicom, components, likelihoods, named)
     if components or likelihoods:
         _check_components(fitted)
     cache = open_cache(not no_cache) or False

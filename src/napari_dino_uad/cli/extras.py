@@ -33,19 +33,27 @@ class Extras(NamedTuple):
         The nearest component of a mixture at every voxel of tissue, as labels.
     likelihoods : int
         Number of components whose log-likelihood is written.
+    named : bool
+        Whether the page names the scan.
     """
 
     report: bool = False
     dicom: bool = False
     components: bool = False
     likelihoods: int = 0
+    named: bool = False
 
     def there(self, out: Path, name: str) -> bool:
-        """Return whether a case has what is asked for; DICOM is made again where it can be."""
+        """Return whether a case has what is asked for.
+
+        DICOM is made again where it can be, and so are named pages, which may be without the name.
+        """
+        if self.dicom or self.named:
+            return False
         pages = [path(out, name) for path, asked in self._files().items() if asked]
         if self.likelihoods and not _likelihoods_there(out, name, self.likelihoods):
             return False
-        return not self.dicom and all(path.is_file() for path in pages)
+        return all(path.is_file() for path in pages)
 
     def _files(self) -> dict[Callable[[Path, str], Path], bool]:
         return {_page: self.report, _components: self.components}
@@ -85,7 +93,11 @@ class Extras(NamedTuple):
         if self.report:
             from napari_dino_uad.core.report import CaseFacts, write_report
 
-            facts = CaseFacts(request.false_positive_rate, request.minimum_size)
+            facts = CaseFacts(
+                request.false_positive_rate,
+                request.minimum_size,
+                scan_name=anomaly.volume.name if self.named else "",
+            )
             write_report(_page(out, name), anomaly, labels, rows, facts)
         if self.dicom:
             from napari_dino_uad.core.dicom_export import (

@@ -95,8 +95,12 @@ def _info(
     """Show what is in a model file, or what this machine has."""
     from napari_dino_uad.core.errors import InputError
 
-    if system == (model is not None):
-        raise InputError("Expected a model file or --system; give one of them.")
+    if model is None and not system:
+        raise InputError(
+            "Expected a model file; give one saved by fit, or --system for this machine."
+        )
+    if model is not None and system:
+        raise InputError("Expected a model file or --system, got both; leave one out.")
     if model is None:
         from napari_dino_uad.cli.system import describe_system
 

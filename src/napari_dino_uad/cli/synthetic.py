@@ -11,6 +11,9 @@ from napari_dino_uad.cli.terminal import note, progress_bars, writable_folder
 
 __all__ = ["register"]
 
+# Of the first head with lesions: heads of another seed are other heads.
+_ILL_SEED = 1000
+
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
@@ -38,8 +41,13 @@ def _phantom(
     count: Annotated[int, typer.Option(min=1, help="Number of heads.")] = 8,
     lesions: Annotated[int, typer.Option(min=0, help="Lesions in each head.")] = 0,
     seed: Annotated[
-        int, typer.Option(min=0, help="Seed of the first head; the others count up from it.")
-    ] = 0,
+        int | None,
+        typer.Option(
+            min=0,
+            help="Seed of the first head; the others count up from it. Without it 0, and "
+            f"{_ILL_SEED} with lesions, so that no head is both healthy and ill.",
+        ),
+    ] = None,
 ) -> None:
     """Write synthetic heads: NAME_flair.nii.gz and, with lesions, NAME_lesion.nii.gz."""
     import numpy as np
@@ -48,12 +56,13 @@ def _phantom(
     from napari_dino_uad.core.scans.phantom import make_phantom
     from napari_dino_uad.core.scans.volume import write_volume
 
+    first = seed if seed is not None else _ILL_SEED if lesions else 0
     writable_folder(out)
     with progress_bars() as bars:
         for number in range(count):
             bars(Progress("Making synthetic heads", number, count))
-            phantom = make_phantom(seed + number, lesions)
-            name = f"phantom-{seed + number:03d}"
+            phantom = make_phantom(first + number, lesions)
+            name = f"phantom-{first + number:03d}"
             write_volume(out / f"{name}_flair.nii.gz", phantom.volume.array, phantom.volume)
             if lesions:
                 mask = phantom.lesion.astype(np.uint8)

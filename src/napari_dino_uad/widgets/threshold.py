@@ -19,6 +19,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from napari_dino_uad.core.maps.finding_settings import DEFAULT_RATE
 from napari_dino_uad.widgets.controls import small_label
 from napari_dino_uad.widgets.plots import (
     HEALTHY,
@@ -44,7 +45,6 @@ __all__ = [
 ]
 
 HIGHEST_RATE, LOWEST_RATE = 0.1, 1e-4
-_DEFAULT_RATE = 0.01
 # Rates marked on the colour bar.
 _BAR_RATES = (0.1, 0.01, 0.001, 0.0001)
 _STEPS = 300
@@ -163,6 +163,7 @@ class ThresholdControl(QWidget):
         )
         self._plot: Any = None
         self._line: Any = None
+        self._legend: Any = None
         self._curves: dict[str, Any] = {}
         # Edges and shares of the histograms to draw, by name of the curve.
         self._shares: dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]] = {}
@@ -193,7 +194,7 @@ class ThresholdControl(QWidget):
         self.marks = _Marks(self.slider)
         layout.addWidget(self.marks)
         layout.addWidget(self._interval)
-        self.slider.setValue(_to_step(_DEFAULT_RATE))
+        self.slider.setValue(_to_step(DEFAULT_RATE))
         self._show_text()
         self._show_scale()
         when_plots(self, self._build_plot)
@@ -221,6 +222,10 @@ class ThresholdControl(QWidget):
         }
         for curve in self._curves.values():
             curve.hide()
+        # Not pyqtgraph's own legend, whose entries hide their curves at a click.
+        self._legend = pg.LabelItem(justify="right", size="8pt")
+        self._legend.setParentItem(plot.getPlotItem().getViewBox())
+        self._legend.anchor(itemPos=(1, 0), parentPos=(1, 0), offset=(-2, -2))
         self._line = pg.InfiniteLine(angle=90, movable=True, pen=pg.mkPen(_LINE, width=2))
         plot.addItem(self._line)
         self._line.sigPositionChanged.connect(self._on_line)
@@ -232,6 +237,11 @@ class ThresholdControl(QWidget):
         for name, (edges, shares) in self._shares.items():
             self._draw(name, edges, shares)
         self._show_text()
+
+    @property
+    def legend(self) -> str:
+        """The names of the histograms drawn, as HTML."""
+        return "" if self._legend is None else str(self._legend.text)
 
     @property
     def rate(self) -> float:
@@ -268,6 +278,7 @@ class ThresholdControl(QWidget):
         self._colours = (background, text)
         if self._plot is not None:
             paint_plot(self._plot, background, text)
+            self._legend.setText(self._legend.text, color=text)
 
     def _show_scale(self) -> None:
         """Enable the control and show the scale of scores, which only a model has."""
@@ -296,6 +307,7 @@ class ThresholdControl(QWidget):
         height = np.clip(np.log10(np.maximum(shares, 1e-12)) + 5, 0, None)
         self._curves[name].setData(edges, height)
         self._curves[name].show()
+        self._show_legend()
         if name == "healthy":
             self._plot.setXRange(edges[0], edges[-1], padding=0)
 
@@ -303,6 +315,17 @@ class ThresholdControl(QWidget):
         self._shares.pop(name, None)
         if self._curves:
             self._curves[name].hide()
+            self._show_legend()
+
+    def _show_legend(self) -> None:
+        """Name the histograms that are drawn."""
+        entries = (("healthy", HEALTHY, "healthy scans"), ("scan", _SCAN, "this scan"))
+        lines = [
+            f"<span style='color: rgb{colour}'>\u25a0</span> {text}"
+            for name, colour, text in entries
+            if name in self._shares
+        ]
+        self._legend.setText("<br>".join(lines))
 
     def _show_text(self) -> None:
         self._text.setText(f"False alarms in healthy tissue: {format_rate(self.rate)}")

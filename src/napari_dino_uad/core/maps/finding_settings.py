@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
-__all__ = ["FindingSettings"]
+__all__ = ["DEFAULT_RATE", "FindingSettings"]
+
+#: False-positive rate of the threshold where none is chosen, in the window and on the command line.
+DEFAULT_RATE = 0.01
 
 
 @dataclass(frozen=True)

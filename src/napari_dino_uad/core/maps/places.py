@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from napari_dino_uad.core.scans.volume import Volume
 
-__all__ = ["TissueFrame", "describe_side"]
+__all__ = ["TissueFrame", "describe_side", "sides_mm"]
 
+# Letters of positive and negative R, A and S.
+_SIDES = ("RL", "AP", "SI")
 # Share of the tissue's voxels beyond its extent on either side of an axis: specks of noise.
 _SPECKS = 0.005
 # Displacements from the centre, as shares of half the extent.
@@ -110,6 +112,16 @@ def describe_side(
     For several findings of one scan, make the `TissueFrame` once.
     """
     return TissueFrame.of(volume, foreground, head).side(centroid)
+
+
+def sides_mm(ras_mm: Sequence[float]) -> str:
+    """Return a place in mm, such as "L 89 P 101 S 86 mm", from its R, A and S.
+
+    >>> sides_mm((-89.2, -101.0, 86.4))
+    'L 89 P 101 S 86 mm'
+    """
+    sides = zip(_SIDES, ras_mm, strict=True)
+    return " ".join(f"{side[value < 0]} {abs(value):.0f}" for side, value in sides) + " mm"
 
 
 def _third(share: float, above: str, below: str) -> str:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from napari_dino_uad.core.maps.domain_shift import differences, measure_shift
 from napari_dino_uad.core.maps.findings import size_unit, worst_voxel
+from napari_dino_uad.core.maps.places import sides_mm
 from napari_dino_uad.core.report.pictures import finding_picture, png_uri
 from napari_dino_uad.core.results import RESEARCH_USE
 from napari_dino_uad.core.storage.atomic import write_text
@@ -189,7 +190,8 @@ def _facts(anomaly: AnomalyMap, facts: CaseFacts, threshold: float) -> list[tupl
     unit = size_unit(volume)
     smallest = unit.smallest if facts.minimum_size is None else facts.minimum_size
     searched = f"{'tissue only' if facts.tissue_only else 'background too'}, "
-    searched += "without the scalp, " if facts.without_scalp and facts.tissue_only else ""
+    if facts.without_scalp and facts.tissue_only:
+        searched += "no scalp found, " if anomaly.scalp is None else "without the scalp, "
     searched += f"findings of {smallest:g} {unit.name} or more"
     cohort = model.cohort
     told = f"{cohort.get('scans', 0)} scans, {cohort.get('slices', 0)} slices, "
@@ -221,7 +223,7 @@ def _cells(row: FindingRow) -> dict[str, Any]:
         "p": f"{finding.p_value:.1g}",
         "slices": row.slices,
         "side": row.side,
-        "place": "" if place is None else f"{_NBSP}/{_NBSP}".join(f"{mm:.0f}" for mm in place),
+        "place": "" if place is None else sides_mm(place).removesuffix(" mm").replace(" ", _NBSP),
         "decision": f"not{_NBSP}reviewed" if row.decision == "open" else row.decision,
         "rejected": row.decision == "rejected",
         "note": note,

@@ -29,6 +29,7 @@ from napari_dino_uad.widgets.results.texts import (
     describe_edits,
     describe_findings,
     describe_left_out,
+    describe_scalp,
 )
 from napari_dino_uad.widgets.threshold import ThresholdControl
 
@@ -111,6 +112,7 @@ class FindingsPanel(QWidget):
         edits_row.setContentsMargins(0, 0, 0, 0)
         edits_row.addWidget(self.edits, 1)
         edits_row.addWidget(self.discard)
+        self.scalp = small_label()
         self.left_out = small_label()
         self.deleted = small_label()
         self.cursor_text = small_label()
@@ -123,6 +125,7 @@ class FindingsPanel(QWidget):
         layout.addWidget(self.threshold)
         layout.addLayout(size_row)
         layout.addWidget(self.without_scalp)
+        layout.addWidget(self.scalp)
         layout.addLayout(opacity_row)
         for widget in (
             self.summary,
@@ -193,6 +196,7 @@ class FindingsPanel(QWidget):
         self.edits.setText(edits)
         self._edits_row.setVisible(bool(edits))
         for label, describe in (
+            (self.scalp, describe_scalp),
             (self.left_out, describe_left_out),
             (self.deleted, describe_deleted),
         ):

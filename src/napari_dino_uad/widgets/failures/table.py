@@ -14,7 +14,7 @@ __all__ = ["CaseTable"]
 #: Title and tooltip of the columns that have short names; others keep theirs.
 _TITLES = {
     "case": ("Case", "Name of the case"),
-    "failure": ("Failure", "Largest failure of the case: ml, mm² or voxels"),
+    "failure": ("Failure", "Largest missed lesion or false alarm of the case"),
     "average_precision": ("AP", "Average precision over tissue"),
     "auroc": ("AUROC", "Area under the ROC curve over tissue"),
     "aupro": ("AUPRO", "Overlap of regions up to 30 % FPR, over tissue"),
@@ -57,10 +57,12 @@ class _Model(QAbstractTableModel):
         super().__init__()
         self.columns: list[str] = []
         self.rows: list[dict[str, Any]] = []
+        self._unit = ""
 
-    def show(self, columns: Sequence[str], rows: Sequence[dict[str, Any]]) -> None:
+    def show(self, columns: Sequence[str], rows: Sequence[dict[str, Any]], unit: str) -> None:
         """Show other rows."""
         self.beginResetModel()
+        self._unit = unit
         self.columns, self.rows = list(columns), list(rows)
         self.endResetModel()
 
@@ -81,7 +83,10 @@ class _Model(QAbstractTableModel):
         """Return the title or tooltip of a column."""
         if orientation != Qt.Orientation.Horizontal or section >= len(self.columns):
             return None
-        title, about = _title(self.columns[section])
+        name = self.columns[section]
+        title, about = _title(name)
+        if name == "failure" and self._unit:
+            title += f", {self._unit}"
         return {Qt.ItemDataRole.DisplayRole: title, Qt.ItemDataRole.ToolTipRole: about}.get(role)
 
     def data(self, index: QModelIndex, role: int = Qt.ItemDataRole.DisplayRole) -> Any:
@@ -118,10 +123,20 @@ class CaseTable(SortedTable):
         self.entered.connect(self._on_entered)
         self.doubleClicked.connect(lambda _: self.opened.emit(self.case))
 
-    def show_rows(self, columns: Sequence[str], rows: Sequence[dict[str, Any]]) -> None:
-        """Show cases; the selected one stays selected, the order stays too."""
+    def show_rows(
+        self, columns: Sequence[str], rows: Sequence[dict[str, Any]], unit: str = ""
+    ) -> None:
+        """Show cases; the selected one stays selected, the order stays too.
+
+        Parameters
+        ----------
+        columns : sequence of str
+        rows : sequence of dict
+        unit : str
+            Of the failures' sizes; empty if they have several.
+        """
         case, again = self.case, list(columns) != self._source.columns
-        self._source.show(columns, rows)
+        self._source.show(columns, rows, unit)
         if again:
             self._fit_columns()
             # The worst first.

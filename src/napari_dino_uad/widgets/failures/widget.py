@@ -230,7 +230,8 @@ class FailuresWidget(DockWidget):
         now = self._failures[self._place] if 0 <= self._place < len(self._failures) else None
         self._failures = [one for one in folder.failures if one.case in kept]
         self._place = self._failures.index(now) if now in self._failures else -1
-        self.table.show_rows(columns, rows)
+        units = {one.unit for one in folder.failures}
+        self.table.show_rows(columns, rows, units.pop() if len(units) == 1 else "")
 
     def _on_filter(self) -> None:
         if self.run.complaining:

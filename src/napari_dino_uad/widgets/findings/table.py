@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from qtpy.QtCore import QAbstractTableModel, QModelIndex, Qt, Signal
 from qtpy.QtGui import QColor, QPixmap
 
+from napari_dino_uad.core.maps.places import sides_mm
 from napari_dino_uad.widgets.tables import SortedTable
 
 if TYPE_CHECKING:
@@ -34,20 +35,9 @@ class _Column:
     number: bool = True
 
 
-def _mm(axis: int) -> Callable[[FindingRow], float]:
-    def value(row: FindingRow) -> float:
-        place = row.finding.centroid_ras_mm
-        return float("-inf") if place is None else place[axis]
-
-    return value
-
-
-def _mm_text(axis: int) -> Callable[[FindingRow], str]:
-    def text(row: FindingRow) -> str:
-        place = row.finding.centroid_ras_mm
-        return "" if place is None else f"{place[axis]:.0f}"
-
-    return text
+def _centre(row: FindingRow) -> str:
+    place = row.finding.centroid_ras_mm
+    return "" if place is None else sides_mm(place).removesuffix(" mm")
 
 
 def _size(row: FindingRow) -> str:
@@ -56,17 +46,13 @@ def _size(row: FindingRow) -> str:
 
 _COLUMNS = (
     _Column(
-        "No.", "Number and colour of the finding; ✓ accepted, ✗ rejected",
+        "#", "Number and colour of the finding; ✓ accepted, ✗ rejected",
         lambda row: f"{row.label} {_MARKS[row.decision]}".rstrip(), lambda row: row.label, False,
     ),
     _Column("ml", "Size", _size, lambda row: row.size),
     _Column(
         "Peak", "Highest anomaly score",
         lambda row: f"{row.finding.peak_score:.2f}", lambda row: row.finding.peak_score,
-    ),
-    _Column(
-        "Mean", "Mean anomaly score",
-        lambda row: f"{row.finding.mean_score:.2f}", lambda row: row.finding.mean_score,
     ),
     _Column(
         "p", "Share of healthy tissue that scores as high as the peak",
@@ -77,10 +63,20 @@ _COLUMNS = (
         lambda row: row.slices,
         lambda row: (row.finding.first_slice, row.finding.last_slice),
     ),
-    _Column("Side", "Place in the tissue", lambda row: row.side, lambda row: row.side, False),
-    _Column("R", "Centre, mm to the patient's right", _mm_text(0), _mm(0)),
-    _Column("A", "Centre, mm to the front", _mm_text(1), _mm(1)),
-    _Column("S", "Centre, mm to the head", _mm_text(2), _mm(2)),
+    # "right" for "right side": the title says the rest.
+    _Column(
+        "Side", "Place in the tissue",
+        lambda row: row.side.replace(" side", ""), lambda row: row.side, False,
+    ),
+    _Column(
+        "Centre, mm",
+        "Centre, in mm from the origin of the scan: right or left, front or back, up or down",
+        _centre, lambda row: row.finding.centroid_ras_mm or (), False,
+    ),
+    _Column(
+        "Mean", "Mean anomaly score",
+        lambda row: f"{row.finding.mean_score:.2f}", lambda row: row.finding.mean_score,
+    ),
 )  # fmt: skip
 
 

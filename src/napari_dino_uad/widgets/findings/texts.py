@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from napari_dino_uad.core.maps.findings import size_unit
-from napari_dino_uad.widgets.results.texts import sides_mm
+from napari_dino_uad.core.maps.places import sides_mm
 
 if TYPE_CHECKING:
     from napari_dino_uad.core.maps.finding_rows import FindingRow
@@ -62,5 +62,5 @@ def describe_place(row: FindingRow) -> str:
     place = row.finding.centroid_ras_mm
     parts = [row.side]
     if place is not None:
-        parts.append(f"centre {sides_mm(place)}")
+        parts.append(f"centre {sides_mm(place)} from the origin")
     return f"Finding {row.label}: {', '.join(part for part in parts if part)}"

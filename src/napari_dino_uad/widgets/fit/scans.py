@@ -60,6 +60,8 @@ class HealthyScans(QWidget):
     ----------
     cases : list of Case
         The scans that were found.
+    refused : bool
+        Whether none of those chosen can be used; `found` says why.
 
     Signals
     -------
@@ -74,6 +76,7 @@ class HealthyScans(QWidget):
         self._viewer = viewer
         self.looking = Job(self)
         self.cases: list[Case] = []
+        self.refused = False
         self._patterns: tuple[str, str] | None = None
         self._build()
         self._connect()
@@ -227,6 +230,7 @@ class HealthyScans(QWidget):
 
     def _on_found(self, found: FoundCases) -> None:
         self.cases = found.cases
+        self.refused = not found.cases and bool(found.note)
         self._offer(found.patterns)
         if found.cases:
             masked = sum(case.mask is not None for case in found.cases)
@@ -241,6 +245,7 @@ class HealthyScans(QWidget):
 
     def _on_not_found(self, text: str) -> None:
         self.cases = []
+        self.refused = True
         self._offer(None)
         self.found.setText(text)
         self.changed.emit()

@@ -247,6 +247,8 @@ class FitWidget(DockWidget):
         reason = ""
         if not self.cases:
             reason = "Choose healthy scans first."
+            if self.scans.refused:
+                reason = "No scan can be used yet; the line below the list says why."
         elif self.advanced.form is None:
             reason = "Loading…"
         self.run.allow("" if self.looking.running else reason)

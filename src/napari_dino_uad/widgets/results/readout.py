@@ -9,9 +9,9 @@ import numpy as np
 from qtpy.QtCore import QObject, QTimer
 from qtpy.QtWidgets import QLabel
 
+from napari_dino_uad.core.maps.places import sides_mm
 from napari_dino_uad.layer_data import METADATA
 from napari_dino_uad.widgets.layers import scan_shape
-from napari_dino_uad.widgets.results.texts import sides_mm
 from napari_dino_uad.widgets.threshold import format_rate
 
 if TYPE_CHECKING:

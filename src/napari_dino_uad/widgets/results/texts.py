@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from napari_dino_uad.core.maps.findings import MOST_FINDINGS, size_unit
+from napari_dino_uad.core.maps.places import sides_mm
 from napari_dino_uad.widgets.layers import scan_shape
 from napari_dino_uad.widgets.threshold import format_rate
 
@@ -25,23 +26,14 @@ __all__ = [
     "describe_edits",
     "describe_findings",
     "describe_left_out",
+    "describe_scalp",
     "model_details",
     "model_words",
     "place",
-    "sides_mm",
     "slice_count",
     "why_no_detection",
     "why_no_saving",
 ]
-
-# Letters of positive and negative R, A and S.
-_SIDES = ("RL", "AP", "SI")
-
-
-def sides_mm(ras_mm: Sequence[float]) -> str:
-    """Return a place in mm, such as "L 89 P 101 S 86 mm", from its R, A and S."""
-    sides = zip(_SIDES, ras_mm, strict=True)
-    return " ".join(f"{side[value < 0]} {abs(value):.0f}" for side, value in sides) + " mm"
 
 
 def place(volume: Volume, voxel: Sequence[float]) -> str:
@@ -164,6 +156,18 @@ def describe_edits(detection: Detection) -> str:
         if count
     ]
     return f"Edited by hand: {' and '.join(parts) or 'as found'}."
+
+
+def describe_scalp(detection: Detection) -> str:
+    """Say that there is no scalp to leave out, where that was asked for."""
+    found, anomaly = detection.found, detection.anomaly
+    if found is None or anomaly is None:
+        return ""
+    asked = found.settings.without_scalp and found.settings.tissue_only
+    # The search has measured the scalp.
+    if not asked or anomaly.scalp is not None:
+        return ""
+    return "No skull was found in this scan, so no scalp is left out."
 
 
 def describe_left_out(detection: Detection) -> str:
