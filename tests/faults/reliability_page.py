@@ -35,6 +35,8 @@ TESTS = [
     ("killed with -9: fit, detect, evaluate, export, eviction",
      "tests/faults/test_interrupted_runs.py",
      {"NAPARI_DINO_UAD_KILLS": "20"}),
+    ("folders that cannot be written, shares and files that vanish, clocks that are wrong",
+     "tests/faults/test_hard_places.py", {}),
     ("walk of random actions through the window", "tests/e2e/test_random_walk.py",
      {"NAPARI_DINO_UAD_WALK": "500"}),
 ]  # fmt: skip

@@ -25,6 +25,7 @@ from napari_dino_uad import load_model
 from napari_dino_uad.cli.resume import Request, is_finished
 from napari_dino_uad.core.errors import InputError
 from napari_dino_uad.core.features.cache import FeatureCache
+from napari_dino_uad.core.maps.finding_settings import DEFAULT_RATE
 from napari_dino_uad.core.scans.phantom import Phantom
 from napari_dino_uad.core.scans.volume import volume_from_array, write_volume
 from napari_dino_uad.core.storage.records import read_json, sealed
@@ -224,7 +225,7 @@ def test_the_cache_is_cleared_during_a_fit(scans, alone, tmp_path):
 def detected(alone, scans, tmp_path) -> tuple[Path, Path, Request]:
     """Return a copy of finished results, a scan, and what was asked for."""
     shutil.copytree(alone / "detect", tmp_path / "detect")
-    request = Request.of(alone / "m.safetensors", 0.05, None)
+    request = Request.of(alone / "m.safetensors", DEFAULT_RATE, None)
     assert is_finished(tmp_path / "detect", "s3_flair", scans / "ill" / "s3_flair.nii.gz", request)
     return tmp_path / "detect", scans / "ill" / "s3_flair.nii.gz", request
 
