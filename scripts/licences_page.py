@@ -39,7 +39,7 @@ _FREE = re.compile(r"MIT|BSD|Apache|ISC|PSF|MPL|Zlib|CC0|BSL|LGPL")
 INTRODUCTION = """\
 # Licences
 
-napari-dino-uad is under the BSD 3-Clause License. It installs the packages below, none of which it
+This package is under the BSD 3-Clause License. It installs the packages below, none of which it
 contains; their licences are those that their authors name. This page is made by
 `python scripts/licences_page.py` from what is installed on Linux, and a test fails where a package
 is missing here or comes under terms of another kind.

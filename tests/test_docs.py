@@ -84,4 +84,4 @@ def test_a_report_of_the_system_names_nobody():
         assert getpass.getuser() not in result.output
     both = CliRunner().invoke(app, ["info", "model.safetensors", "--system"])
     assert both.exit_code == 2
-    assert "give one of them" in both.stderr
+    assert "leave one out" in both.stderr
