@@ -193,6 +193,7 @@ class AnomalyMap:
             slices[part] = _refined(slices[part], self.scan, part, detail_mm)
 
         side_by_side(refine, _parts(len(slices)))
+        give_back()
         return full
 
     @cached_property

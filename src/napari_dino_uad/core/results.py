@@ -34,6 +34,9 @@ __all__ = ["RESEARCH_USE", "ResultPaths", "saved_threshold", "write_results", "w
 #: Part of every report.
 RESEARCH_USE = "Research use only. Not a medical device."
 
+# Voxels up to which a map is written while findings are sought: each needs room for another map.
+_BESIDE = 64 * 1024**2
+
 
 class ResultPaths(NamedTuple):
     """The files of a case."""
@@ -90,7 +93,7 @@ class Finish(Protocol):
 
 @contextmanager
 def writing_results(folder: Path, anomaly: AnomalyMap, name: str | None = None) -> Iterator[Finish]:
-    """Write the results of a case; the map is written in a thread while findings are computed.
+    """Write the results of a case; a map that is not huge is written while findings are computed.
 
     Parameters
     ----------
@@ -114,8 +117,13 @@ def writing_results(folder: Path, anomaly: AnomalyMap, name: str | None = None) 
     with writing(paths.anomaly), staged(folder, last=paths.report.name) as partial:
         places = ResultPaths.of(partial, name)
         with ThreadPoolExecutor(1) as pool:
-            image, forms = to_file_grid(anomaly.scores, anomaly.volume), anomaly.volume.grid.forms
-            map_written = pool.submit(save_image, places.anomaly, image, forms)
+            forms = anomaly.volume.grid.forms
+
+            def write_map() -> None:
+                save_image(places.anomaly, to_file_grid(anomaly.scores, anomaly.volume), forms)
+
+            beside = anomaly.scores.size <= _BESIDE
+            map_written = pool.submit(write_map) if beside else None
 
             def tissue_written() -> list[Path]:
                 if not anomaly.scan.preprocessing.object_mask:
@@ -136,7 +144,10 @@ def writing_results(folder: Path, anomaly: AnomalyMap, name: str | None = None) 
                 rows = finding_rows(findings, anomaly.tissue_frame, judgements)
                 save_image(places.findings, to_file_grid(labels, anomaly.volume), forms)
                 write_findings_csv(places.table, findings, [_words(row) for row in rows])
-                map_written.result()
+                if map_written is None:
+                    write_map()
+                else:
+                    map_written.result()
                 report = _report(name, anomaly, rows, false_positive_rate) | (extra or {})
                 report["files"] = record_files([*places[:-1], *tissue_written()])
                 places.report.write_text(json_text(sealed(report)), encoding="utf-8")

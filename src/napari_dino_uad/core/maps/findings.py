@@ -245,12 +245,23 @@ def _connected(mask: NDArray[np.bool_], minimum_voxels: int) -> NDArray[np.uint8
     box = tight_box(mask)
     if not mask[box].size:
         return labels
-    # Each step lets go of what came before it: of a large CT an image of labels takes 0.4 GB.
-    image = sitk.GetImageFromArray(mask[box].astype(np.uint8))
+    # Each step lets go of what came before it: of a large CT an image takes 0.2 to 0.6 GB.
+    image = sitk.GetImageFromArray(mask[box].view(np.uint8))
     image = sitk.ConnectedComponent(image, True)
-    image = sitk.RelabelComponent(image, minimum_voxels, True)
-    ranked = sitk.GetArrayViewFromImage(image)
-    np.copyto(labels[box], ranked, where=ranked <= MOST_FINDINGS, casting="unsafe")
+    regions = sitk.GetArrayViewFromImage(image)
+    # Ranked here by slice, because SimpleITK's own filter makes another image of that size.
+    sizes = np.zeros(1, dtype=np.int64)
+    for one in regions:
+        counts = np.bincount(one.ravel(), minlength=len(sizes))
+        counts[: len(sizes)] += sizes
+        sizes = counts
+    sizes[0] = 0
+    largest = np.argsort(-sizes, kind="stable")[:MOST_FINDINGS]
+    largest = largest[sizes[largest] >= minimum_voxels]
+    rank = np.zeros(len(sizes), dtype=np.uint8)
+    rank[largest] = np.arange(1, len(largest) + 1)
+    for target, one in zip(labels[box], regions, strict=True):
+        np.take(rank, one, out=target)
     return labels
 
 
@@ -284,14 +295,15 @@ def describe_labels(
     if not labels[box].size:
         return []
     unit = size_unit(volume)
-    # Two simple filters are twice as fast as the one filter that computes everything.
-    found = sitk.GetImageFromArray(labels[box])
     shapes = sitk.LabelShapeStatisticsImageFilter()
     shapes.ComputePerimeterOff()
-    shapes.Execute(found)
-    values = sitk.LabelStatisticsImageFilter()
-    values.UseHistogramsOff()
-    values.Execute(sitk.GetImageFromArray(scores[box]), found)
+    shapes.Execute(sitk.GetImageFromArray(labels[box]))
+    # Of the marked voxels alone: an image of all scores would be a second map.
+    marked = labels[box] > 0
+    values, regions = scores[box][marked], labels[box][marked]
+    sums = np.bincount(regions, values)
+    peaks = np.full(len(sums), -np.inf, dtype=np.float32)
+    np.maximum.at(peaks, regions, values)
     findings = []
     for label in shapes.GetLabels():
         # The image has no geometry, so physical points are voxel indices, x first.
@@ -301,7 +313,7 @@ def describe_labels(
         )
         _, _, first, _, _, extent = shapes.GetBoundingBox(label)
         first += box[0].start
-        peak = float(values.GetMaximum(label))
+        peak = float(peaks[label])
         voxels = int(shapes.GetNumberOfPixels(label))
         findings.append(
             Finding(
@@ -310,7 +322,7 @@ def describe_labels(
                 volume_ml=voxels * unit.voxel if unit.name == "ml" else None,
                 area_mm2=voxels * unit.voxel if unit.name == "mm²" else None,
                 peak_score=peak,
-                mean_score=float(values.GetMean(label)),
+                mean_score=float(sums[label] / voxels),
                 p_value=float(calibration.false_positive_rate(peak)),
                 centroid_ras_mm=volume.to_ras_mm(centroid) if volume.spacing_known else None,
                 centroid_voxel=(centroid[0], centroid[1], centroid[2]),

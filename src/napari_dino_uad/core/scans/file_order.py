@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -49,8 +50,6 @@ def to_file_grid(array: NDArray[Any], like: Volume) -> sitk.Image:
     InputError
         If the shape is not that of `like`.
     """
-    import SimpleITK as sitk
-
     if array.shape != like.shape:
         raise InputError(
             f"Expected an array of {' x '.join(map(str, like.shape))}, the grid of {like.name}, "
@@ -60,17 +59,35 @@ def to_file_grid(array: NDArray[Any], like: Volume) -> sitk.Image:
         array = array.astype(np.uint8 if array.dtype == np.bool_ else np.float32)
     grid = like.grid
     stored = _on_slices(to_file_order(array, grid), grid)
-    stored = np.ascontiguousarray(stored, dtype=stored.dtype.newbyteorder("="))
     if grid.dimension == 2:
-        image = sitk.GetImageFromArray(stored[0])
+        image = _image_of(stored[0])
         image.SetSpacing(grid.spacing[:2])
         image.SetOrigin(grid.origin[:2])
         image.SetDirection([grid.direction[index] for index in (0, 1, 3, 4)])
         return image
-    image = sitk.GetImageFromArray(stored)
+    image = _image_of(stored)
     image.SetSpacing(grid.spacing)
     image.SetOrigin(grid.origin)
     image.SetDirection(grid.direction)
+    return image
+
+
+def _image_of(stored: NDArray[Any]) -> sitk.Image:
+    """Make an image of an array whose axes may be turned, without another copy of it.
+
+    SimpleITK fills images from contiguous arrays only, and such a copy of the map of a large CT
+    takes 0.6 GB.
+    """
+    import SimpleITK as sitk
+
+    kind = sitk.GetImageFromArray(np.zeros((1,) * stored.ndim, stored.dtype.newbyteorder("=")))
+    image = sitk.Image(stored.shape[::-1], kind.GetPixelID())
+    # A view of an image that nobody shares yet. SimpleITK marks it as read-only.
+    view = sitk.GetArrayViewFromImage(image)
+    place = view.__array_interface__["data"][0]
+    memory = (ctypes.c_ubyte * view.nbytes).from_address(place)
+    inside: NDArray[Any] = np.ndarray(view.shape, view.dtype, memoryview(memory))
+    np.copyto(inside, stored)
     return image
 
 

@@ -31,6 +31,7 @@ from napari_dino_uad.core.backbones.engines.torch_engine import (
     TorchEngine,
 )
 from napari_dino_uad.core.errors import InputError
+from napari_dino_uad.core.memory import give_back
 from napari_dino_uad.core.progress import Inner, Progress
 
 if TYPE_CHECKING:
@@ -114,6 +115,8 @@ def choose_engine(
         yield from measuring
         measured = measuring.value
         remember(where, measured)
+        # Of the engines that were not chosen, too.
+        give_back()
     chosen = decide(measured, {spec.description for spec in allowed})
     return backbone.on(
         next(make_engine(spec, backbone) for spec in specs if spec.description == chosen)
