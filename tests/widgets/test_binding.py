@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-BINDINGS = {"pyqt5": "PyQt5", "pyqt6": "PyQt6"}
+BINDINGS = {"pyqt5": "PyQt5", "pyqt6": "PyQt6", "pyside6": "PySide6"}
 
 
 def test_only_the_binding_asked_for_is_loaded(make_napari_viewer):

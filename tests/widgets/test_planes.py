@@ -20,7 +20,6 @@ from napari_dino_uad.widgets.navigation import show_voxel
 from napari_dino_uad.widgets.orientation import PLANES, orientation_of, show_plane, shown_plane
 from napari_dino_uad.widgets.planes import ThreePlanesWidget
 from napari_dino_uad.widgets.planes.pictures import frame_of, outlines, plane_of
-from napari_dino_uad.widgets.results.store import results_of
 
 SHAPE = (12, 20, 16)
 LEFT = Qt.MouseButton.LeftButton
@@ -279,14 +278,12 @@ def test_lines_in_the_canvas_follow_the_crosshair(viewer, three):
 
 
 def test_closing_the_dock_leaves_nothing_behind(viewer, three):
-    results, crosshair = results_of(viewer), crosshair_of(viewer)
-    scan = viewer.layers[0]
+    crosshair, scan = crosshair_of(viewer), viewer.layers[0]
     callbacks = len(scan.events.contrast_limits.callbacks)
     assert crosshair._followers == 1
     three.release()
     assert crosshair._followers == 0
     assert len(scan.events.contrast_limits.callbacks) == callbacks - 1
-    assert results.receivers(results.updated) if hasattr(results, "receivers") else True
 
 
 def test_a_single_image_asks_for_a_scan(make_napari_viewer, qtbot):
