@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
+import tomllib
 import zipfile
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -134,3 +136,26 @@ def test_the_version_stands_in_one_place():
 
     citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
     assert re.search(r"^version: (\S+)$", citation, re.MULTILINE)[1] == version("napari-dino-uad")
+
+
+def test_a_release_has_absolute_addresses():
+    sys.path.insert(0, str(ROOT / "scripts"))
+    try:
+        from release_readme import absolute, with_urls
+    finally:
+        sys.path.pop(0)
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    released = absolute(readme, "owner/name", "v1.0.0")
+    places = re.findall(r"\]\(([^)\s]+)\)", released)
+    assert len(places) > 10
+    assert all(one.startswith(("https://", "#")) for one in places)
+    # Every picture and page is a file of the repository.
+    prefixes = (
+        "https://raw.githubusercontent.com/owner/name/v1.0.0/",
+        "https://github.com/owner/name/blob/v1.0.0/",
+    )
+    ours = [one.removeprefix(prefix) for one in places for prefix in prefixes if prefix in one]
+    assert ours and all((ROOT / one.partition("#")[0]).is_file() for one in ours)
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    urls = tomllib.loads(with_urls(project, "owner/name"))["project"]["urls"]
+    assert urls["Source"] == "https://github.com/owner/name"
