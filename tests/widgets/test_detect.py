@@ -15,6 +15,7 @@ from napari.layers import Image
 from qtpy.QtCore import Qt
 
 from napari_dino_uad import detect, drain, read_volume, save_model
+from napari_dino_uad.core.maps.domain_shift import DomainShift
 from napari_dino_uad.core.results import RESEARCH_USE
 from napari_dino_uad.core.scans.volume import volume_from_array
 from napari_dino_uad.layer_data import volume_layer
@@ -466,3 +467,12 @@ def test_the_colour_bar_shows_rates(make_napari_viewer, qtbot, ill, model):
     drawn = viewer.window._qt_viewer.canvas._layer_overlay_to_visual[heat][heat.colorbar]
     _, _, labels = drawn.node.ticks.ticker._get_tick_frac_labels()
     assert labels == ["10 %", "1 %", "0.1 %", "0.01 %"]
+
+
+def test_a_scan_at_the_edge_of_the_cohort_is_remarked_on(qtbot, widget, monkeypatch):
+    monkeypatch.setattr(
+        "napari_dino_uad.core.maps.domain_shift.measure_shift", lambda *_: DomainShift(0.1)
+    )
+    finish(qtbot, widget)
+    assert "at the edge of what the model knows" in widget.panel.notices.text()
+    assert not widget.panel.notices.isHidden() and widget.panel.warning.isHidden()

@@ -126,6 +126,8 @@ def detect_case(
     shift = measure_shift(anomaly.level, job.model.levels)
     if shift.unlike:
         notes.append(f"Warning: {name}: {shift.warning}")
+    elif shift.remark:
+        notes.append(f"Note: {name}: {shift.remark}")
     took = time.perf_counter() - started
     return DoneCase(tuple(notes), _cells(anomaly.volume, findings, took))
 

@@ -32,6 +32,11 @@ def test_a_scan_of_another_kind_is_told():
 def test_a_rate_between_is_doubtful():
     doubtful = [measure_shift(level, CALIBRATION).doubtful for level in (0.0, 1.28, 1.88)]
     assert doubtful == [False, True, False]
+    remarks = [measure_shift(level, CALIBRATION).remark for level in (0.0, 1.28, 1.88)]
+    assert remarks[0] == remarks[2] == ""
+    assert "90 % of healthy tissue" in remarks[1] and "with care" in remarks[1]
+    # One sentence or the other.
+    assert measure_shift(1.28, CALIBRATION).warning == ""
 
 
 def test_no_tissue_at_all():

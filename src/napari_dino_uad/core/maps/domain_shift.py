@@ -67,7 +67,10 @@ class DomainShift:
 
     @property
     def doubtful(self) -> bool:
-        """Whether some slices cannot tell yet if the whole scan is unlike the cohort."""
+        """Whether the scan is at the edge of the kind the model knows.
+
+        Some slices alone cannot tell then if the whole scan is unlike the cohort.
+        """
         return UNLIKE_RATE <= self.median_rate < _DOUBTFUL_RATE
 
     @property
@@ -75,13 +78,26 @@ class DomainShift:
         """A sentence for the user; empty if nothing is wrong."""
         if not self.unlike:
             return ""
-        share = 100 * (1 - self.median_rate)
-        healthy = "nearly all" if share >= 99.5 else f"{share:.0f} % of"
         return (
             "This scan is not of the kind the model knows: half of its tissue is less typical "
-            f"than {healthy} healthy tissue. It may be another sequence, skull-stripped or from "
-            "another scanner: do not trust the map, and use a model of such scans."
+            f"than {self._healthy} healthy tissue. It may be another sequence, skull-stripped or "
+            "from another scanner: do not trust the map, and use a model of such scans."
         )
+
+    @property
+    def remark(self) -> str:
+        """A sentence on a doubtful scan; empty for others."""
+        if not self.doubtful:
+            return ""
+        return (
+            "This scan is at the edge of what the model knows: half of its tissue is less typical "
+            f"than {self._healthy} healthy tissue. Read its map with care."
+        )
+
+    @property
+    def _healthy(self) -> str:
+        share = 100 * (1 - self.median_rate)
+        return "nearly all" if share >= 99.5 else f"{share:.0f} % of"
 
 
 @dataclass(frozen=True)

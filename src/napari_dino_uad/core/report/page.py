@@ -206,6 +206,8 @@ def _facts(anomaly: AnomalyMap, facts: CaseFacts, threshold: float) -> list[tupl
         ),
         ("Searched", searched),
     ]
+    if remark := measure_shift(anomaly.level, model.levels).remark:
+        out.append(("Kind of scan", remark))
     if facts.added or facts.removed:
         out.append(("Edited by hand", f"{facts.added} voxels added, {facts.removed} removed"))
     return out

@@ -172,7 +172,7 @@ class FindingsPanel(QWidget):
         for control in controls:
             control.blockSignals(False)
         self._warn(describe_differences(detection), detection.held)
-        self._notice(detection.scan)
+        self._notice(detection.scan, detection.remark)
         self.cursor_text.setText("")
         self.show_findings(detection)
 
@@ -233,8 +233,10 @@ class FindingsPanel(QWidget):
         self.warning.setVisible(bool(text))
         self.show_anyway.setVisible(held)
 
-    def _notice(self, scan: Image | None) -> None:
-        text = "" if scan is None else "\n".join(_notices(scan))
+    def _notice(self, scan: Image | None, remark: str = "") -> None:
+        """Say what the user should know of how a scan was read, and of how typical it is."""
+        lines = () if scan is None else _notices(scan)
+        text = "\n".join(line for line in (*lines, remark) if line)
         self.notices.setText(text)
         self.notices.setVisible(bool(text))
 

@@ -69,6 +69,8 @@ class Detection:
         Shares of this scan's scores.
     warning : str
         Why the model may not fit this scan; empty if it does.
+    remark : str
+        That the scan is at the edge of what the model knows; empty if it is not.
     trusted : bool
         Whether the user wants to see the map in spite of the warning.
     differences : Differences or None
@@ -101,7 +103,7 @@ class Detection:
         self.histogram: NDArray[np.float64] | None = None
         self.anomaly: AnomalyMap | None = None
         self.found: Found | None = None
-        self.warning = ""
+        self.warning = self.remark = ""
         self.trusted = False
         self.differences: Differences | None = None
         self.message = ""
@@ -206,7 +208,7 @@ class Detection:
     def finish(self, detected: Detected) -> None:
         """Take the finished map; the array shown has its values already."""
         self.anomaly = detected.anomaly
-        self.warning = detected.warning
+        self.warning, self.remark = detected.warning, detected.remark
         self.differences = detected.differences
         self.layers.hold(self.held)
         self.histogram = detected.histogram

@@ -70,6 +70,8 @@ class Detected:
         Whether the background of the array is blank.
     differences : Differences or None
         What distinguishes the scan from the cohort.
+    remark : str
+        That the scan is at the edge of what the model knows; empty if it is not.
     """
 
     anomaly: AnomalyMap
@@ -79,6 +81,7 @@ class Detected:
     seconds: float
     tissue_only: bool
     differences: Differences | None = None
+    remark: str = ""
 
 
 def finish_map(
@@ -110,11 +113,13 @@ def finish_map(
     low = model.calibration.threshold(HIGHEST_RATE)
     fill_map(array, anomaly, low, tissue_only, settings.without_scalp)
     edges = histogram_edges(model.calibration)
+    shift = measure_shift(anomaly.level, model.levels)
     return Detected(
         anomaly=anomaly,
         array=array,
         histogram=score_histogram(anomaly.scores[anomaly.foreground], edges),
-        warning=measure_shift(anomaly.level, model.levels).warning,
+        warning=shift.warning,
+        remark=shift.remark,
         differences=differences(
             anomaly.volume, anomaly.scan, anomaly.tissue_frame, model.preprocessing, model_name
         ),
