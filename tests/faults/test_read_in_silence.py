@@ -298,3 +298,11 @@ def test_a_description_cannot_steer_a_terminal(tmp_path):
     with pytest.raises(InputError) as caught:
         read_volume(tmp_path / "two")
     assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize("ending", ["hdr", "img"])
+@pytest.mark.parametrize("kind", [nibabel.Nifti1Pair, nibabel.Spm2AnalyzeImage])
+def test_a_pair_of_files_is_named_as_such(tmp_path, kind, ending):
+    nibabel.save(kind(np.ones((6, 5, 4), np.int16), np.eye(4)), tmp_path / "scan.img")
+    with pytest.raises(InputError, match="one of the two files of a NIfTI or Analyze pair"):
+        read_volume(tmp_path / f"scan.{ending}")

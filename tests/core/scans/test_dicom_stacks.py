@@ -245,11 +245,29 @@ def test_a_dicomdir_opens_its_series(tmp_path):
         files.add(path)
     files.write(tmp_path / "out")
     assert np.array_equal(read_volume(tmp_path / "out" / "DICOMDIR").array, pixels)
-    for path in (tmp_path / "out").rglob("*"):
-        if path.is_file() and path.name != "DICOMDIR":
-            path.unlink()
+    images = sorted(
+        path for path in (tmp_path / "out").rglob("*") if path.is_file() and path.name != "DICOMDIR"
+    )
+    images.pop().unlink()
+    told = read_volume(tmp_path / "out" / "DICOMDIR").notices
+    assert any("1 of 3 images that DICOMDIR lists are missing" in one for one in told)
+    for path in images:
+        path.unlink()
     with pytest.raises(InputError, match="Expected the images that DICOMDIR lists"):
         read_volume(tmp_path / "out" / "DICOMDIR")
+
+
+def test_a_dicomdir_names_no_file_outside_its_folder(tmp_path):
+    from napari_dino_uad.core.scans.dicom.reading import _below
+
+    (tmp_path / "medium").mkdir()
+    for name in ("scan.dcm", "medium/scan.dcm"):
+        (tmp_path / name).write_bytes(b"")
+    inside = tmp_path / "medium"
+    assert _below(inside, ["SCAN.DCM"]) == inside / "scan.dcm"
+    outside = str(tmp_path / "scan.dcm")
+    for parts in (["..", "scan.dcm"], ["../scan.dcm"], [outside], ["", outside]):
+        assert _below(inside, parts) is None
 
 
 def test_without_pixel_spacing_sizes_are_in_pixels(tmp_path):

@@ -179,11 +179,20 @@ def _series_of_directory(path: Path) -> list[Series]:
             f"Expected the images that {path.name} lists, got none of {len(named)} beside it; copy "
             "the whole medium, with its folders."
         )
-    return found
+    missing = len(named) - len(files)
+    if not files or not missing:
+        return found
+    notice = f"{missing} of {len(named)} images that {path.name} lists are missing beside it"
+    return [replace(one, notices=(*one.notices, notice)) for one in found]
 
 
 def _below(folder: Path, parts: list[str]) -> Path | None:
-    """Find a file by the names in a DICOMDIR, which disks may have in small letters."""
+    """Find a file by the names in a DICOMDIR, which disks may have in small letters.
+
+    A name that leads out of the folder is none.
+    """
+    if any(part in ("", ".", "..") or "/" in part or ":" in part for part in parts):
+        return None
     for names in (parts, [part.lower() for part in parts]):
         if (file := folder.joinpath(*names)).is_file():
             return file

@@ -14,6 +14,8 @@ from napari_dino_uad.core.scans.formats import DICOM_SUFFIXES
 __all__ = ["image_format", "is_folder", "regular_file", "unreadable"]
 
 # Formats by the name of SimpleITK's decoder.
+# Endings of scans in two files, a header and its voxels.
+_PAIR = (".hdr", ".img")
 _BY_SUFFIX = {
     ".nii": "NiftiImageIO",
     ".nii.gz": "NiftiImageIO",
@@ -101,7 +103,7 @@ def image_format(path: Path) -> str:
         return "GDCMImageIO"
     if head.startswith(b"NRRD"):
         return "NrrdImageIO"
-    if head[344:347] in (b"n+1", b"ni1"):
+    if head[344:347] == b"n+1":
         return "NiftiImageIO"
     name = path.name.lower()
     for suffix, decoder in _BY_SUFFIX.items():
@@ -115,6 +117,11 @@ def image_format(path: Path) -> str:
 
 def unreadable(path: Path) -> InputError:
     """Return the error to raise for a file that no decoder accepts."""
+    if path.suffix.lower() in _PAIR or path.name.lower().endswith(".img.gz"):
+        return InputError(
+            f"{path.name} is one of the two files of a NIfTI or Analyze pair, which are not read; "
+            "save the scan as one .nii.gz file."
+        )
     beside = ", with its data file beside it" if path.suffix.lower() in (".mhd", ".nhdr") else ""
     return InputError(
         f"{path.name} cannot be read as an image; expected NIfTI, NRRD, MHA, DICOM, PNG, "
