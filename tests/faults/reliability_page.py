@@ -37,10 +37,17 @@ TESTS = [
      {"NAPARI_DINO_UAD_KILLS": "20"}),
     ("folders that cannot be written, shares and files that vanish, clocks that are wrong",
      "tests/faults/test_hard_places.py", {}),
+    ("detections in one window, finished and cancelled in turn",
+     "tests/e2e/test_many_detections.py", {"NAPARI_DINO_UAD_DETECTS": "200"}),
     ("walk of random actions through the window", "tests/e2e/test_random_walk.py",
      {"NAPARI_DINO_UAD_WALK": "500"}),
 ]  # fmt: skip
-_COUNTS = {"NAPARI_DINO_UAD_EXAMPLES", "NAPARI_DINO_UAD_KILLS", "NAPARI_DINO_UAD_WALK"}
+_COUNTS = {
+    "NAPARI_DINO_UAD_EXAMPLES",
+    "NAPARI_DINO_UAD_KILLS",
+    "NAPARI_DINO_UAD_WALK",
+    "NAPARI_DINO_UAD_DETECTS",
+}
 
 
 @dataclass
