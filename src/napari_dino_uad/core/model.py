@@ -230,5 +230,6 @@ class FittedModel:
             planes = self.images_text
         return (
             f"{self.normative.summary()}; {self.backbone_key}, {planes}; {self.lesions_text}; "
+            f"smoothing {self.maps.smoothing_mm:g} mm; "
             f"{self.cohort.get('scans', 0)} scans, {self.cohort.get('slices', 0)} slices"
         )

@@ -193,12 +193,21 @@ def _facts(anomaly: AnomalyMap, facts: CaseFacts, threshold: float) -> list[tupl
     if facts.without_scalp and facts.tissue_only:
         searched += "no scalp found, " if anomaly.scalp is None else "without the scalp, "
     searched += f"findings of {smallest:g} {unit.name} or more"
+    named = (
+        facts.model_name,
+        model.normative.method,
+        model.backbone_key,
+        model.lesions_text,
+        f"smoothing {model.maps.smoothing_mm:g} mm",
+    )
     cohort = model.cohort
     told = f"{cohort.get('scans', 0)} scans, {cohort.get('slices', 0)} slices, "
     told += model.images_text
+    if date := cohort.get("date", ""):
+        told += f", fitted {date}"
     out = [
         ("Scan", scan),
-        ("Model", ", ".join(part for part in (facts.model_name, model.normative.method) if part)),
+        ("Model", ", ".join(part for part in named if part)),
         ("Healthy cohort", told),
         (
             "Threshold",
