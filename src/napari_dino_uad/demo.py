@@ -64,13 +64,14 @@ def open_window(model: FittedModel, ill: Phantom) -> tuple[Viewer, DetectWidget]
     from qtpy.QtCore import QTimer
 
     from napari_dino_uad.layer_data import volume_layer
+    from napari_dino_uad.widgets.commands import open_dock
     from napari_dino_uad.widgets.detect import DetectWidget
     from napari_dino_uad.widgets.session import session
 
     viewer = napari.Viewer(title="napari-dino-uad demo")
     viewer.add_layer(Layer.create(*volume_layer(ill.volume)))
     viewer.dims.set_point(0, _middle_of_lesions(ill))
-    _, widget = viewer.window.add_plugin_dock_widget("napari-dino-uad", "Detect")
+    widget = open_dock(viewer, "Detect")
     assert isinstance(widget, DetectWidget)
     session().add_model("healthy phantoms", model)
     QTimer.singleShot(0, widget.detect)

@@ -200,6 +200,17 @@ def test_every_overlay_hides_the_heat_and_gives_it_back(qtbot, widget, detection
     assert "overlay" not in detection.layers.explained
 
 
+def test_one_overlay_takes_the_place_of_another(qtbot, widget, viewer, detection):
+    widget.ask_highest()
+    qtbot.waitUntil(lambda: not widget.job.running and bool(widget._slices), timeout=LONG_MS)
+    kinds = [kind for kind in widget.overlay.choices if kind != "nothing"][:2]
+    for kind in kinds:
+        widget.overlay.value = kind
+        qtbot.waitUntil(lambda: not widget.overlay_job.running, timeout=LONG_MS)
+        assert widget.overlay.value == kind
+        assert "overlay" in detection.layers.explained
+
+
 def test_a_deleted_overlay_is_no_longer_chosen(qtbot, widget, viewer, detection):
     ask(qtbot, widget, marked(detection))
     choose(qtbot, widget, "colours")

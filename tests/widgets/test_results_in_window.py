@@ -17,9 +17,13 @@ from qtpy.QtWidgets import QFileDialog
 
 from napari_dino_uad import detect, drain
 from napari_dino_uad.core.progress import Progress
+from napari_dino_uad.core.scans.volume import volume_from_array, write_volume
 from napari_dino_uad.layer_data import volume_layer
+from napari_dino_uad.widgets.commands import open_dock
 from napari_dino_uad.widgets.detect import pipelines
 from napari_dino_uad.widgets.detect import run as detect_run
+from napari_dino_uad.widgets.layers import camera_of
+from napari_dino_uad.widgets.results.store import results_of
 from napari_dino_uad.widgets.session import session
 
 LONG_MS = 120_000
@@ -335,7 +339,10 @@ def test_a_covered_scan_is_told_and_shown_by_a_link(window, scan, other):
     window.detect()
     window.open(other)
     window.choose(window.widget.scan, "scan")
-    note = window.widget.choice.covered
+    note, other_layer = window.widget.choice.covered, window.viewer.layers["other"]
+    # The scan chosen takes the place of the other one, until the user wants both.
+    assert not other_layer.visible and note.isHidden()
+    other_layer.visible = True
     assert "This scan lies below other." in note.text()
     note.linkActivated.emit("show")
     assert not window.viewer.layers["other"].visible
@@ -650,3 +657,47 @@ def test_regions_that_do_not_fit_are_reported(window, scan, tmp_path, monkeypatc
     window.save(tmp_path / "out", monkeypatch)
     report, _ = read_saved(tmp_path / "out")
     assert report["voxels_left_out"] == found.left_out
+
+
+def test_a_second_scan_takes_the_place_of_the_first(make_napari_viewer, qtbot, ill, tmp_path):
+    viewer = make_napari_viewer(show=True)
+    results, camera = results_of(viewer), camera_of(viewer)
+    here = volume_from_array(ill.volume.array, ill.volume.spacing_mm, name="here")
+    same = volume_from_array(ill.volume.array * 0.5, ill.volume.spacing_mm, name="same place")
+    away = volume_from_array(ill.volume.array[:9, ::2, ::2], (7.0, 2.0, 2.0), name="elsewhere")
+    scans = []
+    for volume in (here, same, away):
+        write_volume(tmp_path / f"{volume.name}.nii.gz", np.ascontiguousarray(volume.array), volume)
+        scans += viewer.open(tmp_path / f"{volume.name}.nii.gz", plugin="napari-dino-uad")
+        if volume is here:
+            viewer.dims.set_point(0, 3 * here.spacing_mm[0])
+            camera.zoom *= 2
+            zoom, point = camera.zoom, viewer.dims.point
+        if volume is same:
+            # Two sequences of one examination: slice and zoom stay.
+            assert camera.zoom == zoom and viewer.dims.point == point
+        assert [scan for scan in scans if scan.visible] == [scans[-1]]
+        assert results.scan is scans[-1]
+    # The third lies elsewhere: it is on screen whole, at its middle.
+    low, high = scans[2].extent.world
+    assert camera.zoom != zoom
+    np.testing.assert_allclose(camera.center[-2:], ((low + high) / 2)[-2:], atol=1.0)
+    assert low[0] < viewer.dims.point[0] < high[0]
+    results.go_to(scans[0])
+    assert [scan for scan in scans if scan.visible] == [scans[0]]
+    # A click in napari's list chooses too, and leaves the picture alone.
+    viewer.layers.selection.active = scans[1]
+    assert results.scan is scans[1]
+    assert [scan for scan in scans if scan.visible] == [scans[0]]
+
+
+def test_a_dock_opened_from_the_menu_is_the_same_one(make_napari_viewer, qtbot):
+    viewer = make_napari_viewer(show=True)
+    # As napari's menu names the plugin, and as scripts do.
+    for name in ("Detect", "Findings"):
+        first = open_dock(viewer, name)
+        assert open_dock(viewer, name) is first
+    _, from_script = viewer.window.add_plugin_dock_widget("napari-dino-uad", "View")
+    assert open_dock(viewer, "View") is from_script
+    titles = sorted(viewer.window.dock_widgets)
+    assert titles == ["Detect (DINO UAD)", "Findings (DINO UAD)", "View (napari-dino-uad)"]

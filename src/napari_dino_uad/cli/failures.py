@@ -60,9 +60,10 @@ def _failures(
     lesions = results.metrics["lesions"]
     console.print(table)
     missed = sum(one.kind == "missed lesion" for one in found)
+    alarms = len(found) - missed
     console.print(
-        f"{missed} of {lesions['lesions']} lesions missed and {len(found) - missed} false alarms "
-        f"in {len(results.rows)} scans at {lesions['rate']:.0%} FPR ({lesions['rule']}).",
+        f"{missed} of {lesions['lesions']} lesions missed and {alarms} "
+        f"false alarm{'' if alarms == 1 else 's'} in {len(results.rows)} scans at {lesions['rate']:.0%} FPR ({lesions['rule']}).",
         soft_wrap=True,
     )
     if sheet is not None:

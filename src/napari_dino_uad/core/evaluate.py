@@ -6,7 +6,7 @@ import dataclasses
 import shutil
 import tempfile
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,6 +115,8 @@ def evaluate(
         size = model.preprocessing.input_size
         backbone = yield from choose_engine(model.load_backbone(), input_size=size)
     names = names_of_cases(cases)
+    if remark := _check_groups(settings.groups, names):
+        yield Progress("Evaluating", 0, len(cases), note=remark)
     places = None if out is None or not maps else out / MAPS
     with _unfinished(out) as folder:
         shared = _Shared(
@@ -190,6 +192,26 @@ def evaluate(
     if out is not None:
         shutil.rmtree(out / _UNFINISHED, ignore_errors=True)
     return evaluation
+
+
+def _check_groups(groups: Mapping[str, Mapping[str, str]], names: Sequence[str]) -> str:
+    """Return a note where some cases have no group.
+
+    Raises
+    ------
+    InputError
+        If no case has one: its names are others then.
+    """
+    listed = {name for column in groups.values() for name in column}
+    without = [name for name in names if name not in listed]
+    if not groups or not without:
+        return ""
+    if len(without) == len(names):
+        raise InputError(
+            f"None of the {len(listed)} names in the table of groups is a case, such as "
+            f"{names[0]}; name the cases there as cases.csv does."
+        )
+    return f"Note: {len(without)} of {len(names)} cases, such as {without[0]}, have no group."
 
 
 def _plain(settings: EvaluationSettings) -> dict[str, Any]:

@@ -11,8 +11,7 @@ from napari.layers import Image, Labels
 from numpy.typing import NDArray
 
 from napari_dino_uad.core.errors import InputError
-from napari_dino_uad.layer_data import METADATA
-from napari_dino_uad.widgets.layers import scan_shape
+from napari_dino_uad.widgets.layers import scan_shape, volume_of
 
 if TYPE_CHECKING:
     from napari.components import LayerList
@@ -120,7 +119,7 @@ def mask_reader(mask: Labels, scan: Image) -> LayerMask:
 
 def _file_volume(layer: Layer) -> Volume | None:
     """Return the volume of the file that a layer was opened from, or None without one."""
-    volume: Volume | None = layer.metadata.get(METADATA, {}).get("volume")
+    volume = volume_of(layer)
     shape = scan_shape(layer)
     return volume if volume is not None and volume.shape[-len(shape) :] == shape else None
 

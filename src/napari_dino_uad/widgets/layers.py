@@ -26,6 +26,7 @@ __all__ = [
     "covering_layers",
     "cut_colormap",
     "grid_of",
+    "is_comparison",
     "is_ours",
     "is_scan_layer",
     "layer_geometry",
@@ -34,6 +35,7 @@ __all__ = [
     "paint_heat",
     "scan_shape",
     "slice_index",
+    "volume_of",
     "volume_reader",
 ]
 
@@ -86,6 +88,17 @@ def is_scan_layer(layer: Layer) -> bool:
         and not is_ours(layer)
         and layer.ndim in ((2,) if layer.rgb else (2, 3))
     )
+
+
+def is_comparison(layer: Layer) -> bool:
+    """Return whether a layer shows where two models agree, or a second model."""
+    return bool(layer.metadata.get(METADATA, {}).get("role") == "comparison")
+
+
+def volume_of(layer: Layer) -> Volume | None:
+    """Return the volume of a scan that was opened by this plugin, or None."""
+    volume: Volume | None = layer.metadata.get(METADATA, {}).get("volume")
+    return volume
 
 
 def covering_layers(viewer: Viewer, scan: Layer) -> list[Layer]:
@@ -146,7 +159,7 @@ def volume_reader(layer: Image) -> Callable[[], Volume]:
     """
     data = layer.data[0] if layer.multiscale else layer.data
     colour, ndim = bool(layer.rgb), layer.ndim
-    volume = layer.metadata.get(METADATA, {}).get("volume")
+    volume = volume_of(layer)
     if volume is not None and volume.content.shape[1 if ndim == 2 else 0 :] == tuple(data.shape):
         return lambda: _with_voxels(volume, data)
     if ndim not in ((2,) if colour else (2, 3)):
@@ -189,7 +202,7 @@ def _spacing(layer: Layer) -> tuple[tuple[float, ...], bool]:
 
     A layer in pixels of size 1 has no known spacing; any other scale is taken as mm.
     """
-    volume = layer.metadata.get(METADATA, {}).get("volume")
+    volume = volume_of(layer)
     if volume is not None:
         return volume.spacing_mm, volume.spacing_known
     scale = tuple(abs(float(value)) for value in layer.scale)

@@ -8,18 +8,68 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_dino_uad.widgets.crosshair import crosshair_of
-from napari_dino_uad.widgets.layers import camera_of
+from napari_dino_uad.widgets.layers import camera_of, covering_layers, is_scan_layer, volume_of
 
 if TYPE_CHECKING:
     from napari.layers import Layer
     from napari.viewer import Viewer
 
-__all__ = ["show_voxel"]
+__all__ = ["bring_on_screen", "show_voxel"]
 
 # Share of the canvas that a region fills after zooming to it.
 _FILLED = 0.4
 # Highest zoom, relative to that at which the whole scan fits.
 _CLOSEST = 3.0
+# Share of the canvas that a whole scan fills.
+_WHOLE = 0.95
+# Two scans whose edges differ by less than this, in mm or pixels, lie in the same place.
+_SAME_PLACE = 1.0
+
+
+def bring_on_screen(viewer: Viewer, scan: Layer, before: Layer | None) -> None:
+    """Show a scan in place of the others that were opened here or cover it.
+
+    Their results are hidden with them. Slice and zoom stay if the scan lies where the one before
+    it does, so that two sequences of one examination can be compared.
+
+    Parameters
+    ----------
+    viewer : Viewer
+    scan : Layer
+    before : Layer or None
+        The scan on screen so far.
+    """
+    covering = covering_layers(viewer, scan)
+    for layer in list(viewer.layers):
+        opened_here = is_scan_layer(layer) and volume_of(layer) is not None
+        if layer is not scan and layer.visible and (opened_here or layer in covering):
+            layer.visible = False
+    scan.visible = True
+    if before is None or not _same_place(scan, before):
+        _fit(viewer, scan)
+
+
+def _same_place(one: Layer, other: Layer) -> bool:
+    if one.ndim != other.ndim:
+        return False
+    edges, others = (layer.extent.world for layer in (one, other))
+    return bool(np.abs(edges - others).max() < _SAME_PLACE)
+
+
+def _fit(viewer: Viewer, scan: Layer) -> None:
+    """Show the middle slice of a scan, whole."""
+    dims = viewer.dims
+    offset = dims.ndim - scan.ndim
+    low, high = scan.extent.world
+    for axis in range(offset, dims.ndim):
+        if axis not in dims.displayed:
+            dims.set_point(axis, (low + high)[axis - offset] / 2)
+    rows = [axis - offset for axis in dims.displayed[-2:] if axis >= offset]
+    room = np.asarray(viewer.canvas.size, dtype=float)
+    size = np.maximum((high - low)[rows], 1e-6)
+    camera = camera_of(viewer)
+    camera.zoom = _WHOLE * float(np.min(room / size))
+    camera.center = (*camera.center[:-2], *((low + high)[rows] / 2))
 
 
 def show_voxel(

@@ -122,3 +122,14 @@ def test_other_folders_are_refused(folder, tmp_path):
     metrics.write_text(metrics.read_text().replace('"cases": 3', '"cases": 4'))
     with pytest.raises(InputError, match="or they were changed"):
         read_evaluation(tmp_path)
+
+
+def test_groups_of_other_cases_are_refused():
+    from napari_dino_uad.core.evaluate import _check_groups
+
+    names = ["a_flair", "b_flair"]
+    with pytest.raises(InputError, match="None of the 2 names in the table of groups is a case"):
+        _check_groups({"site": {"a": "north", "b": "south"}}, names)
+    assert "1 of 2 cases, such as b_flair" in _check_groups({"site": {"a_flair": "north"}}, names)
+    assert _check_groups({"site": dict.fromkeys(names, "north")}, names) == ""
+    assert _check_groups({}, names) == ""

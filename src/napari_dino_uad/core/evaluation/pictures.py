@@ -109,7 +109,7 @@ def contact_sheet(
     names = worst_cases(folder, count)
     pictures = []
     for number, name in enumerate(names):
-        yield Progress("Drawing cases", number, len(names), name)
+        yield Progress("Drawing the worst cases", number, len(names), name)
         pictures.append(_drawn(folder, name, scans))
     if not names:
         raise InputError("No case can be drawn: the evaluation has no failure.")

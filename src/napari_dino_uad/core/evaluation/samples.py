@@ -82,7 +82,7 @@ def sample_grid(
     samples: dict[str, _Sample] = {}
     why_not: dict[str, str] = {}
     for number, name in enumerate(names):
-        yield Progress("Drawing cases", number, len(names), name)
+        yield Progress("Drawing random cases", number, len(names), name)
         try:
             samples[name] = _sample(folder, name, plane, scans)
         except OF_ONE_SCAN as error:

@@ -25,6 +25,7 @@ __all__ = ["Choice"]
 
 # Blue that is readable on napari's dark and on its light background.
 _NOTE = "#4a90d9"
+_SCAN_TOOLTIP = "The scan to examine: any open 2D or 3D grey image."
 
 
 class Choice(QWidget):
@@ -47,7 +48,6 @@ class Choice(QWidget):
         self.scan_box = ComboBox(
             choices=lambda _: [one for one in viewer.layers if is_scan_layer(one)]
         )
-        self.scan_box.native.setToolTip("The scan to examine: any open 2D or 3D grey image.")
         self.model_box = ComboBox(choices=lambda _: list(session().models))
         self.model_box.native.setToolTip(
             "A model of healthy scans, fitted here or loaded from a file."
@@ -82,7 +82,7 @@ class Choice(QWidget):
         layout.addLayout(form)
         for label in (self._model_text, self.details, self.differs, self.covered):
             layout.addWidget(label)
-        self.scan_box.changed.connect(lambda *_: results.choose(self.scan_box.value))
+        self.scan_box.changed.connect(lambda *_: results.go_to(self.scan_box.value))
         self.model_box.changed.connect(self._on_model)
         self.refresh_scans()
         self.refresh_models()
@@ -113,6 +113,9 @@ class Choice(QWidget):
             self.scan_box.reset_choices()
             if self.scan is not None:
                 self.scan_box.value = self.scan
+        # A long name has no room in the box.
+        name = "" if self.scan is None else f"\n{self.scan.name}"
+        self.scan_box.native.setToolTip(f"{_SCAN_TOOLTIP}{name}")
 
     def refresh_models(self) -> None:
         """Offer the models that are loaded now."""

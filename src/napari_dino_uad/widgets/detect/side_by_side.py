@@ -63,8 +63,10 @@ class SideBySide:
     def why_not(self, detection: Detection) -> str:
         """Return why two maps cannot be shown beside each other; empty if they can."""
         layers = detection.layers
-        if layers.stack != layers.pair or len(layers.pair) + 1 != _LAYERS:
+        if "overlay" in layers.explained:
             return "Choose Nothing in Inspect first."
+        if len(layers.pair) + 1 != _LAYERS:
+            return "The heat or findings layer was deleted; press Detect first."
         return ""
 
     def show(
@@ -96,6 +98,8 @@ class SideBySide:
         self.hide()
         self._detection, self._second = detection, second
         scan, layers = detection.scan, self._viewer.layers
+        # The ring of Inspect would shift the layers of the grid.
+        detection.layers.explain("place", None)
         own = [scan, *detection.layers.pair]
         self._hidden = [one for one in layers if one.visible and one not in own]
         for one in self._hidden:

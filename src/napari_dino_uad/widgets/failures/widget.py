@@ -408,7 +408,9 @@ class FailuresWidget(DockWidget):
             return f"{len(self._failures)} failures in these cases."
         failure = self._failures[self._place]
         rate = 100 * self.folder.metrics["lesions"]["rate"]
-        return f"{self._place + 1} of {len(self._failures)} at {rate:g} %: {failure.text()}."
+        return (
+            f"{self._place + 1} of {len(self._failures)}, judged at {rate:g} %: {failure.text()}."
+        )
 
     def _about_case(self) -> str:
         shown = self.shown

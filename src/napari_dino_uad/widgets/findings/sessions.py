@@ -110,7 +110,7 @@ def show_review(
     detection.finish(detected)
     detection.message = "Opened from a saved review"
     results.keep(detection)
-    results.choose(scan)
+    results.go_to(scan)
     results.updated.emit(detection)
     detection.layers.reveal()
     results.search.start()

@@ -93,7 +93,7 @@ class HealthyScans(QWidget):
             row.addWidget(self.buttons[key])
         self.pattern = line_edit(
             "all scans; or *_flair.nii.gz",
-            "Which files of a folder are scans; * stands for the name of the case. In a BIDS data "
+            "Which files of a folder are scans; * stands for what differs by case. In a BIDS data "
             "set FLAIR or ses-1_FLAIR; in a table split=train.",
         )
         self.mask_pattern = line_edit(

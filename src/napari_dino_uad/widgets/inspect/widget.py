@@ -277,9 +277,11 @@ class InspectWidget(DockWidget):
         kind, detection = self.overlay.value or _NOTHING, self._detection
         if kind == self._shown_kind or detection is None or self._anomaly is None:
             return
-        self._shown_kind = kind
+        # Removing the layer comes back to `_check_layers`, where nothing is shown then.
+        self._shown_kind = _NOTHING
         self.overlay_job.cancel()
         detection.layers.explain("overlay", None)
+        self._shown_kind = kind
         self.help.setText("")
         if kind != _NOTHING:
             self.bar.setRange(0, 0)

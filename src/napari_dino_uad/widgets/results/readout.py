@@ -10,15 +10,13 @@ from qtpy.QtCore import QObject, QTimer
 from qtpy.QtWidgets import QLabel
 
 from napari_dino_uad.core.maps.places import sides_mm
-from napari_dino_uad.layer_data import METADATA
-from napari_dino_uad.widgets.layers import scan_shape
+from napari_dino_uad.widgets.layers import scan_shape, volume_of
 from napari_dino_uad.widgets.threshold import format_rate
 
 if TYPE_CHECKING:
     from napari.layers import Image
     from napari.viewer import Viewer
 
-    from napari_dino_uad.core.scans.volume import Volume
     from napari_dino_uad.widgets.results.detection import Detection
     from napari_dino_uad.widgets.results.store import Results
 
@@ -129,7 +127,7 @@ def _value(value: Any) -> str:
 
 
 def _place(scan: Image, voxel: tuple[int, ...]) -> str:
-    volume: Volume | None = scan.metadata.get(METADATA, {}).get("volume")
+    volume = volume_of(scan)
     if volume is not None and volume.spacing_known:
         return sides_mm(volume.to_ras_mm(voxel))
     return " ".join(

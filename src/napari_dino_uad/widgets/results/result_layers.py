@@ -17,6 +17,7 @@ from napari_dino_uad.widgets.layers import (
     paint_heat,
     scan_shape,
     slice_index,
+    volume_of,
 )
 from napari_dino_uad.widgets.results.colour_bar import show_bar
 from napari_dino_uad.widgets.results.outline import Outline
@@ -406,6 +407,6 @@ class ResultLayers:
         return f"{role}: {self.scan.name}"
 
     def _metadata(self, role: str) -> dict[str, Any]:
-        volume = self.scan.metadata.get(METADATA, {}).get("volume")
+        volume = volume_of(self.scan)
         entry = {"role": role} | ({} if volume is None else {"volume": volume})
         return {METADATA: entry}

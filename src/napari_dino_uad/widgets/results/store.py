@@ -6,10 +6,11 @@ import weakref
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from napari.layers import Image, Layer
+from napari.layers import Image, Labels, Layer
 from qtpy.QtCore import QObject, QTimer, Signal
 
-from napari_dino_uad.widgets.layers import is_ours, is_scan_layer
+from napari_dino_uad.widgets.layers import is_comparison, is_ours, is_scan_layer, volume_of
+from napari_dino_uad.widgets.navigation import bring_on_screen
 from napari_dino_uad.widgets.orientation import orientation_of
 from napari_dino_uad.widgets.per_viewer import PerViewer
 from napari_dino_uad.widgets.results.detection import Detection
@@ -101,6 +102,7 @@ class Results(QObject):
         for event in (events.inserted, events.removed, events.reordered, events.renamed):
             event.connect(self._on_layers)
         events.moved.connect(self._on_moved)
+        viewer.layers.selection.events.active.connect(self._on_active)
         for layer in viewer.layers:
             self._watch(layer)
         viewer.mouse_move_callbacks.append(self._on_mouse)
@@ -111,6 +113,7 @@ class Results(QObject):
         viewer.bind_key(HIDE_KEY, self._while_held, overwrite=True)
         settings_changed().connect(self._on_setting)
         self.opacity = 1.0
+        self._hidden_comparisons: list[Layer] = []
 
     # The scan chosen ----------------------------------------------------------------------
 
@@ -130,10 +133,28 @@ class Results(QObject):
             self._chosen = scan
             self.scan_chosen.emit()
 
+    def go_to(self, scan: Image | None) -> None:
+        """Choose a scan, and bring it on screen in place of the one before."""
+        before = self._chosen
+        self.choose(scan)
+        viewer = self._viewer()
+        if viewer is not None and scan is not None and scan in viewer.layers:
+            bring_on_screen(viewer, scan, before if before in viewer.layers else None)
+
+    def _on_active(self, event: Any) -> None:
+        """Choose the scan that the user clicked in napari's list of layers."""
+        layer = event.value
+        if layer is not None and layer in self._known and is_scan_layer(layer):
+            self.choose(layer)
+
     @staticmethod
     def _last_scan(viewer: Viewer) -> Image | None:
-        scans = [layer for layer in viewer.layers if is_scan_layer(layer)]
+        scans = Results._open_scans(viewer)
         return scans[-1] if scans else None
+
+    @staticmethod
+    def _open_scans(viewer: Viewer) -> list[Image]:
+        return [layer for layer in viewer.layers if is_scan_layer(layer)]
 
     # Key and cursor -----------------------------------------------------------------------
 
@@ -146,9 +167,22 @@ class Results(QObject):
         self.hide_for_now(False)
 
     def hide_for_now(self, hidden: bool) -> None:
-        """Hide all heat and findings while a key is held, and show them again."""
+        """Hide all heat, findings and comparisons while a key is held, and show them again."""
         for layers in self._all_layers():
             layers.hide_for_now(hidden)
+        viewer = self._viewer()
+        if hidden and not self._hidden_comparisons and viewer is not None:
+            self._hidden_comparisons = [
+                layer
+                for layer in viewer.layers
+                if layer.visible and isinstance(layer, Labels) and is_comparison(layer)
+            ]
+            for layer in self._hidden_comparisons:
+                layer.visible = False
+        elif not hidden:
+            layers_again, self._hidden_comparisons = self._hidden_comparisons, []
+            for layer in layers_again:
+                layer.visible = True
 
     def set_opacity(self, opacity: float) -> None:
         """Set the opacity of all heat, 0 to 1."""
@@ -256,7 +290,10 @@ class Results(QObject):
             self._watch(layer)
             if is_scan_layer(layer):
                 self.scan_opened.emit(layer)
-                self.choose(layer)
+                if volume_of(layer) is None or len(self._open_scans(viewer)) == 1:
+                    self.choose(layer)
+                else:
+                    self.go_to(layer)
         if self._chosen is not None and self._chosen not in present:
             self.choose(self._last_scan(viewer))
         self.changed.emit()

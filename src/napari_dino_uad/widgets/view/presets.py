@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_dino_uad.layer_data import METADATA
+from napari_dino_uad.widgets.layers import volume_of
 
 if TYPE_CHECKING:
     from napari.layers import Image
@@ -93,7 +93,7 @@ def set_limits(scan: Image, limits: tuple[float, float]) -> None:
 
 
 def _volume(scan: Image) -> Volume | None:
-    return scan.metadata.get(METADATA, {}).get("volume")
+    return volume_of(scan)
 
 
 def _sample(scan: Image) -> NDArray[Any]:
