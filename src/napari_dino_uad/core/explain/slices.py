@@ -207,7 +207,8 @@ class Explainer:
         mirror = self._mirror(unit, mask)
         compared = None if mirror is None or scale.symmetry == 0 else mirror[None]
         bright = self.anomaly.scan.brightness([index], self.grid)
-        parts = scale.parts(raw, compared, bright, tissue, model.maps.lesions)
+        usual = self.anomaly.scan.usual_brightness
+        parts = scale.parts(raw, compared, bright, tissue, model.maps.lesions, usual)
         own, symmetry, brightness = (
             np.zeros(tissue.shape[1:], np.float32)
             if part is None
