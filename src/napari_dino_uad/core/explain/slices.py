@@ -52,7 +52,7 @@ class SliceExplanation:
     symmetry : ndarray of float32
         What the comparison of left and right adds, in the same unit.
     brightness : ndarray of float32
-        What being brighter or darker than the other side adds.
+        What being brighter or darker than the other side, and than most of the scan, adds.
     mirror : ndarray of float32 or None
         1 - cosine of a patch and its mirror image; None in sagittal slices.
     colours : ndarray of uint8, (h, w, 3)
