@@ -27,7 +27,7 @@ Lesions = Literal["either", "bright", "dark", "none"]
 LESIONS: tuple[Lesions, ...] = get_args(Lesions)
 
 #: Weight of the term beside the model's score, which is in healthy standard deviations.
-BRIGHTNESS_WEIGHTS: dict[Lesions, float] = {"either": 1.2, "bright": 1.2, "dark": 1.2, "none": 0.0}
+BRIGHTNESS_WEIGHTS: dict[Lesions, float] = {"either": 1.6, "bright": 1.2, "dark": 1.2, "none": 0.0}
 
 # Weight of being on the side of the usual brightness that the reader looks for, relative to those
 # above, and the distance from it, in interquartile ranges, at which it counts in full. Most healthy
