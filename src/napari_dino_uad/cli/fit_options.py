@@ -134,7 +134,8 @@ LesionsOption = Annotated[
         "--lesions",
         metavar="|".join(LESIONS),
         help="What you look for: tissue brighter or darker than the mirrored place gets a higher "
-        "score. none leaves the brightness out. Used where left and right are compared.",
+        "score; bright and dark also prefer tissue that is so within the scan. none leaves the "
+        "brightness out. Used where left and right are compared.",
     ),
 ]
 NoCentring = Annotated[

@@ -35,6 +35,7 @@ from napari_dino_uad.core.slices.prepared import PreparedScan, prepare
 
 if TYPE_CHECKING:
     from napari_dino_uad.core.backbones.backbone import Backbone
+    from napari_dino_uad.core.maps.brightness import UsualBrightness
     from napari_dino_uad.core.scans.volume import Volume
 
 __all__ = ["AnomalyMap", "PlaneMap", "SliceMaps", "detect", "score_slices"]
@@ -290,7 +291,10 @@ def score_slices(
         with sharing_cores(waited):
             inside = grid.to_grid(scan.foreground[indices]) > PATCH_FOREGROUND
             bright = scan.brightness(indices, grid) if view.scale.brightness else None
-        scores, far = _score_each(model, features, inside, view, told[indices], bright, waited)
+            usual = scan.usual_brightness if view.scale.brightness else None
+        scores, far = _score_each(
+            model, features, inside, view, told[indices], bright, usual, waited
+        )
         tissue[indices] = inside
         weights = inside.astype(np.float32)
         grown.add(indices, weights, scores)
@@ -322,6 +326,7 @@ def _score_each(
     view: View,
     told: NDArray[np.bool_],
     brightness: NDArray[np.float32] | None,
+    usual: UsualBrightness | None,
     waited_s: float,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Score slices one by one, each in a single thread; see `FittedModel.score`.
@@ -336,7 +341,7 @@ def _score_each(
         part = slice(number, number + 1)
         bright = None if brightness is None else brightness[part]
         scores[part], far[part] = model.score(
-            features[part], tissue[part], view, told[part], bright
+            features[part], tissue[part], view, told[part], bright, usual
         )
 
     side_by_side(score, range(len(tissue)), waited_s=waited_s)

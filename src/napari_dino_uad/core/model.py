@@ -22,6 +22,7 @@ from napari_dino_uad.core.slices.preprocessing import Preprocessing
 if TYPE_CHECKING:
     import torch
 
+    from napari_dino_uad.core.maps.brightness import UsualBrightness
     from napari_dino_uad.core.normative.base import NormativeModel
 
 __all__ = ["FittedModel", "View"]
@@ -116,6 +117,7 @@ class FittedModel:
         view: View | None = None,
         told: NDArray[np.bool_] | None = None,
         brightness: NDArray[np.float32] | None = None,
+        usual: UsualBrightness | None = None,
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Score slices.
 
@@ -131,6 +133,8 @@ class FittedModel:
             Slices to compute distances for; default all.
         brightness : ndarray of float32, (B, h, w), optional
             From `PreparedScan.brightness`; needed if the view's scale has a weight for it.
+        usual : UsualBrightness, optional
+            From `PreparedScan.usual_brightness`; needed for bright or dark lesions.
 
         Returns
         -------
@@ -176,7 +180,7 @@ class FittedModel:
                 unit = self.context.to_unit(seen)
                 mirror = mirror_distance(unit, mask).numpy()
             bright = brightness[box] if brightness is not None and view.scale.brightness else None
-            out[box] = view.scale.combine(scores, mirror, bright, inside, self.maps.lesions)
+            out[box] = view.scale.combine(scores, mirror, bright, inside, self.maps.lesions, usual)
         if not (np.isfinite(out).all() and np.isfinite(distances).all()):
             raise InputError(
                 "The model gives scores that are not finite numbers for this scan, expected finite "

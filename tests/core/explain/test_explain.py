@@ -65,7 +65,8 @@ def test_patch_scores_are_those_of_the_model(explainer, model, ill):
     one = explained(explainer, index)
     packed = explainer._entry.read([index])
     bright = explainer.anomaly.scan.brightness([index], explainer.grid)
-    scores, _ = model.score(packed, one.tissue[None], brightness=bright)
+    usual = explainer.anomaly.scan.usual_brightness
+    scores, _ = model.score(packed, one.tissue[None], brightness=bright, usual=usual)
     summed = one.model + one.symmetry + one.brightness
     np.testing.assert_allclose(summed[one.tissue], scores[0][one.tissue], 1e-3, 1e-3)
 

@@ -11,6 +11,7 @@ from napari_dino_uad.core.fit import remap
 from napari_dino_uad.core.maps.brightness import (
     BRIGHTNESS_WEIGHTS,
     LESIONS,
+    UsualBrightness,
     brightness_term,
     mirror_difference,
 )
@@ -61,13 +62,35 @@ def test_nothing_is_compared_where_one_side_has_no_tissue():
 
 
 def test_readers_choose_what_counts():
-    brighter = np.array([2, -2, 2, -2], np.float32)
+    brighter = np.array([4, -4, 4, -4], np.float32)
     # The first two patches are stranger than their mirror images, the others less strange.
     stranger = np.array([9, 9, -9, -9], np.float32)
-    found = {name: brightness_term(brighter, stranger, name) for name in LESIONS[:3]}
-    np.testing.assert_allclose(found["either"], [2, 2, -2, -2], atol=1e-5)
-    np.testing.assert_allclose(found["bright"], [4, 0, 0, -4], atol=1e-5)
-    np.testing.assert_allclose(found["dark"], [0, 4, -4, 0], atol=1e-5)
+    side = np.array([1, -1, 0, 0], np.float32)
+    found = {name: brightness_term(brighter, stranger, side, name) for name in LESIONS[:3]}
+    either = np.array([2, 2, -2, -2])
+    np.testing.assert_allclose(found["either"], either, atol=1e-5)
+    np.testing.assert_allclose(found["bright"], either + 1.8 * side, atol=1e-5)
+    np.testing.assert_allclose(found["dark"], either - 1.8 * side, atol=1e-5)
+    without = brightness_term(brighter, stranger, None, "bright")
+    np.testing.assert_allclose(without, either, atol=1e-5)
+
+
+def test_the_usual_brightness_is_that_of_most_tissue():
+    usual = UsualBrightness.of(np.linspace(0.2, 0.6, 101, dtype=np.float32))
+    assert (usual.median, usual.spread) == pytest.approx((0.4, 0.2))
+    side = usual.side(np.array([0.1, 0.4, 0.435, 0.9], np.float32))
+    np.testing.assert_allclose(side, [-1, 0, 0.25, 1], atol=1e-5)
+    assert UsualBrightness.of(np.full(9, 0.5, np.float32)).spread > 0
+    assert UsualBrightness.of(np.zeros(0, np.float32)) is None
+
+
+def test_the_usual_brightness_of_a_scan_ignores_the_air():
+    array = RNG.uniform(50, 100, (40, 32, 32)).astype(np.float32)
+    array[:, :20] = 0
+    array[3] = 0
+    scan = prepare(volume_from_array(array, (5, 2, 2)), Preprocessing(input_size=64))
+    values = scan.values(slice(None))[scan.foreground]
+    assert scan.usual_brightness.median == pytest.approx(np.median(values), abs=0.02)
 
 
 def test_brightness_joins_the_score_in_healthy_deviations():
@@ -76,10 +99,12 @@ def test_brightness_joins_the_score_in_healthy_deviations():
     scores = RNG.normal(7, 2, brightness.shape).astype(np.float32)
     scale = ScoreScale(7, 2, brightness_deviation=0.1, brightness=1.5)
     own = ScoreScale(7, 2).combine(scores, None)
-    found = scale.combine(scores, None, brightness, tissue, "dark")
+    usual = UsualBrightness(0.4, 0.2)
+    found = scale.combine(scores, None, brightness, tissue, "dark", usual)
     term = brightness_term(
         mirror_difference(brightness, tissue) / np.float32(0.1),
         mirror_difference(own, tissue),
+        usual.side(brightness),
         "dark",
     )
     np.testing.assert_allclose(found, own + 1.5 * term, rtol=1e-4, atol=1e-4)

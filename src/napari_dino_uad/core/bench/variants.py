@@ -17,6 +17,7 @@ from napari_dino_uad.core.model import FittedModel, View
 
 if TYPE_CHECKING:
     from napari_dino_uad.core.backbones.backbone import Backbone
+    from napari_dino_uad.core.maps.brightness import UsualBrightness
     from napari_dino_uad.core.normative.base import NormativeModel
     from napari_dino_uad.core.slices.preprocessing import Preprocessing
 
@@ -80,6 +81,7 @@ class _BrightnessModel(FittedModel):
         view: View | None = None,
         told: NDArray[np.bool_] | None = None,
         brightness: NDArray[np.float32] | None = None,
+        usual: UsualBrightness | None = None,
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Return the scores and no distances, as `FittedModel.score`."""
         assert brightness is not None

@@ -52,7 +52,7 @@ class ScoreParts:
     symmetry : float
         What the comparison of left and right adds.
     brightness : float
-        What being brighter or darker than the other side adds.
+        What being brighter or darker than the other side, and than most of the scan, adds.
     smoothing : float
         What the patches around it add or take away.
     centring : float

@@ -52,7 +52,7 @@ class SliceExplanation:
     symmetry : ndarray of float32
         What the comparison of left and right adds, in the same unit.
     brightness : ndarray of float32
-        What being brighter or darker than the other side adds.
+        What being brighter or darker than the other side, and than most of the scan, adds.
     mirror : ndarray of float32 or None
         1 - cosine of a patch and its mirror image; None in sagittal slices.
     colours : ndarray of uint8, (h, w, 3)
@@ -207,7 +207,8 @@ class Explainer:
         mirror = self._mirror(unit, mask)
         compared = None if mirror is None or scale.symmetry == 0 else mirror[None]
         bright = self.anomaly.scan.brightness([index], self.grid)
-        parts = scale.parts(raw, compared, bright, tissue, model.maps.lesions)
+        usual = self.anomaly.scan.usual_brightness
+        parts = scale.parts(raw, compared, bright, tissue, model.maps.lesions, usual)
         own, symmetry, brightness = (
             np.zeros(tissue.shape[1:], np.float32)
             if part is None

@@ -1,4 +1,4 @@
-"""How much brighter or darker each patch is than the mirrored place of its slice.
+"""How much brighter or darker each patch is than the mirrored place, and than its scan's tissue.
 
 A healthy head has the same brightness on both sides, and most readers know whether the lesions of
 a sequence are bright or dark. The difference needs no network, and errs differently from one.
@@ -6,6 +6,7 @@ a sequence are bright or dark. The difference needs no network, and errs differe
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
@@ -15,6 +16,7 @@ __all__ = [
     "BRIGHTNESS_WEIGHTS",
     "LESIONS",
     "Lesions",
+    "UsualBrightness",
     "brightness_term",
     "mirror_difference",
     "mirror_differences",
@@ -24,8 +26,17 @@ __all__ = [
 Lesions = Literal["either", "bright", "dark", "none"]
 LESIONS: tuple[Lesions, ...] = get_args(Lesions)
 
-#: Weight of the term beside the model's score, both in healthy standard deviations.
-BRIGHTNESS_WEIGHTS: dict[Lesions, float] = {"either": 1.2, "bright": 0.6, "dark": 0.6, "none": 0.0}
+#: Weight of the term beside the model's score, which is in healthy standard deviations.
+BRIGHTNESS_WEIGHTS: dict[Lesions, float] = {"either": 1.6, "bright": 1.2, "dark": 1.2, "none": 0.0}
+
+# Weight of being on the side of the usual brightness that the reader looks for, relative to those
+# above, and the distance from it, in interquartile ranges, at which it counts in full. Most healthy
+# tissue that a model finds strange is on the other side.
+_SIDE_WEIGHT = 1.8
+_FULL_SIDE = 0.7
+
+# Least interquartile range of intensities in [0, 1], so that flat scans have no noise for a side.
+_LEAST_RANGE = 0.01
 
 # Standard deviation in patches of the Gaussian that smooths each slice before it is mirrored: heads
 # are slightly tilted, and their halves are no exact mirror images.
@@ -40,6 +51,35 @@ _LEAST_SHARE = 1e-3
 # Difference of the model's scores between the two sides, in healthy standard deviations, at which
 # the side with the lesion is nearly certain.
 _CERTAIN = 0.6
+
+
+@dataclass(frozen=True)
+class UsualBrightness:
+    """The brightness of a scan's tissue, lesions included.
+
+    Attributes
+    ----------
+    median : float
+        In [0, 1], as the scan's intensities are scaled.
+    spread : float
+        Interquartile range.
+    """
+
+    median: float
+    spread: float
+
+    @classmethod
+    def of(cls, values: NDArray[np.float32]) -> UsualBrightness | None:
+        """Measure it on the intensities of tissue, (N,); None if there are none."""
+        if not values.size:
+            return None
+        low, median, high = np.percentile(values, [25, 50, 75])
+        return cls(float(median), max(float(high - low), _LEAST_RANGE))
+
+    def side(self, brightness: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return on which side of the median each patch is: -1 (dark) to 1 (bright)."""
+        reach = np.float32(_FULL_SIDE * self.spread)
+        return np.clip((brightness - np.float32(self.median)) / reach, -1, 1)
 
 
 def mirror_difference(
@@ -87,12 +127,16 @@ def mirror_differences(
 
 
 def brightness_term(
-    brighter: NDArray[np.float32], stranger: NDArray[np.float32], lesions: Lesions
+    brighter: NDArray[np.float32],
+    stranger: NDArray[np.float32],
+    side: NDArray[np.float32] | None,
+    lesions: Lesions,
 ) -> NDArray[np.float32]:
     """Return what the brightness adds to the score of each patch.
 
     A bright lesion on the left and a dark one on the right differ in brightness alike; the model's
-    scores decide which side is the abnormal one. Knowing what lesions look like decides it too.
+    scores decide which side is the abnormal one. Who knows that lesions are bright need not look at
+    tissue that is darker than most.
 
     Parameters
     ----------
@@ -100,19 +144,21 @@ def brightness_term(
         Difference in brightness from the mirrored place, in healthy standard deviations.
     stranger : ndarray of float32
         Difference in the model's score, likewise.
+    side : ndarray of float32, optional
+        From `UsualBrightness.side`; None leaves it out.
     lesions : {"either", "bright", "dark"}
         What the reader looks for.
 
     Returns
     -------
     ndarray of float32
-        In healthy standard deviations of brightness.
+        The root of the difference, so that a few very large ones do not outweigh all others,
+        signed by the model, and the side.
     """
-    term = np.abs(brighter) * np.tanh(stranger / np.float32(_CERTAIN))
-    if lesions == "bright":
-        term += brighter
-    elif lesions == "dark":
-        term -= brighter
+    term = np.sqrt(np.abs(brighter)) * np.tanh(stranger / np.float32(_CERTAIN))
+    if side is not None and lesions in ("bright", "dark"):
+        weight = np.float32(_SIDE_WEIGHT if lesions == "bright" else -_SIDE_WEIGHT)
+        term += weight * side
     return np.asarray(term)
 
 

@@ -13,6 +13,7 @@ from napari_dino_uad.core.errors import InputError
 from napari_dino_uad.core.maps.brightness import (
     LESIONS,
     Lesions,
+    UsualBrightness,
     brightness_term,
     mirror_differences,
 )
@@ -30,7 +31,7 @@ __all__ = [
 #: Weight of the left-right comparison of embeddings if the cohort is symmetric: alone, and beside
 #: the comparison of brightness.
 SYMMETRY_WEIGHT = 0.5
-SYMMETRY_WEIGHT_BESIDE = 0.25
+SYMMETRY_WEIGHT_BESIDE = 0.05
 
 # Variance of scaled intensities below which a window counts as flat, so noise makes no edges.
 _FLAT = 1e-3
@@ -81,8 +82,9 @@ class MapSettings:
         scores of the whole scan, a lesion only those of a part.
     lesions : {"either", "bright", "dark", "none"}
         What the reader looks for: tissue that is brighter or darker than the mirrored place gets a
-        higher score. "either" counts both; "none" leaves the brightness out. Only where `symmetry`
-        is used, and only if healthy slices are symmetric.
+        higher score where the model finds it stranger, too. "bright" and "dark" also prefer tissue
+        that is brighter or darker than most of the scan; "none" leaves the brightness out. Only
+        where `symmetry` is used, and only if healthy slices are symmetric.
     level : float or None
         Percentile of a scan's tissue scores that is its level; None is 90 where brightness is
         compared, which lowers the scores of healthy tissue beside lesions, and 85 elsewhere.
@@ -172,6 +174,7 @@ class ScoreScale:
         brightness: NDArray[np.float32] | None = None,
         tissue: NDArray[np.bool_] | None = None,
         lesions: Lesions = "none",
+        usual: UsualBrightness | None = None,
     ) -> NDArray[np.float32]:
         """Convert scores to healthy standard deviations and add the weighted asymmetries.
 
@@ -187,12 +190,14 @@ class ScoreScale:
             Tissue patches; needed with a brightness.
         lesions : {"either", "bright", "dark", "none"}
             What the reader looks for.
+        usual : UsualBrightness, optional
+            From `PreparedScan.usual_brightness`; None leaves out the side of it.
 
         Returns
         -------
         ndarray of float32, (B, h, w)
         """
-        out, *added = self.parts(scores, mirror, brightness, tissue, lesions)
+        out, *added = self.parts(scores, mirror, brightness, tissue, lesions, usual)
         for part in added:
             if part is not None:
                 out = out + part
@@ -205,6 +210,7 @@ class ScoreScale:
         brightness: NDArray[np.float32] | None = None,
         tissue: NDArray[np.bool_] | None = None,
         lesions: Lesions = "none",
+        usual: UsualBrightness | None = None,
     ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None, NDArray[np.float32] | None]:
         """Return the summands of `combine`, with the same arguments.
 
@@ -221,7 +227,8 @@ class ScoreScale:
         if brightness is not None and tissue is not None and self.brightness > 0:
             difference, stranger = mirror_differences(tissue, brightness, own)
             brighter = difference / np.float32(self.brightness_deviation)
-            term = self.brightness * brightness_term(brighter, stranger, lesions)
+            side = None if usual is None else usual.side(brightness)
+            term = self.brightness * brightness_term(brighter, stranger, side, lesions)
         return own, asymmetry, term
 
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from napari_dino_uad.core.errors import InputError
 from napari_dino_uad.core.limits import check_memory, needed_for_map
+from napari_dino_uad.core.maps.brightness import UsualBrightness
 from napari_dino_uad.core.slices.crop import tight_box
 from napari_dino_uad.core.slices.intensity import IntensityScale
 from napari_dino_uad.core.slices.patch_grid import PatchGrid
@@ -43,6 +44,9 @@ _LONGEST = 32
 # Resized slices kept beyond those in use: enough for the neighbours on both sides of a run of
 # slices.
 _KEPT_SLICES = 8
+
+# Slices that suffice to measure the brightness of a scan's tissue.
+_USUAL_SLICES = 32
 
 
 @dataclass(frozen=True)
@@ -116,6 +120,14 @@ class PreparedScan:
         share = grid.to_grid(foreground)
         total = grid.to_grid(self.values(indices) * foreground)
         return np.asarray(np.divide(total, share, out=np.zeros_like(total), where=share > 0))
+
+    @cached_property
+    def usual_brightness(self) -> UsualBrightness | None:
+        """The brightness of the scan's tissue, from at most some dozens of its slices."""
+        told = np.flatnonzero(self.foreground.any(axis=(1, 2)))
+        told = told[:: max(1, len(told) // _USUAL_SLICES)]
+        values = [self.values([index])[0][self.foreground[index]] for index in told.tolist()]
+        return UsualBrightness.of(np.concatenate(values)) if values else None
 
     def images(
         self,

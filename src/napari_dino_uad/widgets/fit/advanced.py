@@ -106,7 +106,8 @@ class Advanced(QWidget):
                 ("ignore brightness", "none"),
             ],
             "What you look for: tissue that is brighter or darker than the mirrored place gets a "
-            "higher score. Used where left and right are compared.",
+            "higher score; bright and dark also prefer tissue that is so within the scan. Used "
+            "where left and right are compared.",
         )
         self.centring = QCheckBox("Centre each scan")
         self.centring.setChecked(True)

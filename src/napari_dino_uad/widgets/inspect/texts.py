@@ -32,7 +32,7 @@ __all__ = [
 PART_NAMES = {
     "model": "Unlike healthy tissue",
     "symmetry": "Unlike the other side",
-    "brightness": "Brightness, both sides",
+    "brightness": "Brightness",
     "smoothing": "Tissue around it",
     "centring": "The scan's own level",
     "planes": "Other planes",
@@ -43,7 +43,7 @@ PART_NAMES = {
 _REASONS = {
     "model": "the tissue here is unlike the healthy scans",
     "symmetry": "it differs from the same place on the other side",
-    "brightness": "it is brighter or darker than the same place on the other side",
+    "brightness": "it is brighter or darker than the other side or most of the scan",
     "smoothing": "the tissue around it scores high",
     "centring": "the rest of the scan scores low",
     "planes": "it stands out in the other planes",
