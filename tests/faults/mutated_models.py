@@ -139,7 +139,7 @@ class Content:
             header = {key: one for key, one in header.items() if key != "checksum"}
             if checked == "anew":
                 header["checksum"] = checksum(header, self.tensors)
-            elif header.get("format_version") == 5:
+            elif header.get("format_version") == FORMAT_VERSION:
                 header["format_version"] = 3
         path.write_bytes(save(self.tensors, {HEADER: json.dumps(header)}))
 

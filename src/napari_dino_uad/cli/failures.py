@@ -61,11 +61,10 @@ def _failures(
     console.print(table)
     missed = sum(one.kind == "missed lesion" for one in found)
     alarms = len(found) - missed
-    console.print(
-        f"{missed} of {lesions['lesions']} lesions missed and {alarms} "
-        f"false alarm{'' if alarms == 1 else 's'} in {len(results.rows)} scans at {lesions['rate']:.0%} FPR ({lesions['rule']}).",
-        soft_wrap=True,
-    )
+    told = f"{missed} of {lesions['lesions']} lesions missed and {alarms} false alarm"
+    told += f"{'' if alarms == 1 else 's'} in {len(results.rows)} scans"
+    rate = f"{lesions['rate']:.0%} FPR ({lesions['rule']})"
+    console.print(f"{told} at {rate}.", soft_wrap=True)
     if sheet is not None:
         from napari_dino_uad.core.evaluation.pictures import contact_sheet
         from napari_dino_uad.core.progress import drain

@@ -30,7 +30,10 @@ from napari_dino_uad.core.storage.tensor_file import read_tensors, write_tensors
 
 __all__ = ["FORMAT_VERSION", "load_model", "model_checksum", "save_model"]
 
-FORMAT_VERSION = 5
+FORMAT_VERSION = 6
+
+# This format compared the brightness of both sides by another formula; those before, not at all.
+_OTHER_BRIGHTNESS = 5
 # Format 3 has no checksum; `model_schema` adds the settings that formats 3 and 4 do not hold.
 _OLDEST_VERSION = 3
 _HEADER = "napari_dino_uad"
@@ -169,6 +172,7 @@ def load_model(path: Path | str) -> FittedModel:
     _check_sum(raw, tensors, path.name)
     try:
         header = read_header(raw)
+        _check_brightness(header, path.name)
         check_model(header, tensors)
     except ValueError as error:
         raise InputError(
@@ -176,6 +180,17 @@ def load_model(path: Path | str) -> FittedModel:
             "fit the model again."
         ) from error
     return dataclasses.replace(_build(header, tensors), path=path)
+
+
+def _check_brightness(header: ModelHeader, name: str) -> None:
+    """Refuse a model whose calibration belongs to another comparison of brightness."""
+    compared = any(view.scale.made[0].brightness > 0 for view in header.views)
+    if compared and header.format_version == _OTHER_BRIGHTNESS:
+        raise InputError(
+            f"{name} compares the brightness of both sides as an earlier version did (format "
+            f"{header.format_version}, this one writes format {FORMAT_VERSION}), and its "
+            "thresholds would not hold any more; fit the model again."
+        )
 
 
 def _build(header: ModelHeader, tensors: dict[str, Any]) -> FittedModel:

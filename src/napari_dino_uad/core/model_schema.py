@@ -101,7 +101,7 @@ class ModelHeader(Strict):
         From `checksum`; None in files of format 3, which have none.
     """
 
-    format_version: Literal[3, 4, 5]
+    format_version: Literal[3, 4, 5, 6]
     method: Literal[tuple(KNOWN)]  # type: ignore[valid-type]
     views: Annotated[list[ViewHeader], Field(min_length=1, max_length=3)]
     backbone: BackboneHeader
