@@ -24,6 +24,7 @@ from napari_dino_uad.core.features.context import Context
 from napari_dino_uad.core.features.feature_set import FeatureSet
 from napari_dino_uad.core.maps.score_map import MapSettings, ScoreScale
 from napari_dino_uad.core.model import FittedModel, View
+from napari_dino_uad.core.model_file import FORMAT_VERSION
 from napari_dino_uad.core.model_schema import checksum
 from napari_dino_uad.core.normative.fusion import Fusion, FusionConfig
 from napari_dino_uad.core.normative.methods import new_normative
