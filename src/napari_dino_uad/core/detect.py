@@ -35,8 +35,8 @@ from napari_dino_uad.core.slices.prepared import PreparedScan, prepare
 
 if TYPE_CHECKING:
     from napari_dino_uad.core.backbones.backbone import Backbone
-    from napari_dino_uad.core.maps.brightness import UsualBrightness
     from napari_dino_uad.core.scans.volume import Volume
+    from napari_dino_uad.core.slices.usual_brightness import UsualBrightness
 
 __all__ = ["AnomalyMap", "PlaneMap", "SliceMaps", "detect", "score_slices"]
 

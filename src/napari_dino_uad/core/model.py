@@ -22,8 +22,8 @@ from napari_dino_uad.core.slices.preprocessing import Preprocessing
 if TYPE_CHECKING:
     import torch
 
-    from napari_dino_uad.core.maps.brightness import UsualBrightness
     from napari_dino_uad.core.normative.base import NormativeModel
+    from napari_dino_uad.core.slices.usual_brightness import UsualBrightness
 
 __all__ = ["FittedModel", "View"]
 

@@ -11,7 +11,6 @@ from napari_dino_uad.core.fit import remap
 from napari_dino_uad.core.maps.brightness import (
     BRIGHTNESS_WEIGHTS,
     LESIONS,
-    UsualBrightness,
     brightness_term,
     mirror_difference,
 )
@@ -21,6 +20,7 @@ from napari_dino_uad.core.scans.volume import volume_from_array
 from napari_dino_uad.core.slices.patch_grid import PatchGrid
 from napari_dino_uad.core.slices.prepared import prepare
 from napari_dino_uad.core.slices.preprocessing import Preprocessing
+from napari_dino_uad.core.slices.usual_brightness import UsualBrightness
 
 SETTINGS = {"components": 40, "epochs": 2, "max_patches": 10_000}
 RNG = np.random.default_rng(0)

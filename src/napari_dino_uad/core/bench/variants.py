@@ -17,9 +17,9 @@ from napari_dino_uad.core.model import FittedModel, View
 
 if TYPE_CHECKING:
     from napari_dino_uad.core.backbones.backbone import Backbone
-    from napari_dino_uad.core.maps.brightness import UsualBrightness
     from napari_dino_uad.core.normative.base import NormativeModel
     from napari_dino_uad.core.slices.preprocessing import Preprocessing
+    from napari_dino_uad.core.slices.usual_brightness import UsualBrightness
 
 __all__ = ["DEFAULT_MAPS", "MAPS", "NO_MODEL", "brightness_model", "check_maps", "maps_of"]
 

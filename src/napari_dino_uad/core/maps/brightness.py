@@ -6,7 +6,6 @@ a sequence are bright or dark. The difference needs no network, and errs differe
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
@@ -16,7 +15,6 @@ __all__ = [
     "BRIGHTNESS_WEIGHTS",
     "LESIONS",
     "Lesions",
-    "UsualBrightness",
     "brightness_term",
     "mirror_difference",
     "mirror_differences",
@@ -30,13 +28,9 @@ LESIONS: tuple[Lesions, ...] = get_args(Lesions)
 BRIGHTNESS_WEIGHTS: dict[Lesions, float] = {"either": 1.6, "bright": 1.2, "dark": 1.2, "none": 0.0}
 
 # Weight of being on the side of the usual brightness that the reader looks for, relative to those
-# above, and the distance from it, in interquartile ranges, at which it counts in full. Most healthy
-# tissue that a model finds strange is on the other side.
+# above. Most healthy tissue that a model finds strange is on the other side.
 _SIDE_WEIGHT = 1.8
-_FULL_SIDE = 0.7
 
-# Least interquartile range of intensities in [0, 1], so that flat scans have no noise for a side.
-_LEAST_RANGE = 0.01
 
 # Standard deviation in patches of the Gaussian that smooths each slice before it is mirrored: heads
 # are slightly tilted, and their halves are no exact mirror images.
@@ -51,35 +45,6 @@ _LEAST_SHARE = 1e-3
 # Difference of the model's scores between the two sides, in healthy standard deviations, at which
 # the side with the lesion is nearly certain.
 _CERTAIN = 0.6
-
-
-@dataclass(frozen=True)
-class UsualBrightness:
-    """The brightness of a scan's tissue, lesions included.
-
-    Attributes
-    ----------
-    median : float
-        In [0, 1], as the scan's intensities are scaled.
-    spread : float
-        Interquartile range.
-    """
-
-    median: float
-    spread: float
-
-    @classmethod
-    def of(cls, values: NDArray[np.float32]) -> UsualBrightness | None:
-        """Measure it on the intensities of tissue, (N,); None if there are none."""
-        if not values.size:
-            return None
-        low, median, high = np.percentile(values, [25, 50, 75])
-        return cls(float(median), max(float(high - low), _LEAST_RANGE))
-
-    def side(self, brightness: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return on which side of the median each patch is: -1 (dark) to 1 (bright)."""
-        reach = np.float32(_FULL_SIDE * self.spread)
-        return np.clip((brightness - np.float32(self.median)) / reach, -1, 1)
 
 
 def mirror_difference(

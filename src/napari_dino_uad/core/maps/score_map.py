@@ -13,10 +13,10 @@ from napari_dino_uad.core.errors import InputError
 from napari_dino_uad.core.maps.brightness import (
     LESIONS,
     Lesions,
-    UsualBrightness,
     brightness_term,
     mirror_differences,
 )
+from napari_dino_uad.core.slices.usual_brightness import UsualBrightness
 
 __all__ = [
     "SYMMETRY_WEIGHT",

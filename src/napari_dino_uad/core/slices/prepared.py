@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 
 from napari_dino_uad.core.errors import InputError
 from napari_dino_uad.core.limits import check_memory, needed_for_map
-from napari_dino_uad.core.maps.brightness import UsualBrightness
 from napari_dino_uad.core.slices.crop import tight_box
 from napari_dino_uad.core.slices.intensity import IntensityScale
 from napari_dino_uad.core.slices.patch_grid import PatchGrid
 from napari_dino_uad.core.slices.planes import plane_spacing_mm, to_plane
 from napari_dino_uad.core.slices.preprocessing import Preprocessing
+from napari_dino_uad.core.slices.usual_brightness import UsualBrightness
 
 if TYPE_CHECKING:
     import torch
