@@ -210,7 +210,9 @@ def test_a_scan_without_scalp_says_so(qtbot, widget, monkeypatch):
     assert widget.panel.scalp.isHidden()
     with qtbot.waitSignal(widget.findings_job.succeeded, timeout=LONG_MS):
         widget.panel.without_scalp.setChecked(True)
-    assert widget.panel.scalp.text() == "No skull was found in this scan, so no scalp is left out."
+    assert widget.panel.scalp.text() == (
+        "The skull could not be made out in this scan, so no scalp is left out."
+    )
     with qtbot.waitSignal(widget.findings_job.succeeded, timeout=LONG_MS):
         widget.panel.without_scalp.setChecked(False)
     assert widget.panel.scalp.isHidden()

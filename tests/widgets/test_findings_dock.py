@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import weakref
+from dataclasses import replace
 
 import nibabel
 import numpy as np
@@ -123,10 +124,21 @@ def test_the_columns_tell_where_a_finding_lies(widget, detection):
     titles = [model.headerData(n, Qt.Orientation.Horizontal) for n in range(model.columnCount())]
     assert titles == ["#", "ml", "Peak", "p", "Slices", "Side", "Centre, mm", "Mean"]
     row = widget.table.row or widget.table.rows[0]
-    right, front, up = row.finding.centroid_ras_mm
-    words = f"{'L' if right < 0 else 'R'} {abs(right):.0f} {'P' if front < 0 else 'A'} "
     place = model.index(widget.table.order.index(row.label), 6).data()
-    assert place.startswith(words) and place.endswith(f"{abs(up):.0f}")
+    assert place and f"{place} mm" == row.centre
+
+
+def test_side_and_millimetres_never_contradict_each_other(widget):
+    row = widget.table.rows[0]
+    for side, right, told in (
+        ("right side", 35.2, "R 35 P 12 S 40 mm"),
+        ("upper left side", -35.2, "L 35 P 12 S 40 mm"),
+        # The origin of some files is a corner of the picture.
+        ("right side", -89.0, "RAS -89, -12, 40 mm"),
+        ("midline, front", -3.0, "L 3 P 12 S 40 mm"),
+    ):
+        finding = replace(row.finding, centroid_ras_mm=(right, -12.0, 40.0))
+        assert replace(row, finding=finding, side=side).centre == told
 
 
 def test_the_layer_has_the_same_table(widget, detection):

@@ -685,10 +685,13 @@ def test_a_second_scan_takes_the_place_of_the_first(make_napari_viewer, qtbot, i
     assert low[0] < viewer.dims.point[0] < high[0]
     results.go_to(scans[0])
     assert [scan for scan in scans if scan.visible] == [scans[0]]
-    # A click in napari's list chooses too, and leaves the picture alone.
+    # The plugin and napari select layers too; only a click of the user chooses a scan.
     viewer.layers.selection.active = scans[1]
+    assert results.scan is scans[0]
+    view = viewer.window._qt_viewer.layers
+    view.clicked.emit(view.model().index(0, 0))
     assert results.scan is scans[1]
-    assert [scan for scan in scans if scan.visible] == [scans[0]]
+    assert [scan for scan in scans if scan.visible] == [scans[1]]
 
 
 def test_a_dock_opened_from_the_menu_is_the_same_one(make_napari_viewer, qtbot):

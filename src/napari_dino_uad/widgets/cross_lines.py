@@ -11,7 +11,7 @@ from qtpy.QtCore import QObject, QTimer
 
 from napari_dino_uad.layer_data import METADATA
 from napari_dino_uad.widgets.crosshair import crosshair_of
-from napari_dino_uad.widgets.layers import camera_of, scan_shape
+from napari_dino_uad.widgets.layers import camera_of, grid_of, scan_shape
 from napari_dino_uad.widgets.per_viewer import PerViewer
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ class CrossLines(QObject):
         self._wanted[id(owner)] = scan
         if self._fits(scan) and self.layer is not None:
             # Above a scan that was opened since.
-            viewer.layers.move(viewer.layers.index(self.layer), len(viewer.layers))
+            self._place(viewer)
             self._draw()
             return
         self._remove()
@@ -97,8 +97,15 @@ class CrossLines(QObject):
         )
         self.layer.edge_width = self._width(scan)
         viewer.layers.append(self.layer)
+        self._place(viewer)
         # The scan stays selected: a reader adjusts its contrast next.
         viewer.layers.selection = selected
+
+    def _place(self, viewer: Viewer) -> None:
+        """Put the lines above all layers; below them in a grid, which counts from the top."""
+        if self.layer is not None:
+            place = 0 if grid_of(viewer).enabled else len(viewer.layers)
+            viewer.layers.move(viewer.layers.index(self.layer), place)
 
     def hide(self, owner: object) -> None:
         """Note that a dock no longer wants the lines."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from napari_dino_uad.core.maps.findings import Finding, size_unit
+from napari_dino_uad.core.maps.places import sides_mm
 
 if TYPE_CHECKING:
     from napari_dino_uad.core.maps.places import TissueFrame
@@ -47,6 +48,21 @@ class FindingRow:
     def label(self) -> int:
         """Number of the finding."""
         return self.finding.label
+
+    @property
+    def centre(self) -> str:
+        """The centre in mm; empty if the spacing is unknown.
+
+        Such as "L 35 P 12 S 40 mm". A file whose origin lies outside the head may call its right
+        side L: then these are bare coordinates to the right, front and head, "RAS -89, -78, 65 mm".
+        """
+        place = self.finding.centroid_ras_mm
+        if place is None:
+            return ""
+        words = self.side.split()
+        if ("right" in words and place[0] < 0) or ("left" in words and place[0] > 0):
+            return "RAS " + ", ".join(f"{mm:.0f}" for mm in place) + " mm"
+        return sides_mm(place)
 
     @property
     def slices(self) -> str:

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from napari_dino_uad.core.maps.domain_shift import differences, measure_shift
 from napari_dino_uad.core.maps.findings import size_unit, worst_voxel
-from napari_dino_uad.core.maps.places import sides_mm
 from napari_dino_uad.core.report.pictures import finding_picture, png_uri
 from napari_dino_uad.core.results import RESEARCH_USE
 from napari_dino_uad.core.storage.atomic import write_text
@@ -224,7 +223,6 @@ def _facts(anomaly: AnomalyMap, facts: CaseFacts, threshold: float) -> list[tupl
 
 def _cells(row: FindingRow) -> dict[str, Any]:
     finding = row.finding
-    place = finding.centroid_ras_mm
     note = row.note if len(row.note) <= _NOTE else f"{row.note[:_NOTE]}…"
     return {
         "number": row.label,
@@ -234,7 +232,7 @@ def _cells(row: FindingRow) -> dict[str, Any]:
         "p": f"{finding.p_value:.1g}",
         "slices": row.slices,
         "side": row.side,
-        "place": "" if place is None else sides_mm(place).removesuffix(" mm").replace(" ", _NBSP),
+        "place": row.centre.removesuffix(" mm").replace(" ", _NBSP),
         "decision": f"not{_NBSP}reviewed" if row.decision == "open" else row.decision,
         "rejected": row.decision == "rejected",
         "note": note,

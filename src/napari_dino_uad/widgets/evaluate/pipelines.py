@@ -13,6 +13,7 @@ from napari_dino_uad.widgets.session import session
 
 if TYPE_CHECKING:
     from napari_dino_uad.core.evaluation.folder import EvaluationFolder
+    from napari_dino_uad.core.maps.finding_settings import FindingSettings
     from napari_dino_uad.core.model import FittedModel
     from napari_dino_uad.widgets.layer_masks import LayerMask
     from napari_dino_uad.widgets.results.detection import Detection
@@ -29,8 +30,8 @@ class Compared:
     detection : Detection
     mask_name : str
         Name of the labels layer.
-    rate : float
-        The threshold, as a false-positive rate.
+    settings : FindingSettings
+        Threshold, smallest size, tissue and corrections.
     row : dict
         As a row of `Evaluation.cases`.
     note : str
@@ -39,7 +40,7 @@ class Compared:
 
     detection: Detection
     mask_name: str
-    rate: float
+    settings: FindingSettings
     row: dict[str, Any]
     note: str
 
@@ -67,7 +68,7 @@ def scan_evaluator(
             bootstrap=0,
         )
         scored = score_case(anomaly.volume.name, Case(anomaly.volume), anomaly, mask, wanted)
-        return Compared(detection, mask_name, settings.rate, scored.row, note)
+        return Compared(detection, mask_name, settings, scored.row, note)
 
     return run
 

@@ -227,12 +227,14 @@ class EvaluateWidget(DockWidget):
             return f'<span style="color: #e8604c">{html.escape(self._failure[1])}</span>'
         if compared is None or compared.detection is not shown:
             return ""
-        rate = format_rate(compared.rate)
-        if compared.rate != shown.settings.rate:
+        rate = format_rate(compared.settings.rate)
+        if compared.settings.rate != shown.settings.rate:
             return f"The threshold has moved from {rate}; press Compare again."
+        if not compared.settings.same(shown.settings):
+            return "The findings have changed since; press Compare again."
         row = compared.row
         parts = [f"{title} {number(row[name])}" for name, title in OVERALL.items() if row[name]]
-        dice = row[f"dice_at_fpr_{compared.rate:g}"]
+        dice = row[f"dice_at_fpr_{compared.settings.rate:g}"]
         parts.append(f"Dice at {rate} FPR {dice:.3f}")
         return (
             f"<b>{shown.model_name}</b> against {compared.mask_name}, over tissue: "

@@ -218,7 +218,8 @@ class FailuresWidget(DockWidget):
             }
             for row in folder.rows
         ]
-        names = [name for name in every[0] if name not in (*_FIRST, *_LEFT_OUT, "note")]
+        known = every[0] if every else {}
+        names = [name for name in known if name not in (*_FIRST, *_LEFT_OUT, "note")]
         columns = [*_FIRST, "note", *names]
         try:
             passes = make_filter(self.filter.text(), columns)

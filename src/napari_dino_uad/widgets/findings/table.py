@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from qtpy.QtCore import QAbstractTableModel, QModelIndex, Qt, Signal
 from qtpy.QtGui import QColor, QPixmap
 
-from napari_dino_uad.core.maps.places import sides_mm
 from napari_dino_uad.widgets.tables import SortedTable
 
 if TYPE_CHECKING:
@@ -36,8 +35,7 @@ class _Column:
 
 
 def _centre(row: FindingRow) -> str:
-    place = row.finding.centroid_ras_mm
-    return "" if place is None else sides_mm(place).removesuffix(" mm")
+    return row.centre.removesuffix(" mm")
 
 
 def _size(row: FindingRow) -> str:

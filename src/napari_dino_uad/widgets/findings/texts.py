@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from napari_dino_uad.core.maps.findings import size_unit
-from napari_dino_uad.core.maps.places import sides_mm
 
 if TYPE_CHECKING:
     from napari_dino_uad.core.maps.finding_rows import FindingRow
@@ -59,8 +58,6 @@ def why_no_edit(detection: Detection | None) -> str:
 
 def describe_place(row: FindingRow) -> str:
     """Describe where a finding lies."""
-    place = row.finding.centroid_ras_mm
-    parts = [row.side]
-    if place is not None:
-        parts.append(f"centre {sides_mm(place)} from the origin")
-    return f"Finding {row.label}: {', '.join(part for part in parts if part)}"
+    centre = row.centre
+    parts = [part for part in (row.side, f"centre {centre}" if centre else "") if part]
+    return f"Finding {row.label}" + (f": {', '.join(parts)}" if parts else "")

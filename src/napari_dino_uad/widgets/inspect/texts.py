@@ -102,7 +102,7 @@ def _compared(value: float, mean: float, deviation: float) -> str:
 
 
 def _number(value: float) -> str:
-    return f"{value:.3g}"
+    return f"{0.0 if abs(value) < 5e-4 else value:.3g}"
 
 
 def describe_method(model: FittedModel, one: SliceExplanation, place: Place) -> list[str]:

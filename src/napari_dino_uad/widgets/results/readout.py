@@ -108,7 +108,7 @@ def describe_point(scan: Image, detection: Detection | None, world: tuple[float,
         return ""
     voxel = (0,) * (3 - len(index)) + index
     parts = [_place(scan, voxel), _value(scan.data[index])]
-    if detection is not None and detection.anomaly is not None:
+    if detection is not None and detection.anomaly is not None and not detection.held:
         anomaly = detection.anomaly
         if anomaly.foreground[voxel]:
             score = float(anomaly.scores[voxel])

@@ -102,7 +102,7 @@ class Results(QObject):
         for event in (events.inserted, events.removed, events.reordered, events.renamed):
             event.connect(self._on_layers)
         events.moved.connect(self._on_moved)
-        viewer.layers.selection.events.active.connect(self._on_active)
+        self._watch_list(viewer)
         for layer in viewer.layers:
             self._watch(layer)
         viewer.mouse_move_callbacks.append(self._on_mouse)
@@ -141,11 +141,22 @@ class Results(QObject):
         if viewer is not None and scan is not None and scan in viewer.layers:
             bring_on_screen(viewer, scan, before if before in viewer.layers else None)
 
-    def _on_active(self, event: Any) -> None:
-        """Choose the scan that the user clicked in napari's list of layers."""
-        layer = event.value
-        if layer is not None and layer in self._known and is_scan_layer(layer):
-            self.choose(layer)
+    def _watch_list(self, viewer: Viewer) -> None:
+        """Follow clicks in napari's list of layers.
+
+        Not its selection, which this plugin and napari change for reasons of their own.
+        """
+        view: Any = getattr(viewer, "window", None)
+        for name in ("_qt_viewer", "layers", "clicked"):
+            view = getattr(view, name, None)
+        if view is not None:
+            view.connect(self._on_clicked)
+
+    def _on_clicked(self, _: Any = None) -> None:
+        viewer = self._viewer()
+        layer = None if viewer is None else viewer.layers.selection.active
+        if layer is not None and layer is not self._chosen and is_scan_layer(layer):
+            self.go_to(layer)
 
     @staticmethod
     def _last_scan(viewer: Viewer) -> Image | None:

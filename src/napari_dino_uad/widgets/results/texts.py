@@ -91,7 +91,7 @@ def describe_findings(detection: Detection) -> str:
     text = f"{head}; {', '.join(parts)}." if parts else f"{head}."
     rejected = [row.label for row in detection.rows if row.decision == "rejected"]
     if rejected:
-        text += f" Rejected: {', '.join(map(str, rejected))}."
+        text += f" Rejected: {', '.join(f'no. {label}' for label in rejected)}."
     if len(findings) == MOST_FINDINGS and not detection.found.left_out:
         text += f" At most {MOST_FINDINGS} findings are kept, the largest ones."
     return text
@@ -167,7 +167,7 @@ def describe_scalp(detection: Detection) -> str:
     # The search has measured the scalp.
     if not asked or anomaly.scalp is not None:
         return ""
-    return "No skull was found in this scan, so no scalp is left out."
+    return "The skull could not be made out in this scan, so no scalp is left out."
 
 
 def describe_left_out(detection: Detection) -> str:
