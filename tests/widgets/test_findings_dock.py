@@ -136,6 +136,7 @@ def test_side_and_millimetres_never_contradict_each_other(widget):
         # The origin of some files is a corner of the picture.
         ("right side", -89.0, "RAS -89, -12, 40 mm"),
         ("midline, front", -3.0, "L 3 P 12 S 40 mm"),
+        ("midline, front", -116.0, "RAS -116, -12, 40 mm"),
     ):
         finding = replace(row.finding, centroid_ras_mm=(right, -12.0, 40.0))
         assert replace(row, finding=finding, side=side).centre == told

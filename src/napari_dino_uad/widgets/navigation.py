@@ -45,6 +45,8 @@ def bring_on_screen(viewer: Viewer, scan: Layer, before: Layer | None) -> None:
         if layer is not scan and layer.visible and (opened_here or layer in covering):
             layer.visible = False
     scan.visible = True
+    # napari's status bar tells of the layer selected.
+    viewer.layers.selection.active = scan
     if before is None or not _same_place(scan, before):
         _fit(viewer, scan)
 

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 __all__ = ["FindingRow", "accepted_rows", "finding_rows", "row_columns"]
 
 
+# Farther than this from the origin, nothing is at the midline of a head that the origin lies in.
+_MIDLINE_MM = 30.0
 # Units of the sizes in a single picture.
 _FLAT = ("mm²", "pixels")
 
@@ -59,8 +61,9 @@ class FindingRow:
         place = self.finding.centroid_ras_mm
         if place is None:
             return ""
-        words = self.side.split()
-        if ("right" in words and place[0] < 0) or ("left" in words and place[0] > 0):
+        words = self.side.replace(",", "").split()
+        wrong_side = ("right" in words and place[0] < 0) or ("left" in words and place[0] > 0)
+        if wrong_side or ("midline" in words and abs(place[0]) > _MIDLINE_MM):
             return "RAS " + ", ".join(f"{mm:.0f}" for mm in place) + " mm"
         return sides_mm(place)
 
