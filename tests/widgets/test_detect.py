@@ -478,3 +478,16 @@ def test_a_scan_at_the_edge_of_the_cohort_is_remarked_on(qtbot, widget, monkeypa
     finish(qtbot, widget)
     assert "at the edge of what the model knows" in widget.panel.notices.text()
     assert not widget.panel.notices.isHidden() and widget.panel.warning.isHidden()
+
+
+def test_the_remembered_model_gives_way_to_one_fitted_meanwhile(qtbot, widget, model):
+    session().models.clear()
+    widget.loading._remembered = True
+    session().add_model("just fitted", model)
+    widget.loading._on_loaded(("remembered", model, ""))
+    assert list(session().models) == ["just fitted"]
+    assert widget.choice.model_name == "just fitted"
+    # What the user asks for is taken.
+    widget.loading._remembered = False
+    widget.loading._on_loaded(("asked for", model, ""))
+    assert widget.choice.model_name == "asked for"

@@ -35,13 +35,22 @@ class ModelLoader(Job):
     def __init__(self, parent: QWidget) -> None:
         super().__init__(parent)
         self.path: Path | None = None
+        self._remembered = False
         self.progressed.connect(self._on_progress)
         self.succeeded.connect(self._on_loaded)
         self.failed.connect(self.complained)
 
-    def load(self, path: Path | None) -> None:
-        """Load a model file and its backbone; without a file only the default backbone."""
-        self.path = path
+    def load(self, path: Path | None, *, remembered: bool = False) -> None:
+        """Load a model file and its backbone; without a file only the default backbone.
+
+        Parameters
+        ----------
+        path : Path or None
+        remembered : bool
+            Whether nobody asked for it just now: then it gives way to a model that was loaded or
+            fitted in the meantime.
+        """
+        self.path, self._remembered = path, remembered
         if path is not None:
             self.said.emit(f"Loading {path.name}…")
         self.start(loader(path))
@@ -55,6 +64,8 @@ class ModelLoader(Job):
             return
         name, model, problem = result
         self.said.emit("")
+        if self._remembered and session().models:
+            return
         session().add_model(name, model)
         if problem:
             self.complained.emit(problem)

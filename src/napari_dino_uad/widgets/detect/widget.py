@@ -69,7 +69,7 @@ class DetectWidget(DockWidget):
         self._going_to: Detection | None = None
         self._build()
         self._connect()
-        self.loading.load(None if session().models else last_model())
+        self.loading.load(None if session().models else last_model(), remembered=True)
         self._on_scan()
         self.find()
 
