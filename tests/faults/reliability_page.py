@@ -156,7 +156,9 @@ def _measured(command: list[str], environment: dict[str, str]) -> tuple[float, f
         process.returncode = os.waitstatus_to_exitcode(status)
         out.seek(0)
         told = out.read().decode(errors="replace")
-    print(told[-2000:], flush=True)
+    # A long walk prints every action, so its error is far from the end.
+    errors = [line for line in told.splitlines() if line.startswith("E  ")]
+    print("\n".join([*errors[:20], told[-2000:]]), flush=True)
     return (
         time.monotonic() - begun, usage.ru_maxrss * 1024 / 1e6, process.returncode, told
     )  # fmt: skip
