@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,7 @@ __all__ = [
     "covering_layers",
     "cut_colormap",
     "grid_of",
+    "hide_layers",
     "is_comparison",
     "is_ours",
     "is_scan_layer",
@@ -93,6 +94,14 @@ def is_scan_layer(layer: Layer) -> bool:
 def is_comparison(layer: Layer) -> bool:
     """Return whether a layer shows where two models agree, or a second model."""
     return bool(layer.metadata.get(METADATA, {}).get("role") == "comparison")
+
+
+def hide_layers(layers: Iterable[Layer]) -> list[Layer]:
+    """Hide the layers that are visible, and return them."""
+    shown = [layer for layer in layers if layer.visible]
+    for layer in shown:
+        layer.visible = False
+    return shown
 
 
 def volume_of(layer: Layer) -> Volume | None:

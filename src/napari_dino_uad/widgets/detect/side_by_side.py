@@ -8,7 +8,7 @@ import numpy as np
 from napari.layers import Image
 
 from napari_dino_uad.layer_data import METADATA
-from napari_dino_uad.widgets.layers import grid_of, layer_geometry
+from napari_dino_uad.widgets.layers import grid_of, hide_layers, layer_geometry
 from napari_dino_uad.widgets.results.found import fill_map
 from napari_dino_uad.widgets.results.result_layers import ResultLayers
 from napari_dino_uad.widgets.threshold import HIGHEST_RATE, LOWEST_RATE, colour_ticks
@@ -101,9 +101,7 @@ class SideBySide:
         # The ring of Inspect would shift the layers of the grid.
         detection.layers.explain("place", None)
         own = [scan, *detection.layers.pair]
-        self._hidden = [one for one in layers if one.visible and one not in own]
-        for one in self._hidden:
-            one.visible = False
+        self._hidden = hide_layers(one for one in layers if one not in own)
         for one in own:
             one.visible = True
         active = layers.selection.active

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_dino_uad.layer_data import METADATA
-from napari_dino_uad.widgets.layers import is_ours
+from napari_dino_uad.widgets.layers import is_ours, volume_of
 
 if TYPE_CHECKING:
     from napari.layers import Image, Labels, Layer
@@ -46,8 +45,8 @@ def _lies_on(layer: Layer, scan: Image) -> bool:
     if layer.ndim != 3 or not hasattr(layer.data, "shape") or layer.data.shape != scan.data.shape:
         return False
     if is_ours(layer):
-        volume = layer.metadata[METADATA].get("volume")
-        return volume is not None and volume is scan.metadata.get(METADATA, {}).get("volume")
+        volume = volume_of(layer)
+        return volume is not None and volume is volume_of(scan)
     return isinstance(layer, Labels) and bool(
         np.allclose(layer.scale, scan.scale) and np.allclose(layer.translate, scan.translate)
     )

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from napari_dino_uad.layer_data import METADATA
 from napari_dino_uad.widgets.layers import (
     cut_colormap,
+    hide_layers,
     layer_geometry,
     outline_colormap,
     paint_heat,
@@ -191,9 +192,7 @@ class ResultLayers:
     def hide_for_now(self, hidden: bool) -> None:
         """Hide the pair while a key is held, and show it again."""
         if hidden and not self._hidden_for_now:
-            self._hidden_for_now = [layer for layer in self.pair if layer.visible]
-            for layer in self._hidden_for_now:
-                layer.visible = False
+            self._hidden_for_now = hide_layers(self.pair)
         elif not hidden:
             layers, self._hidden_for_now = self._hidden_for_now, []
             for layer in layers:

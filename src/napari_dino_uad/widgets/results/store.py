@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Any
 from napari.layers import Image, Labels, Layer
 from qtpy.QtCore import QObject, QTimer, Signal
 
-from napari_dino_uad.widgets.layers import is_comparison, is_ours, is_scan_layer, volume_of
+from napari_dino_uad.widgets.layers import (
+    hide_layers,
+    is_comparison,
+    is_ours,
+    is_scan_layer,
+    volume_of,
+)
 from napari_dino_uad.widgets.navigation import bring_on_screen
 from napari_dino_uad.widgets.orientation import orientation_of
 from napari_dino_uad.widgets.per_viewer import PerViewer
@@ -183,13 +189,9 @@ class Results(QObject):
             layers.hide_for_now(hidden)
         viewer = self._viewer()
         if hidden and not self._hidden_comparisons and viewer is not None:
-            self._hidden_comparisons = [
-                layer
-                for layer in viewer.layers
-                if layer.visible and isinstance(layer, Labels) and is_comparison(layer)
-            ]
-            for layer in self._hidden_comparisons:
-                layer.visible = False
+            self._hidden_comparisons = hide_layers(
+                one for one in viewer.layers if isinstance(one, Labels) and is_comparison(one)
+            )
         elif not hidden:
             layers_again, self._hidden_comparisons = self._hidden_comparisons, []
             for layer in layers_again:

@@ -13,7 +13,6 @@ from napari_dino_uad.widgets.layers import volume_of
 if TYPE_CHECKING:
     from napari.layers import Image
 
-    from napari_dino_uad.core.scans.volume import Volume
 
 __all__ = ["CT_PRESETS", "Preset", "auto_limits", "file_limits", "is_ct", "set_limits"]
 
@@ -54,7 +53,7 @@ def is_ct(scan: Image) -> bool:
 
     The file says so in DICOM; of other files the values tell.
     """
-    volume = _volume(scan)
+    volume = volume_of(scan)
     if volume is not None and volume.modality:
         return volume.modality == "CT"
     sample = _sample(scan)
@@ -66,7 +65,7 @@ def is_ct(scan: Image) -> bool:
 
 def file_limits(scan: Image) -> tuple[float, float] | None:
     """Return the window that the file recommends, if it has one."""
-    volume = _volume(scan)
+    volume = volume_of(scan)
     if volume is None or volume.window is None:
         return None
     centre, width = volume.window
@@ -90,10 +89,6 @@ def set_limits(scan: Image, limits: tuple[float, float]) -> None:
     low, high = scan.contrast_limits_range
     scan.contrast_limits_range = (min(low, limits[0]), max(high, limits[1]))
     scan.contrast_limits = limits
-
-
-def _volume(scan: Image) -> Volume | None:
-    return volume_of(scan)
 
 
 def _sample(scan: Image) -> NDArray[Any]:

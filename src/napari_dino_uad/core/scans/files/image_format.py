@@ -13,9 +13,9 @@ from napari_dino_uad.core.scans.formats import DICOM_SUFFIXES
 
 __all__ = ["image_format", "is_folder", "regular_file", "unreadable"]
 
-# Formats by the name of SimpleITK's decoder.
 # Endings of scans in two files, a header and its voxels.
 _PAIR = (".hdr", ".img")
+# Formats by the name of SimpleITK's decoder.
 _BY_SUFFIX = {
     ".nii": "NiftiImageIO",
     ".nii.gz": "NiftiImageIO",
