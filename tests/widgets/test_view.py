@@ -176,6 +176,8 @@ def test_the_status_bar_keeps_the_readout(make_napari_viewer, qtbot, ill, model)
     qtbot.waitUntil(lambda: not widget.loading.running, timeout=LONG_MS)
     with qtbot.waitSignal(widget.findings_job.succeeded, timeout=LONG_MS):
         widget.detect()
+    # The worst slice differs between processors, and its middle may be no tissue.
+    viewer.dims.set_current_step(0, scan.data.shape[0] // 2)
     move(7)
     text = readout.label.text()
     assert "of healthy tissue is above)" in text
