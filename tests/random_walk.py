@@ -24,7 +24,7 @@ from qtpy.QtWidgets import QApplication
 from napari_dino_uad.widgets.commands import open_dock
 from napari_dino_uad.widgets.controls import DockWidget
 from napari_dino_uad.widgets.findings.exporting import ExportChoice
-from napari_dino_uad.widgets.layers import grid_of, is_ours, is_scan_layer
+from napari_dino_uad.widgets.layers import is_ours, is_scan_layer
 from napari_dino_uad.widgets.results.store import results_of
 from napari_dino_uad.widgets.session import session
 from napari_dino_uad.widgets.workers import Job
@@ -421,7 +421,7 @@ class Walk:
 
     def toggle_grid(self) -> None:
         if not self.results.beside:
-            grid = grid_of(self.viewer)
+            grid = self.viewer.canvas.grid
             grid.enabled = not grid.enabled
             self._own_grid = grid.enabled
 
@@ -489,7 +489,7 @@ class Walk:
         for beside in results.beside:
             owned += beside.stack
         self._check_orphans(layers, owned, where)
-        grid = grid_of(self.viewer)
+        grid = self.viewer.canvas.grid
         assert not grid.enabled or self._own_grid or results.beside, f"the grid stayed on {where}"
         if settled:
             for detection in results:

@@ -21,7 +21,6 @@ from napari_dino_uad.core.scans.volume import volume_from_array
 from napari_dino_uad.layer_data import volume_layer
 from napari_dino_uad.widgets.detect import DetectWidget
 from napari_dino_uad.widgets.detect.compare import BOTH, ONLY_A, ONLY_B, agreement
-from napari_dino_uad.widgets.layers import grid_of
 from napari_dino_uad.widgets.results.store import results_of
 from napari_dino_uad.widgets.session import session
 from napari_dino_uad.widgets.settings import change_setting, remember_model
@@ -254,9 +253,9 @@ def test_two_maps_are_shown_side_by_side(qtbot, widget, viewer, model):
         f"findings: {scan}",
     ]
     assert not other.visible
-    assert grid_of(viewer).enabled
+    assert viewer.canvas.grid.enabled
     if hasattr(viewer, "canvas"):
-        places = [grid_of(viewer).position(one, viewer.layers) for one in range(1, 7)]
+        places = [viewer.canvas.grid.position(one, viewer.layers) for one in range(1, 7)]
         assert places == 3 * [(0, 1)] + 3 * [(0, 0)]
     assert "left healthy heads, right lower" in compare.legend.text()
     # One slider: both heats begin at the same rate, and the findings follow.
@@ -270,14 +269,14 @@ def test_two_maps_are_shown_side_by_side(qtbot, widget, viewer, model):
     assert (findings.data > 0).any()
     # Unchecked, the list and the grid are as before, with the agreement on top.
     compare.side_by_side.setChecked(False)
-    assert not grid_of(viewer).enabled
+    assert not viewer.canvas.grid.enabled
     assert other.visible
     assert set(viewer.layers) == {*before, compare.layer}
     # Deleting one of them leaves the grid too.
     compare.side_by_side.setChecked(True)
     viewer.layers.remove(viewer.layers[f"anomaly: {scan} by lower"])
     compare.refresh()
-    assert not grid_of(viewer).enabled
+    assert not viewer.canvas.grid.enabled
     assert set(viewer.layers) == set(before)
 
 

@@ -26,7 +26,6 @@ from napari_dino_uad.widgets.findings import FindingsWidget
 from napari_dino_uad.widgets.findings.export_dialog import ExportDialog
 from napari_dino_uad.widgets.findings.exporting import ExportChoice
 from napari_dino_uad.widgets.findings.profile import slice_peaks
-from napari_dino_uad.widgets.layers import camera_of
 from napari_dino_uad.widgets.results.detection import Detection
 from napari_dino_uad.widgets.results.found import Detected
 from napari_dino_uad.widgets.results.store import results_of
@@ -168,7 +167,7 @@ def test_a_click_jumps_to_the_worst_place(qtbot, widget, viewer, detection, anom
     viewer.dims.set_point(1, detection.scan.data_to_world((0, 7, 0))[1])
     qtbot.waitUntil(lambda: marks.data[-1, 0, :2].tolist() == [3, 7])
     # The finding fills a good part of the screen.
-    assert camera_of(viewer).zoom > 1
+    assert viewer.scene.camera.zoom > 1
 
 
 def test_titles_sort_the_table(widget):

@@ -15,11 +15,11 @@ from napari_dino_uad.core.scans.volume import volume_from_array
 from napari_dino_uad.layer_data import volume_layer
 from napari_dino_uad.widgets.cross_lines import cross_lines_of
 from napari_dino_uad.widgets.crosshair import crosshair_of
-from napari_dino_uad.widgets.layers import camera_of
 from napari_dino_uad.widgets.navigation import show_voxel
 from napari_dino_uad.widgets.orientation import PLANES, orientation_of, show_plane, shown_plane
 from napari_dino_uad.widgets.planes import ThreePlanesWidget
 from napari_dino_uad.widgets.planes.pictures import frame_of, outlines, plane_of
+from napari_dino_uad.widgets.side_letters import side_letters_of
 
 SHAPE = (12, 20, 16)
 LEFT = Qt.MouseButton.LeftButton
@@ -87,7 +87,7 @@ def test_rolling_with_naparis_button_stays_upright(viewer):
         plane = shown_plane(viewer)
         seen.append(plane.name)
         assert tuple(viewer.dims.displayed) == (plane.down, plane.right)
-        assert str(camera_of(viewer).orientation2d[0]) == ("up" if plane.upwards else "down")
+        assert str(viewer.scene.camera.orientation2d[0]) == ("up" if plane.upwards else "down")
     assert seen == ["Sagittal", "Coronal", "Axial"] * 2
 
 
@@ -101,7 +101,7 @@ def test_other_images_keep_naparis_axes():
     viewer.add_layer(Image(np.zeros((3, 4, 5, 6))))
     orientation_of(viewer)
     viewer.dims.roll()
-    assert str(camera_of(viewer).orientation2d[0]) == "down"
+    assert str(viewer.scene.camera.orientation2d[0]) == "down"
     assert shown_plane(viewer) is None
 
 
@@ -323,3 +323,49 @@ def test_outlines_lie_within_their_labels():
     layer.contour = 0
     assert (outlines(labels, layer)[..., 3] > 0).sum() == 16
     assert outlines(np.zeros((4, 4), np.uint8), layer) is None
+
+
+# Letters ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("plane", "letters"),
+    [
+        (PLANES[0], ("A", "P", "R", "L")),
+        (PLANES[1], ("S", "I", "R", "L")),
+        (PLANES[2], ("S", "I", "A", "P")),
+    ],
+)
+def test_letters_name_the_sides(viewer, plane, letters):
+    side_letters = side_letters_of(viewer)
+    show_plane(viewer, plane)
+    assert side_letters.shown == letters
+    up, down = viewer.scene.camera.orientation2d
+    viewer.scene.camera.orientation2d = ("down" if up == "up" else "up", down)
+    assert side_letters.shown == (letters[1], letters[0], *letters[2:])
+
+
+def test_letters_follow_the_picture_and_are_in_screenshots(viewer):
+    letters = side_letters_of(viewer)
+    viewer.dims.transpose()
+    assert letters.shown == ("R", "L", "A", "P")
+    viewer.scene.camera.orientation2d = ("down", "left")
+    assert letters.shown == ("R", "L", "P", "A")
+    viewer.layers[0].visible = False
+    picture = viewer.screenshot(canvas_only=True, flash=False).astype(int)
+    yellow = (picture[..., 0] - picture[..., 2]) > 80
+    height, width = yellow.shape
+    for edge in (yellow[:40], yellow[-40:], yellow[:, :40], yellow[:, width - 40 :]):
+        assert edge.any()
+    viewer.dims.ndisplay = 3
+    assert letters.shown == ()
+    viewer.dims.ndisplay = 2
+    assert letters.shown
+    viewer.layers.clear()
+    assert letters.shown == ()
+
+
+def test_images_without_a_patient_have_no_letters():
+    viewer = ViewerModel()
+    viewer.add_image(np.zeros((3, 4, 5)))
+    assert side_letters_of(viewer).shown == ()

@@ -22,7 +22,6 @@ from napari_dino_uad.layer_data import volume_layer
 from napari_dino_uad.widgets.commands import open_dock
 from napari_dino_uad.widgets.detect import pipelines
 from napari_dino_uad.widgets.detect import run as detect_run
-from napari_dino_uad.widgets.layers import camera_of
 from napari_dino_uad.widgets.results.store import results_of
 from napari_dino_uad.widgets.session import session
 
@@ -661,7 +660,7 @@ def test_regions_that_do_not_fit_are_reported(window, scan, tmp_path, monkeypatc
 
 def test_a_second_scan_takes_the_place_of_the_first(make_napari_viewer, qtbot, ill, tmp_path):
     viewer = make_napari_viewer(show=True)
-    results, camera = results_of(viewer), camera_of(viewer)
+    results, camera = results_of(viewer), viewer.scene.camera
     here = volume_from_array(ill.volume.array, ill.volume.spacing_mm, name="here")
     same = volume_from_array(ill.volume.array * 0.5, ill.volume.spacing_mm, name="same place")
     away = volume_from_array(ill.volume.array[:9, ::2, ::2], (7.0, 2.0, 2.0), name="elsewhere")

@@ -11,7 +11,7 @@ from qtpy.QtCore import QObject, QTimer
 
 from napari_dino_uad.layer_data import METADATA
 from napari_dino_uad.widgets.crosshair import crosshair_of
-from napari_dino_uad.widgets.layers import camera_of, grid_of, scan_shape
+from napari_dino_uad.widgets.layers import scan_shape
 from napari_dino_uad.widgets.per_viewer import PerViewer
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class CrossLines(QObject):
         self._timer.setSingleShot(True)
         self._timer.timeout.connect(self._draw)
         self._crosshair.moved.connect(self._on_moved)
-        camera_of(viewer).events.zoom.connect(self._on_moved)
+        viewer.scene.camera.events.zoom.connect(self._on_moved)
         viewer.dims.events.order.connect(self._on_moved)
         viewer.dims.events.ndisplay.connect(self._on_moved)
 
@@ -104,7 +104,7 @@ class CrossLines(QObject):
     def _place(self, viewer: Viewer) -> None:
         """Put the lines above all layers; below them in a grid, which counts from the top."""
         if self.layer is not None:
-            place = 0 if grid_of(viewer).enabled else len(viewer.layers)
+            place = 0 if viewer.canvas.grid.enabled else len(viewer.layers)
             viewer.layers.move(viewer.layers.index(self.layer), place)
 
     def hide(self, owner: object) -> None:
@@ -119,7 +119,7 @@ class CrossLines(QObject):
     def _pixel(self) -> float:
         """Size of a pixel of the screen in mm."""
         viewer = self._viewer()
-        return 1.0 if viewer is None else 1 / max(float(camera_of(viewer).zoom), 1e-6)
+        return 1.0 if viewer is None else 1 / max(float(viewer.scene.camera.zoom), 1e-6)
 
     def _on_moved(self, _: Any = None) -> None:
         if self.layer is not None:

@@ -22,10 +22,8 @@ if TYPE_CHECKING:
     from napari_dino_uad.core.scans.volume import Volume
 
 __all__ = [
-    "camera_of",
     "covering_layers",
     "cut_colormap",
-    "grid_of",
     "hide_layers",
     "is_comparison",
     "is_ours",
@@ -62,16 +60,6 @@ _FAINT = (0.6, 0.6, 0.6, 0.45)
 # Images with another blending, or fainter than this, let the layers below show through.
 _COVERING = ("translucent", "translucent_no_depth", "opaque")
 _HALF = 0.5
-
-
-def camera_of(viewer: Viewer) -> Any:
-    """Return the camera, which moved to the scene of the viewer in napari 0.9."""
-    return viewer.scene.camera if hasattr(viewer, "scene") else viewer.camera
-
-
-def grid_of(viewer: Viewer) -> Any:
-    """Return the grid, which moved to the canvas of the viewer in napari 0.9."""
-    return viewer.canvas.grid if hasattr(viewer, "canvas") else viewer.grid
 
 
 def is_ours(layer: Layer) -> bool:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_dino_uad.widgets.crosshair import crosshair_of
-from napari_dino_uad.widgets.layers import camera_of, covering_layers, is_scan_layer, volume_of
+from napari_dino_uad.widgets.layers import covering_layers, is_scan_layer, volume_of
 
 if TYPE_CHECKING:
     from napari.layers import Layer
@@ -69,7 +69,7 @@ def _fit(viewer: Viewer, scan: Layer) -> None:
     rows = [axis - offset for axis in dims.displayed[-2:] if axis >= offset]
     room = np.asarray(viewer.canvas.size, dtype=float)
     size = np.maximum((high - low)[rows], 1e-6)
-    camera = camera_of(viewer)
+    camera = viewer.scene.camera
     camera.zoom = _WHOLE * float(np.min(room / size))
     camera.center = (*camera.center[:-2], *((low + high)[rows] / 2))
 
@@ -105,7 +105,7 @@ def show_voxel(
     room = np.asarray(viewer.canvas.size, dtype=float)
     zoom = float(np.min(_FILLED * room / np.maximum(size, 1e-6)))
     # Some anatomy around the region stays on screen.
-    camera = camera_of(viewer)
+    camera = viewer.scene.camera
     camera.zoom = min(zoom, _CLOSEST * float(np.min(room / whole)))
     middle = (low + high)[rows] / 2
     camera.center = (*camera.center[:-2], *middle)

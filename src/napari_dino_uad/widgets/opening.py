@@ -41,8 +41,4 @@ def _show_scale_bar(viewer: Viewer) -> None:
     scans = [layer for layer in viewer.layers if is_scan_layer(layer)]
     if len(scans) != 1 or str(scans[0].units[-1]) == "pixel":
         return
-    canvas = getattr(viewer, "canvas", None)
-    overlays = getattr(canvas, "overlays", None)
-    # The place of the bar before and since napari 0.9.
-    bar = viewer.scale_bar if overlays is None else overlays.scale_bar
-    bar.visible = True
+    viewer.canvas.overlays.scale_bar.visible = True

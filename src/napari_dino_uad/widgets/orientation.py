@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from napari_dino_uad.layer_data import AXIS_LABELS, PIXEL_AXIS_LABELS
-from napari_dino_uad.widgets.layers import camera_of
 from napari_dino_uad.widgets.per_viewer import PerViewer
 
 if TYPE_CHECKING:
@@ -79,7 +78,7 @@ def show_plane(viewer: Viewer, plane: Plane) -> None:
 
 
 def _turn(viewer: Viewer, plane: Plane) -> None:
-    camera_of(viewer).orientation2d = ("up" if plane.upwards else "down", "right")
+    viewer.scene.camera.orientation2d = ("up" if plane.upwards else "down", "right")
 
 
 class Orientation:
@@ -112,7 +111,7 @@ class Orientation:
             plane = PLANES[0]
         self._shown = plane
         if plane is None:
-            camera_of(viewer).orientation2d = ("down", "right")
+            viewer.scene.camera.orientation2d = ("down", "right")
             return
         first = viewer.dims.ndim - 3
         order = (*range(first), *(first + one for one in (plane.across, plane.down, plane.right)))

@@ -8,7 +8,7 @@ import numpy as np
 from napari.layers import Image
 
 from napari_dino_uad.layer_data import METADATA
-from napari_dino_uad.widgets.layers import grid_of, hide_layers, layer_geometry
+from napari_dino_uad.widgets.layers import hide_layers, layer_geometry
 from napari_dino_uad.widgets.results.found import fill_map
 from napari_dino_uad.widgets.results.result_layers import ResultLayers
 from napari_dino_uad.widgets.threshold import HIGHEST_RATE, LOWEST_RATE, colour_ticks
@@ -58,7 +58,7 @@ class SideBySide:
         if beside is None:
             return False
         gone = beside.scan not in self._viewer.layers or beside.deleted()
-        return bool(gone) or not grid_of(self._viewer).enabled
+        return bool(gone) or not self._viewer.canvas.grid.enabled
 
     def why_not(self, detection: Detection) -> str:
         """Return why two maps cannot be shown beside each other; empty if they can."""
@@ -110,7 +110,7 @@ class SideBySide:
             layers.move(layers.index(one), len(layers))
         beside = self._layers(scan, name, second, labels, settings)
         layers.selection.active = active
-        grid = grid_of(self._viewer)
+        grid = self._viewer.canvas.grid
         self._before = {key: getattr(grid, key) for key in ("stride", "shape", "enabled")}
         # Counted from the top of the list, by a negative stride from napari 0.9 on.
         grid.stride = -_LAYERS if hasattr(self._viewer, "canvas") else _LAYERS
@@ -180,6 +180,6 @@ class SideBySide:
             if one in layers:
                 one.visible = True
         for name, value in before.items():
-            setattr(grid_of(self._viewer), name, value)
+            setattr(self._viewer.canvas.grid, name, value)
         self._redraw()
         self._detection = self._second = None

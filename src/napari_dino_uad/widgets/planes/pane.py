@@ -11,6 +11,7 @@ from qtpy.QtGui import QColor, QPainter
 from qtpy.QtWidgets import QSizePolicy
 
 from napari_dino_uad.widgets.planes.pictures import frame_of, lookup_table, outlines, plane_of
+from napari_dino_uad.widgets.side_letters import LETTER_COLOUR
 
 if TYPE_CHECKING:
     from napari.layers import Image, Layer
@@ -21,7 +22,6 @@ __all__ = ["PlanePane"]
 
 # Visible on grey anatomy and on heat, and fainter than the findings.
 _CROSS = (255, 235, 80, 150)
-_LETTERS = (255, 235, 80)
 _MARGIN = 4
 
 
@@ -156,7 +156,7 @@ class PlanePane(pg.GraphicsView):
             return
         painter.save()
         painter.resetTransform()
-        painter.setPen(QColor(*_LETTERS))
+        painter.setPen(QColor.fromRgbF(*LETTER_COLOUR))
         area = self.viewport().rect().adjusted(_MARGIN, _MARGIN, -_MARGIN, -_MARGIN)
         sides = Qt.AlignmentFlag
         left, right, top, bottom = self.plane.edges

@@ -24,6 +24,7 @@ from napari_dino_uad.widgets.results.readout import Readout
 from napari_dino_uad.widgets.results.search import Search
 from napari_dino_uad.widgets.settings import settings_changed
 from napari_dino_uad.widgets.shortcuts import bind_window
+from napari_dino_uad.widgets.side_letters import side_letters_of
 
 if TYPE_CHECKING:
     from napari.viewer import Viewer
@@ -104,6 +105,7 @@ class Results(QObject):
         self.search = Search(self)
         self.readout = Readout(viewer, self)
         orientation_of(viewer)
+        side_letters_of(viewer)
         events = viewer.layers.events
         for event in (events.inserted, events.removed, events.reordered, events.renamed):
             event.connect(self._on_layers)
