@@ -191,17 +191,37 @@ def test_n_and_p_step_through_the_findings(widget, viewer):
     assert widget.table.label == order[-1]
 
 
+def test_keys_judge_and_undo_in_the_picture(widget, viewer, detection):
+    def press(key, owner=viewer):
+        {str(name): action for name, action in owner.keymap.items()}[key](owner)
+        return [row.decision for row in widget.table.rows]
+
+    assert set(press("A")) == {"open"}
+    assert "Select a finding" in widget.files.message.text()
+    press("N")
+    assert press("A")[0] == "accepted"
+    assert press("R")[0] == "rejected"
+    assert press("Ctrl+Z")[0] == "accepted"
+    assert press("Ctrl+Shift+Z")[0] == "rejected"
+    assert press("R")[0] == "open"
+    # On the findings layer undo is that of the brush.
+    layer = detection.layers.findings
+    assert press("A", layer)[0] == "accepted"
+    assert "Ctrl+Z" not in {str(name) for name in layer.keymap}
+
+
 def test_a_closed_dock_leaves_nothing_behind(qtbot, viewer, detection):
     def bound():
         layer = detection.layers.findings
-        return {str(key) for owner in (viewer, layer) for key in owner.keymap} & {"N", "P"}
+        found = {str(key) for owner in (viewer, layer) for key in owner.keymap}
+        return found & {"N", "P", "A", "R", "Ctrl+Z", "Ctrl+Shift+Z"}
 
     layers, events = len(viewer.layers), viewer.dims.events.current_step
     before = len(events.callbacks)
     for _ in range(2):
         widget = FindingsWidget(viewer)
         widget.table.step(1)
-        assert bound() == {"N", "P"}
+        assert len(bound()) == 6
         assert len(viewer.layers) == layers + 1
         widget.release()
         widget.release()
@@ -223,11 +243,11 @@ def test_letters_in_a_note_stay_letters(qtbot, widget):
     widget.show()
     widget.table.select(1)
     widget.bar.note.setFocus()
-    QTest.keyClicks(widget.bar.note, "pan")
-    assert widget.bar.note.text() == "pan"
+    QTest.keyClicks(widget.bar.note, "pear")
+    assert widget.bar.note.text() == "pear"
     assert widget.table.label == 1
     QTest.keyClick(widget.bar.note, Qt.Key.Key_Return)
-    assert widget.table.rows[0].note == "pan"
+    assert widget.table.rows[0].note == "pear"
 
 
 def test_rejecting_dims_outline_and_row(widget, detection):
@@ -243,7 +263,7 @@ def test_rejecting_dims_outline_and_row(widget, detection):
     QTest.mouseClick(widget.bar.undo, Qt.MouseButton.LeftButton)
     assert widget.table.row.decision == "open"
     np.testing.assert_allclose(layer.get_color(2), bright)
-    assert widget.bar.redo.toolTip() == "Redo: reject finding 2"
+    assert widget.bar.redo.toolTip() == "Redo (Ctrl+Shift+Z): reject finding 2"
     QTest.mouseClick(widget.bar.redo, Qt.MouseButton.LeftButton)
     assert widget.table.row.decision == "rejected"
     # A second click takes it back.
@@ -390,7 +410,7 @@ def test_a_dicom_series_gets_dicom_results(qtbot, viewer, model, ill, tmp_path):
 
 
 def test_the_dialog_explains_what_is_impossible(qtbot, widget, tmp_path):
-    dialog = ExportDialog(widget, "DICOM needs a series.")
+    dialog = ExportDialog(widget, "head", "DICOM needs a series.")
     qtbot.addWidget(dialog)
     assert not dialog.boxes["dicom_seg"].isEnabled()
     assert dialog.boxes["dicom_seg"].toolTip() == "DICOM needs a series."
@@ -403,6 +423,21 @@ def test_the_dialog_explains_what_is_impossible(qtbot, widget, tmp_path):
     dialog.accept()
     last = ExportChoice.last()
     assert last.html and last.pdf and not last.named
+
+
+def test_the_dialog_names_what_it_replaces(qtbot, widget, tmp_path):
+    (tmp_path / "head_report.pdf").write_text("earlier")
+    (tmp_path / "other_report.pdf").write_text("another scan's")
+    dialog = ExportDialog(widget, "head", "")
+    qtbot.addWidget(dialog)
+    button = dialog.buttons.buttons()[0]
+    assert button.text() == "Export" and not dialog.replaced.text()
+    dialog.folder.setText(str(tmp_path))
+    dialog.boxes["pdf"].setChecked(True)
+    assert button.text() == "Replace"
+    assert dialog.replaced.text() == "Already there, and replaced: head_report.pdf"
+    dialog.boxes["pdf"].setChecked(False)
+    assert button.text() == "Export"
 
 
 def test_a_review_opens_in_another_viewer(qtbot, widget, detection, viewer, anomaly, tmp_path):

@@ -354,8 +354,7 @@ def test_letters_follow_the_picture_and_are_in_screenshots(viewer):
     viewer.layers[0].visible = False
     picture = viewer.screenshot(canvas_only=True, flash=False).astype(int)
     yellow = (picture[..., 0] - picture[..., 2]) > 80
-    height, width = yellow.shape
-    for edge in (yellow[:40], yellow[-40:], yellow[:, :40], yellow[:, width - 40 :]):
+    for edge in (yellow[:40], yellow[-40:], yellow[:, :40], yellow[:, -40:]):
         assert edge.any()
     viewer.dims.ndisplay = 3
     assert letters.shown == ()

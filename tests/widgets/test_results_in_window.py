@@ -13,7 +13,7 @@ import SimpleITK as sitk
 from napari.layers import Image
 from qtpy.QtCore import Qt
 from qtpy.QtTest import QTest
-from qtpy.QtWidgets import QFileDialog
+from qtpy.QtWidgets import QFileDialog, QMessageBox
 
 from napari_dino_uad import detect, drain
 from napari_dino_uad.core.progress import Progress
@@ -99,11 +99,15 @@ class Window:
         self.qtbot.wait(400)
         self.settle()
 
-    def save(self, folder, monkeypatch):
+    def save(self, folder, monkeypatch, replace=QMessageBox.StandardButton.Yes):
+        """Press Save, choose a folder, and answer whether earlier results are replaced."""
         folder.mkdir(exist_ok=True)
+        asked = []
+        monkeypatch.setattr(QMessageBox, "question", lambda *_: asked.append(_[2]) or replace)
         monkeypatch.setattr(QFileDialog, "getExistingDirectory", lambda *_: str(folder))
         self.click(self.widget.save_button)
         self.settle()
+        return asked
 
     @property
     def names(self):
@@ -594,6 +598,19 @@ def test_results_of_another_scan_of_the_name_are_kept(window, scan, tmp_path, mo
     window.save(tmp_path / "out", monkeypatch)
     assert "results of another scan named scan" in window.widget.run.text
     assert (tmp_path / "out" / "scan.json").read_text() == saved
+
+
+def test_earlier_results_are_replaced_only_if_wanted(window, scan, tmp_path, monkeypatch):
+    window.open(scan)
+    window.detect()
+    assert window.save(tmp_path, monkeypatch) == []
+    earlier = (tmp_path / "scan.json").read_text()
+    window.slide(Qt.Key.Key_Right, 20)
+    (asked,) = window.save(tmp_path, monkeypatch, QMessageBox.StandardButton.No)
+    assert "already has scan_anomaly.nii.gz, scan_findings.nii.gz" in asked
+    assert (tmp_path / "scan.json").read_text() == earlier
+    window.save(tmp_path, monkeypatch)
+    assert (tmp_path / "scan.json").read_text() != earlier
 
 
 def test_long_names_do_not_widen_the_dock(window, scan):

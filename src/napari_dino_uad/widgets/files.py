@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
-from qtpy.QtWidgets import QFileDialog, QWidget
+from qtpy.QtWidgets import QFileDialog, QMessageBox, QWidget
 
 from napari_dino_uad.widgets.settings import recall, remember
 
 __all__ = [
+    "already_there",
     "choose_file",
     "choose_files",
     "choose_folder",
     "choose_model",
     "choose_new_model",
+    "may_replace",
 ]
 
 _MODELS = "Models (*.safetensors)"
@@ -70,6 +73,27 @@ def choose_folder(parent: QWidget, title: str, setting: str) -> Path | None:
         return None
     remember(setting, name)
     return Path(name)
+
+
+def already_there(paths: Iterable[Path]) -> list[str]:
+    """List the names of files that exist; what cannot be looked at fails later, when written."""
+    try:
+        return [path.name for path in paths if path.exists()]
+    except OSError:
+        return []
+
+
+def may_replace(parent: QWidget, paths: Iterable[Path]) -> bool:
+    """Ask before files that exist are replaced; return True if none does."""
+    there = already_there(paths)
+    if not there:
+        return True
+    answer = QMessageBox.question(
+        parent,
+        "Replace earlier results?",
+        f"This folder already has {', '.join(there)}. Replace them?",
+    )
+    return bool(answer == QMessageBox.StandardButton.Yes)
 
 
 def _chosen(name: str, setting: str) -> Path | None:

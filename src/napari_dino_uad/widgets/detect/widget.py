@@ -15,7 +15,7 @@ from napari_dino_uad.widgets.detect.compare import Compare
 from napari_dino_uad.widgets.detect.model_loader import ModelLoader
 from napari_dino_uad.widgets.detect.panel import FindingsPanel
 from napari_dino_uad.widgets.detect.run import DetectionRun
-from napari_dino_uad.widgets.files import choose_folder, choose_model
+from napari_dino_uad.widgets.files import choose_folder, choose_model, may_replace
 from napari_dino_uad.widgets.navigation import show_voxel
 from napari_dino_uad.widgets.results.saving import saver
 from napari_dino_uad.widgets.results.store import HIDE_KEY, results_of
@@ -374,8 +374,13 @@ class DetectWidget(DockWidget):
         dialog.deleteLater()
 
     def _choose_folder(self) -> None:
+        from napari_dino_uad.core.results import ResultPaths
+
+        detection = self.shown
         folder = choose_folder(self, "Save map and findings in", "results folder")
-        if folder is not None:
+        if folder is None or detection is None or detection.anomaly is None:
+            return
+        if may_replace(self, ResultPaths.of(folder, detection.anomaly.volume.name)):
             self.save(folder)
 
     def save(self, folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from napari_dino_uad.core.evaluation.filters import make_filter
 from napari_dino_uad.core.results import RESEARCH_USE
 from napari_dino_uad.widgets.controls import DockWidget, RunControl, WrapLabel, rule, small_label
 from napari_dino_uad.widgets.cross_lines import cross_lines_of
+from napari_dino_uad.widgets.dock_keys import DockKeys
 from napari_dino_uad.widgets.failures.case_layers import COLOURS, CaseLayers
 from napari_dino_uad.widgets.failures.pipelines import (
     Shown,
@@ -25,7 +27,6 @@ from napari_dino_uad.widgets.failures.table import CaseTable
 from napari_dino_uad.widgets.files import choose_folder
 from napari_dino_uad.widgets.forms import in_row, line_edit
 from napari_dino_uad.widgets.navigation import show_voxel
-from napari_dino_uad.widgets.step_keys import StepKeys
 from napari_dino_uad.widgets.workers import Job
 
 if TYPE_CHECKING:
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
 
 __all__ = ["FailuresWidget"]
 
-_KEYS = {"Shift-N": 1, "Shift-P": -1}
 _FIRST = ("case", "failure", "average_precision")
 _LEFT_OUT = ("scan", "mask", "error")
 _MARGIN = 2
@@ -74,7 +74,11 @@ class FailuresWidget(DockWidget):
         self.layers = CaseLayers(self._viewer)
         self.lines = cross_lines_of(self._viewer)
         self._build()
-        self.keys = StepKeys(self._viewer, self, self.step, _KEYS)
+        self.keys = DockKeys(
+            self._viewer,
+            self,
+            {"Shift-N": partial(self.step, 1), "Shift-P": partial(self.step, -1)},
+        )
         self._connect()
         self._refresh()
 

@@ -15,7 +15,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_dino_uad.widgets.controls import rule, small_label
-from napari_dino_uad.widgets.files import choose_folder
+from napari_dino_uad.widgets.files import already_there, choose_folder
 from napari_dino_uad.widgets.findings.exporting import ExportChoice
 from napari_dino_uad.widgets.forms import browse_button, line_edit, text_of
 from napari_dino_uad.widgets.settings import recall, remember
@@ -47,12 +47,15 @@ class ExportDialog(QDialog):
     Parameters
     ----------
     parent : QWidget
+    scan_name : str
+        The name that the files begin with.
     why_no_dicom : str
         Why DICOM is not possible; empty if it is.
     """
 
-    def __init__(self, parent: QWidget, why_no_dicom: str) -> None:
+    def __init__(self, parent: QWidget, scan_name: str, why_no_dicom: str) -> None:
         super().__init__(parent)
+        self._scan_name = scan_name
         self.setWindowTitle("Export findings")
         last = ExportChoice.last()
         self.boxes: dict[str, QCheckBox] = {}
@@ -80,9 +83,10 @@ class ExportDialog(QDialog):
         row.addWidget(self.folder, 1)
         row.addWidget(browse_button("Choose the folder", self._browse))
         layout.addLayout(row)
+        self.replaced = small_label()
+        layout.addWidget(self.replaced)
         kinds = QDialogButtonBox.StandardButton
         self.buttons = QDialogButtonBox(kinds.Ok | kinds.Cancel)
-        self.buttons.button(kinds.Ok).setText("Export")
         self.buttons.accepted.connect(self.accept)
         self.buttons.rejected.connect(self.reject)
         layout.addWidget(self.buttons)
@@ -114,6 +118,13 @@ class ExportDialog(QDialog):
         why = why or ("" if self.target is not None else "Choose a folder.")
         button.setEnabled(not why)
         button.setToolTip(why)
+        there = [] if self.target is None else self._there(self.target)
+        button.setText("Replace" if there else "Export")
+        self.replaced.setVisible(bool(there))
+        self.replaced.setText(f"Already there, and replaced: {', '.join(there)}" if there else "")
+
+    def _there(self, folder: Path) -> list[str]:
+        return already_there(self.choice.paths(folder, self._scan_name))
 
     def accept(self) -> None:
         """Keep the choice and close."""

@@ -62,6 +62,20 @@ class ExportChoice:
         """Whether any file is wanted."""
         return self.results or self.html or self.pdf or self.dicom_seg or self.dicom_map
 
+    def paths(self, folder: Path, name: str) -> list[Path]:
+        """List the files that are written for a scan of this name."""
+        from napari_dino_uad.core.dicom_export import DicomPaths
+        from napari_dino_uad.core.results import ResultPaths
+
+        dicom = DicomPaths.of(folder, name)
+        return [
+            *(ResultPaths.of(folder, name) if self.results else ()),
+            *((_report(folder, name, "html"),) if self.html else ()),
+            *((_report(folder, name, "pdf"),) if self.pdf else ()),
+            *((dicom.segmentation,) if self.dicom_seg else ()),
+            *((dicom.parametric_map,) if self.dicom_map else ()),
+        ]
+
     @classmethod
     def last(cls) -> ExportChoice:
         """Return the choice made last; the scan is never named unless asked for again."""
@@ -159,8 +173,8 @@ class _Case:
         segments = choice.dicom_seg and bool(self.rows)
         return [
             (choice.results, partial(self._write_results, folder)),
-            (choice.html, partial(self._write_html, folder / f"{name}_report.html")),
-            (choice.pdf, partial(self._write_pdf, folder / f"{name}_report.pdf")),
+            (choice.html, partial(self._write_html, _report(folder, name, "html"))),
+            (choice.pdf, partial(self._write_pdf, _report(folder, name, "pdf"))),
             (segments, partial(self._write_segments, dicom.segmentation)),
             (choice.dicom_map, partial(self._write_map, dicom.parametric_map)),
         ]
@@ -216,3 +230,7 @@ class _Case:
         from napari_dino_uad.core.dicom_export import write_dicom_map
 
         write_dicom_map(path, self.anomaly)
+
+
+def _report(folder: Path, name: str, ending: str) -> Path:
+    return folder / f"{name}_report.{ending}"

@@ -99,7 +99,8 @@ class FilesBar(QWidget):
         detection = self._results.shown
         if detection is None or detection.anomaly is None:
             return
-        dialog = ExportDialog(self, why_no_dicom(detection.anomaly.volume))
+        volume = detection.anomaly.volume
+        dialog = ExportDialog(self, volume.name, why_no_dicom(volume))
         dialog.accepted.connect(lambda: self.export(dialog.target, dialog.choice))
         dialog.finished.connect(lambda _: dialog.deleteLater())
         dialog.open()

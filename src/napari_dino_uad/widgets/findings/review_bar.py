@@ -84,8 +84,8 @@ class ReviewBar(QWidget):
         self.take_note()
         self._label = 0 if row is None else row.label
         for button, decision, tooltip in (
-            (self.accept, "accepted", "This finding is real. Click again to take it back."),
-            (self.reject, "rejected", "A false alarm: greyed out, and not in the accepted total."),
+            (self.accept, "accepted", "This finding is real (A). Again takes it back."),
+            (self.reject, "rejected", "A false alarm (R): grey, and not in the accepted total."),
         ):
             button.setEnabled(row is not None)
             button.setChecked(row is not None and row.decision == decision)
@@ -101,12 +101,12 @@ class ReviewBar(QWidget):
 
     def show_history(self, review: Review | None) -> None:
         """Show what can be undone and redone."""
-        for button, verb, text in (
-            (self.undo, "Undo", "" if review is None else review.undo_text),
-            (self.redo, "Redo", "" if review is None else review.redo_text),
+        for button, verb, key, text in (
+            (self.undo, "Undo", "Ctrl+Z", "" if review is None else review.undo_text),
+            (self.redo, "Redo", "Ctrl+Shift+Z", "" if review is None else review.redo_text),
         ):
             button.setEnabled(bool(text))
-            button.setToolTip(f"{verb}: {text}" if text else f"Nothing to {verb.lower()}")
+            button.setToolTip(f"{verb} ({key}): {text}" if text else f"Nothing to {verb.lower()}")
 
     def allow_edit(self, why_not: str) -> None:
         """Enable the brush, or say why there is none."""

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import Qt
 from qtpy.QtGui import QColor
+from qtpy.QtWidgets import QPushButton
 
 from napari_dino_uad.core.results import RESEARCH_USE
 from napari_dino_uad.widgets.controls import DockWidget, small_label
 from napari_dino_uad.widgets.cross_lines import cross_lines_of
+from napari_dino_uad.widgets.dock_keys import DockKeys
 from napari_dino_uad.widgets.findings.files_bar import FilesBar
 from napari_dino_uad.widgets.findings.profile import ProfilePlot, profiler
 from napari_dino_uad.widgets.findings.review_bar import ReviewBar
@@ -19,7 +22,6 @@ from napari_dino_uad.widgets.layers import slice_index
 from napari_dino_uad.widgets.navigation import show_voxel
 from napari_dino_uad.widgets.results.store import results_of
 from napari_dino_uad.widgets.results.worst import extent_around, worst_place
-from napari_dino_uad.widgets.step_keys import StepKeys
 from napari_dino_uad.widgets.workers import Job
 
 if TYPE_CHECKING:
@@ -50,7 +52,18 @@ class FindingsWidget(DockWidget):
         self._profiled: AnomalyMap | None = None
         self._profile_of = (0, True, False)
         self._build()
-        self.keys = StepKeys(self._viewer, self, self.table.step)
+        self.keys = DockKeys(
+            self._viewer,
+            self,
+            {
+                "N": partial(self.table.step, 1),
+                "P": partial(self.table.step, -1),
+                "A": partial(self._press, self.bar.accept),
+                "R": partial(self._press, self.bar.reject),
+                "Control-Z": self.undo,
+                "Control-Shift-Z": self.redo,
+            },
+        )
         self.lines = cross_lines_of(self._viewer)
         self._connect()
         self.refresh()
@@ -224,6 +237,13 @@ class FindingsWidget(DockWidget):
             self.profile.show_scores(scores, self._shown.edges[0], self._shown.threshold)
 
     # Review -------------------------------------------------------------------------------
+
+    def _press(self, button: QPushButton) -> None:
+        """Press a button by its key, or say why it cannot be pressed."""
+        if button.isEnabled():
+            button.click()
+        else:
+            self.files.say(button.toolTip())
 
     def decide(self, decision: Any) -> None:
         """Accept, reject or reopen the selected finding."""
