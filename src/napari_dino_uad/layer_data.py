@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_dino_uad.core.scans.hounsfield import CT_WINDOWS, is_ct
+
 if TYPE_CHECKING:
     from napari_dino_uad.core.scans.volume import Volume
 
@@ -140,11 +142,14 @@ def _placed(volume: Volume, array: NDArray[Any]) -> tuple[NDArray[Any], dict[str
 
 
 def _contrast_limits(volume: Volume) -> tuple[float, float]:
-    """Return the scan's own window, or limits that clip the few brightest voxels."""
+    """Return the scan's own window, for CT one of soft tissue, or limits that clip few voxels."""
     if volume.window is not None:
         centre, width = volume.window
         return centre - width / 2, centre + width / 2
     sample = volume.array.ravel()[:: max(1, volume.array.size // _SAMPLE)]
+    if is_ct(sample, volume.modality):
+        # The whole range shows little but air and bone.
+        return CT_WINDOWS["abdomen"].limits
     low = float(sample.min())
     high = float(np.percentile(sample, _BRIGHT_PERCENTILE))
     return low, high if high > low else float(volume.array.max())

@@ -12,6 +12,7 @@ from qtpy.QtCore import QPoint
 from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QApplication
 
+from napari_dino_uad.core.scans.hounsfield import CT_WINDOWS
 from napari_dino_uad.core.scans.volume import volume_from_array
 from napari_dino_uad.layer_data import volume_layer
 from napari_dino_uad.widgets.orientation import shown_plane
@@ -19,7 +20,7 @@ from napari_dino_uad.widgets.results.readout import describe_point
 from napari_dino_uad.widgets.results.store import results_of
 from napari_dino_uad.widgets.session import session
 from napari_dino_uad.widgets.view import ViewWidget
-from napari_dino_uad.widgets.view.presets import CT_PRESETS, auto_limits, is_ct
+from napari_dino_uad.widgets.view.presets import auto_limits, shows_ct
 
 LONG_MS = 120_000
 
@@ -62,11 +63,16 @@ def test_windows_of_ct_are_offered_for_ct(open_view):
     scan = hounsfield()
     widget = open_view(scan)
     assert all(button.isVisible() for button in widget.presets)
-    for button, preset in zip(widget.presets, CT_PRESETS, strict=True):
+    # Without a window of its own a CT opens on soft tissue.
+    assert [button.text() for button in widget.presets if button.isChecked()] == ["Abdomen"]
+    for button, window in zip(widget.presets, CT_WINDOWS.values(), strict=True):
         button.click()
-        assert tuple(scan.contrast_limits) == preset.limits
-    widget.auto.click()
-    assert scan.contrast_limits[0] == -1000
+        button.click()
+        assert tuple(scan.contrast_limits) == window.limits
+        assert [one for one in widget.presets if one.isChecked()] == [button]
+    scan.contrast_limits = (-50, 70)
+    assert not any(one.isChecked() for one in widget.presets)
+    assert not widget.auto.isVisible()
 
 
 def test_mr_has_auto_alone(open_view):
@@ -82,9 +88,9 @@ def test_mr_has_auto_alone(open_view):
 
 
 def test_the_header_tells_ct_from_mr():
-    assert is_ct(hounsfield())
-    assert not is_ct(layer_of(np.asarray(hounsfield().data), modality="MR"))
-    assert is_ct(layer_of(np.asarray(brain().data), modality="CT"))
+    assert shows_ct(hounsfield())
+    assert not shows_ct(layer_of(np.asarray(hounsfield().data), modality="MR"))
+    assert shows_ct(layer_of(np.asarray(brain().data), modality="CT"))
 
 
 def test_auto_leaves_the_background_out():

@@ -176,12 +176,12 @@ def parse_window(text: str | None) -> tuple[float, float] | None:
     InputError
         If the text is neither.
     """
-    from napari_dino_uad.core.slices.preprocessing import CT_WINDOWS
+    from napari_dino_uad.core.scans.hounsfield import CT_WINDOWS
 
     if text is None:
         return None
     if text in CT_WINDOWS:
-        return CT_WINDOWS[text]
+        return CT_WINDOWS[text].centre, CT_WINDOWS[text].width
     parts = text.split(",")
     try:
         centre, width = (float(part) for part in parts)

@@ -19,7 +19,7 @@ from napari_dino_uad.core.slices.planes import (
     to_plane,
 )
 from napari_dino_uad.core.slices.prepared import prepare
-from napari_dino_uad.core.slices.preprocessing import CT_WINDOWS, Preprocessing
+from napari_dino_uad.core.slices.preprocessing import Preprocessing
 
 
 @pytest.fixture
@@ -97,7 +97,7 @@ def test_percentile_is_that_of_the_foreground():
 
 def test_ct_window():
     hounsfield = np.array([-1000, 0, 40, 80, 3000], dtype=np.float32)
-    scaled = scale_intensity(hounsfield[None, None], Preprocessing(window=CT_WINDOWS["brain"]))
+    scaled = scale_intensity(hounsfield[None, None], Preprocessing(window=(40, 80)))
     np.testing.assert_allclose(scaled[0, 0], [0, 0, 0.5, 1, 1])
 
 

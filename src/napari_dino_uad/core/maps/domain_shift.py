@@ -14,6 +14,7 @@ import numpy as np
 
 from napari_dino_uad.core.maps.heads import has_skull
 from napari_dino_uad.core.maps.places import TissueFrame
+from napari_dino_uad.core.scans.hounsfield import is_ct
 from napari_dino_uad.core.slices.planes import plane_axis
 
 if TYPE_CHECKING:
@@ -43,8 +44,6 @@ _SEQUENCES = {
 _THICK = 1.5
 # Shorter edge of a slice, relative to the network's input, below which it is coarse.
 _COARSE = 0.6
-# Lowest value of a CT in Hounsfield units, of which MR has none.
-_AIR_HU = -500.0
 
 
 @dataclass(frozen=True)
@@ -174,8 +173,7 @@ def _named(text: str) -> str:
 def _sequence(volume: Volume, preprocessing: Preprocessing, model_name: str) -> list[str]:
     name = volume.name if volume.path is None else f"{volume.name} {volume.path.name}"
     scan, model = _named(name), _named(model_name)
-    is_ct = volume.modality == "CT" or float(volume.array.min()) < _AIR_HU
-    if is_ct and preprocessing.window is None:
+    if is_ct(volume.array, volume.modality) and preprocessing.window is None:
         return ["it looks like a CT, and the model has no CT window"]
     if volume.modality == "MR" and preprocessing.window is not None:
         return ["it is an MR scan, and the model has a CT window"]

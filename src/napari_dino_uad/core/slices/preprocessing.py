@@ -11,16 +11,8 @@ import numpy as np
 from napari_dino_uad.core.errors import InputError
 from napari_dino_uad.core.slices.planes import PLANES, Plane
 
-__all__ = ["CT_WINDOWS", "LATER", "Preprocessing"]
+__all__ = ["LATER", "Preprocessing"]
 
-#: CT windows by name, as (centre, width) in Hounsfield units.
-CT_WINDOWS: dict[str, tuple[float, float]] = {
-    "brain": (40.0, 80.0),
-    "stroke": (35.0, 40.0),
-    "lung": (-600.0, 1500.0),
-    "abdomen": (50.0, 400.0),
-    "bone": (500.0, 2000.0),
-}
 #: Settings that earlier versions did not have, with the values that act as those did.
 LATER = {"colour": False, "imagenet": True, "object_mask": False}
 # Largest edge of the network's input in pixels: beyond it, not even one slice fits in memory.

@@ -7,7 +7,7 @@ from typing import Any
 from qtpy.QtWidgets import QCheckBox, QDoubleSpinBox, QVBoxLayout, QWidget
 
 from napari_dino_uad.core.maps.score_map import MapSettings
-from napari_dino_uad.core.slices.preprocessing import CT_WINDOWS
+from napari_dino_uad.core.scans.hounsfield import CT_WINDOWS
 from napari_dino_uad.widgets.controls import Fold
 from napari_dino_uad.widgets.forms import combo_box, line_edit, number_box, wide_form
 from napari_dino_uad.widgets.settings_form import SettingsForm

@@ -162,7 +162,8 @@ def fitter(request: Request) -> Callable[[], Generator[Progress, None, FittedMod
     def pipeline() -> Generator[Progress, None, FittedModel]:
         from napari_dino_uad.core.explain.pictures import collect_pictures
         from napari_dino_uad.core.fit import fit
-        from napari_dino_uad.core.slices.preprocessing import CT_WINDOWS, Preprocessing
+        from napari_dino_uad.core.scans.hounsfield import CT_WINDOWS
+        from napari_dino_uad.core.slices.preprocessing import Preprocessing
 
         cases, note = layer_cases(cohort.layers, cohort.mask_geometry)
         cases += cohort.files
@@ -172,10 +173,11 @@ def fitter(request: Request) -> Callable[[], Generator[Progress, None, FittedMod
         yield Progress("Loading the backbone", 0, 1, request.backbone)
         loaded = session().backbone(request.backbone, request.weights)
         backbone = yield from session().place(loaded, request.input_size)
+        window = CT_WINDOWS.get(request.window)
         preprocessing = Preprocessing(
             plane=planes[0],
             input_size=request.input_size,
-            window=CT_WINDOWS.get(request.window),
+            window=None if window is None else (window.centre, window.width),
             neighbours=request.neighbours,
         )
         model = yield from fit(

@@ -1,66 +1,30 @@
-"""Contrast of scans: windows of CT, and limits from the scan's own values."""
+"""Contrast of scans: what the file recommends, and limits from the scan's own values."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_dino_uad.core.scans.hounsfield import is_ct
 from napari_dino_uad.widgets.layers import volume_of
 
 if TYPE_CHECKING:
     from napari.layers import Image
 
 
-__all__ = ["CT_PRESETS", "Preset", "auto_limits", "file_limits", "is_ct", "set_limits"]
+__all__ = ["auto_limits", "file_limits", "set_limits", "shows_ct"]
 
-# Air and bone in Hounsfield units: a scan with both, and nothing far below air, is a CT.
-_AIR, _LOWEST, _BONE = -700, -4096, 250
 _SAMPLE = 1_000_000
 # Share of the brightest tissue that may be clipped.
 _BRIGHT = 99.5
 
 
-@dataclass(frozen=True)
-class Preset:
-    """A window of CT, in Hounsfield units."""
-
-    name: str
-    centre: float
-    width: float
-    shows: str
-
-    @property
-    def limits(self) -> tuple[float, float]:
-        """Lowest and highest value that is not clipped."""
-        return self.centre - self.width / 2, self.centre + self.width / 2
-
-
-#: Centres and widths as radiologists use them.
-CT_PRESETS = (
-    Preset("Brain", 40, 80, "grey and white matter"),
-    Preset("Stroke", 40, 40, "early infarcts, which differ by few Hounsfield units"),
-    Preset("Lung", -600, 1500, "airways and lung"),
-    Preset("Abdomen", 40, 400, "organs and soft tissue"),
-    Preset("Bone", 400, 1800, "bone"),
-)
-
-
-def is_ct(scan: Image) -> bool:
-    """Return whether the values of a scan are Hounsfield units.
-
-    The file says so in DICOM; of other files the values tell.
-    """
+def shows_ct(scan: Image) -> bool:
+    """Return whether the values of a scan are Hounsfield units."""
     volume = volume_of(scan)
-    if volume is not None and volume.modality:
-        return volume.modality == "CT"
-    sample = _sample(scan)
-    if not sample.size:
-        return False
-    low, high = float(sample.min()), float(sample.max())
-    return _LOWEST <= low <= _AIR and high >= _BONE
+    return is_ct(_sample(scan), None if volume is None else volume.modality)
 
 
 def file_limits(scan: Image) -> tuple[float, float] | None:

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QDockWidget, QLabel, QPushButton
 
+from napari_dino_uad.core.scans.hounsfield import CT_WINDOWS, CtWindow
 from napari_dino_uad.layer_data import METADATA
 from napari_dino_uad.widgets.controls import DockWidget, WrapLabel, rule, small_label
 from napari_dino_uad.widgets.forms import in_row
 from napari_dino_uad.widgets.orientation import PLANES, orientation_of, show_plane, shown_plane
 from napari_dino_uad.widgets.results.store import results_of
 from napari_dino_uad.widgets.view.default_choice import DefaultChoice
-from napari_dino_uad.widgets.view.presets import (
-    CT_PRESETS,
-    auto_limits,
-    file_limits,
-    is_ct,
-    set_limits,
-)
+from napari_dino_uad.widgets.view.presets import auto_limits, file_limits, set_limits, shows_ct
 
 if TYPE_CHECKING:
     from napari.layers import Image
@@ -28,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ViewWidget"]
 
+_Limits = Callable[["Image"], "tuple[float, float] | None"]
 _PLUGIN = "napari-dino-uad"
 _NO_SCAN = "Open a scan first: drag a file or folder into the window."
 
@@ -44,6 +42,11 @@ class ViewWidget(DockWidget):
     def __init__(self, napari_viewer: Viewer) -> None:
         super().__init__(napari_viewer)
         self._results = results_of(self._viewer)
+        self._limits: dict[QPushButton, _Limits] = {}
+        # The scan whose contrast is followed, and the limits that each button would give it.
+        self._followed: Image | None = None
+        self._wanted: dict[QPushButton, tuple[float, float]] = {}
+        self._ct = False
         orientation_of(self._viewer)
         self._build()
         dims = self._viewer.dims.events
@@ -66,13 +69,10 @@ class ViewWidget(DockWidget):
             "Show axial, coronal and sagittal at once, with one crosshair, heat and findings."
         )
         self.three.clicked.connect(self._show_three)
-        self.presets = [self._preset_button(preset) for preset in CT_PRESETS]
-        self.auto = QPushButton("Auto")
-        self.auto.setToolTip("Contrast from the scan's own values; best for MR.")
-        self.auto.clicked.connect(lambda _: self._contrast(auto_limits))
-        self.from_file = QPushButton("As in the file")
-        self.from_file.clicked.connect(lambda _: self._contrast(file_limits))
-        self.ct_rows = [*self.presets]
+        self.presets = [self._preset_button(*one) for one in CT_WINDOWS.items()]
+        self.auto = self._contrast_button("Auto", auto_limits)
+        self.auto.setToolTip("Contrast from the scan's own values.")
+        self.from_file = self._contrast_button("As in the file", file_limits)
         add = self.content.addWidget
         add(self.scan_name)
         add(self.notices)
@@ -96,13 +96,19 @@ class ViewWidget(DockWidget):
         button.clicked.connect(lambda _: self._show_plane(plane))
         return button
 
-    def _preset_button(self, preset: Any) -> QPushButton:
-        button = QPushButton(preset.name)
+    def _preset_button(self, name: str, window: CtWindow) -> QPushButton:
+        button = self._contrast_button(name.capitalize(), lambda _: window.limits)
         button.setToolTip(
-            f"{preset.shows[0].upper()}{preset.shows[1:]}: window {preset.width:g} HU around "
-            f"{preset.centre:g} HU."
+            f"{window.shows[0].upper()}{window.shows[1:]}: window {window.width:g} HU around "
+            f"{window.centre:g} HU."
         )
-        button.clicked.connect(partial(self._contrast, lambda _: preset.limits))
+        return button
+
+    def _contrast_button(self, text: str, limits: _Limits) -> QPushButton:
+        button = QPushButton(text)
+        button.setCheckable(True)
+        button.clicked.connect(partial(self._contrast, button))
+        self._limits[button] = limits
         return button
 
     # What is shown ------------------------------------------------------------------------
@@ -114,25 +120,48 @@ class ViewWidget(DockWidget):
         notices = () if scan is None else scan.metadata.get(METADATA, {}).get("notices", ())
         self.notices.setText("\n".join(notices))
         self.notices.setVisible(bool(notices))
-        hounsfield = scan is not None and self._is_ct(scan)
+        self._follow(scan)
         for button in self.presets:
-            button.setVisible(hounsfield)
+            button.setVisible(self._ct)
+        self.auto.setVisible(not self._ct)
         self.auto.setEnabled(scan is not None and not scan.rgb)
-        window = None if scan is None else file_limits(scan)
+        window = self._wanted.get(self.from_file)
         self.from_file.setEnabled(window is not None)
         self.from_file.setToolTip(
             "The file recommends no contrast."
             if window is None
             else f"The contrast that the file recommends: {window[0]:g} to {window[1]:g}."
         )
+        self._on_contrast()
         self._on_plane()
 
-    def _is_ct(self, scan: Image) -> bool:
-        """Remember the answer: it takes a sample of the voxels."""
-        known = getattr(self, "_known_ct", None)
-        if known is None or known[0] is not scan:
-            self._known_ct = known = (scan, is_ct(scan))
-        return bool(known[1])
+    def _follow(self, scan: Image | None) -> None:
+        """Know what contrast a scan may have, and follow the one it has, from now on."""
+        if scan is self._followed:
+            return
+        if self._followed is not None:
+            self._followed.events.contrast_limits.disconnect(self._on_contrast)
+        self._followed = scan
+        # A sample of the voxels is taken for these, so only once for each scan.
+        self._ct = scan is not None and not scan.rgb and shows_ct(scan)
+        self._wanted = {}
+        if scan is not None and not scan.rgb:
+            for button, limits in self._limits.items():
+                wanted = limits(scan)
+                if wanted is not None:
+                    self._wanted[button] = wanted
+        if scan is not None:
+            scan.events.contrast_limits.connect(self._on_contrast)
+
+    def _leave(self) -> None:
+        self._follow(None)
+
+    def _on_contrast(self, _: Any = None) -> None:
+        """Show which contrast is on."""
+        shown = () if self._followed is None else tuple(self._followed.contrast_limits)
+        for button in self._limits:
+            wanted = self._wanted.get(button, ())
+            button.setChecked(bool(wanted) and bool(np.allclose(shown, wanted)))
 
     def _on_plane(self, _: Any = None) -> None:
         scan = self._results.scan
@@ -155,11 +184,11 @@ class ViewWidget(DockWidget):
         # A second click on the plane shown must not release its button.
         self._on_plane()
 
-    def _contrast(self, limits: Any, *_: Any) -> None:
-        scan = self._results.scan
-        chosen = None if scan is None else limits(scan)
-        if scan is not None and chosen is not None:
-            set_limits(scan, chosen)
+    def _contrast(self, button: QPushButton, *_: Any) -> None:
+        if self._followed is not None and button in self._wanted:
+            set_limits(self._followed, self._wanted[button])
+        # A second click on the contrast that is on must not release its button.
+        self._on_contrast()
 
     def _show_three(self) -> None:
         """Dock the three planes below the image, or bring them to the front."""

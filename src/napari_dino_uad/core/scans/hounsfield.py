@@ -1,0 +1,54 @@
+"""CT: how its values are told from those of other scans, and the windows it is read in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from numpy.typing import NDArray
+
+__all__ = ["CT_WINDOWS", "CtWindow", "is_ct"]
+
+# Air and bone in Hounsfield units: a scan with both, and nothing far below air, is a CT.
+_AIR, _LOWEST, _BONE = -700, -4096, 250
+
+
+@dataclass(frozen=True)
+class CtWindow:
+    """A window in Hounsfield units, as radiologists use it."""
+
+    centre: float
+    width: float
+    shows: str
+
+    @property
+    def limits(self) -> tuple[float, float]:
+        """Lowest and highest value that is not clipped."""
+        return self.centre - self.width / 2, self.centre + self.width / 2
+
+
+#: By name.
+CT_WINDOWS = {
+    "brain": CtWindow(40, 80, "grey and white matter"),
+    "stroke": CtWindow(40, 40, "early infarcts, which differ by few Hounsfield units"),
+    "lung": CtWindow(-600, 1500, "airways and lung"),
+    "abdomen": CtWindow(40, 400, "organs and soft tissue"),
+    "bone": CtWindow(400, 1800, "bone"),
+}
+
+
+def is_ct(values: NDArray[Any], modality: str | None) -> bool:
+    """Return whether a scan holds Hounsfield units.
+
+    Parameters
+    ----------
+    values : ndarray
+        Of the scan, or a sample of them.
+    modality : str or None
+        DICOM says it; of other files the values tell.
+    """
+    if modality:
+        return modality == "CT"
+    if not values.size:
+        return False
+    return _LOWEST <= float(values.min()) <= _AIR and float(values.max()) >= _BONE
