@@ -193,10 +193,11 @@ def test_the_wheel_goes_through_slices(viewer, three):
     sagittal = three.panes[2]
     settle()
     before = sagittal.index
+    # As napari's canvas: away from the user to the slice before.
     turn(sagittal, 120)
-    assert sagittal.index == before + 1
-    turn(sagittal, -240)
     assert sagittal.index == before - 1
+    turn(sagittal, -240)
+    assert sagittal.index == before + 1
     # A wheel with Ctrl zooms; a double click shows the whole slice again.
     width = sagittal._box.viewRect().width()
     turn(sagittal, 240, Qt.KeyboardModifier.ControlModifier)

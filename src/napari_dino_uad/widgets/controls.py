@@ -22,6 +22,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_dino_uad.core.progress import Progress
+from napari_dino_uad.core.results import RESEARCH_USE
 from napari_dino_uad.widgets.activity import Activity
 from napari_dino_uad.widgets.docks import tabify
 from napari_dino_uad.widgets.plots import theme_colours
@@ -35,6 +36,7 @@ __all__ = [
     "Fold",
     "RunControl",
     "WrapLabel",
+    "research_notice",
     "rule",
     "short_paths",
     "small_label",
@@ -89,6 +91,13 @@ def small_label(text: str = "") -> WrapLabel:
     font = label.font()
     font.setPointSizeF(max(7.0, font.pointSizeF() * 0.9))
     label.setFont(font)
+    return label
+
+
+def research_notice() -> WrapLabel:
+    """Make the line that stands at the end of every dock with results."""
+    label = small_label(RESEARCH_USE)
+    label.setAlignment(Qt.AlignmentFlag.AlignCenter)
     return label
 
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import Qt, QTimer
+from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QPushButton
 
-from napari_dino_uad.core.results import RESEARCH_USE
-from napari_dino_uad.widgets.controls import DockWidget, RunControl, small_label
+from napari_dino_uad.widgets.controls import DockWidget, RunControl, research_notice
 from napari_dino_uad.widgets.detect.choice import Choice
 from napari_dino_uad.widgets.detect.compare import Compare
 from napari_dino_uad.widgets.detect.model_loader import ModelLoader
@@ -102,8 +101,6 @@ class DetectWidget(DockWidget):
         )
         self.compare = Compare(self._viewer, self._results)
         self.save_button = QPushButton("Save map and findings…")
-        notice = small_label(RESEARCH_USE)
-        notice.setAlignment(Qt.AlignmentFlag.AlignCenter)
         for widget in (
             self.choice,
             self.run,
@@ -118,7 +115,7 @@ class DetectWidget(DockWidget):
             settings.setToolTip("Default model, device, cache and colours.")
             settings.clicked.connect(self._open_settings)
             self.content.addWidget(settings)
-        self.content.addWidget(notice)
+        self.content.addWidget(research_notice())
 
     def _connect(self) -> None:
         self.run.start.clicked.connect(self.detect)

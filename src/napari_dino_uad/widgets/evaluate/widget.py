@@ -11,8 +11,13 @@ from qtpy.QtWidgets import QHBoxLayout, QLabel, QPushButton
 
 from napari_dino_uad.core.errors import InputError
 from napari_dino_uad.core.evaluation.texts import OVERALL, number
-from napari_dino_uad.core.results import RESEARCH_USE
-from napari_dino_uad.widgets.controls import DockWidget, RunControl, WrapLabel, rule, small_label
+from napari_dino_uad.widgets.controls import (
+    DockWidget,
+    RunControl,
+    WrapLabel,
+    research_notice,
+    rule,
+)
 from napari_dino_uad.widgets.evaluate.figures import FiguresPanel
 from napari_dino_uad.widgets.evaluate.pipelines import (
     Compared,
@@ -143,7 +148,7 @@ class EvaluateWidget(DockWidget):
         self.content.addLayout(in_row(self.browse, self.report))
         add(self.figures)
         self.content.addStretch()
-        add(small_label(RESEARCH_USE))
+        add(research_notice())
 
     def _with_browser(self, edit: Any, title: str, setting: str) -> QHBoxLayout:
         def choose() -> None:

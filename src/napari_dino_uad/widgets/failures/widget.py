@@ -12,8 +12,14 @@ from qtpy.QtWidgets import QCheckBox, QComboBox, QFileDialog, QHBoxLayout, QPush
 from napari_dino_uad.core.errors import InputError
 from napari_dino_uad.core.evaluation.failures import OUTCOMES
 from napari_dino_uad.core.evaluation.filters import make_filter
-from napari_dino_uad.core.results import RESEARCH_USE
-from napari_dino_uad.widgets.controls import DockWidget, RunControl, WrapLabel, rule, small_label
+from napari_dino_uad.widgets.controls import (
+    DockWidget,
+    RunControl,
+    WrapLabel,
+    research_notice,
+    rule,
+    small_label,
+)
 from napari_dino_uad.widgets.cross_lines import cross_lines_of
 from napari_dino_uad.widgets.dock_keys import DockKeys
 from napari_dino_uad.widgets.failures.case_layers import COLOURS, CaseLayers
@@ -144,7 +150,7 @@ class FailuresWidget(DockWidget):
         for widget in (self.result, self.legend, self.note, self.sheet):
             add(widget)
         self.content.addStretch()
-        add(small_label(RESEARCH_USE))
+        add(research_notice())
 
     def _connect(self) -> None:
         self.run.start.clicked.connect(self.choose)

@@ -113,8 +113,9 @@ class ReviewBar(QWidget):
         self.edit.setEnabled(not why_not)
         self.edit.setToolTip(
             why_not
-            or "Correct the selected finding with the brush: paint to add, E to erase, Ctrl+Z to "
-            "undo. Findings are measured again after each stroke."
+            or "Correct findings with the brush: paint on one to add to it, elsewhere to mark a "
+            "lesion that was missed; E erases, Ctrl+Z takes a stroke back. Findings are measured "
+            "again after each stroke."
         )
 
     def allow_steps(self, count: int) -> None:

@@ -5,12 +5,10 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import Qt
 from qtpy.QtGui import QColor
 from qtpy.QtWidgets import QPushButton
 
-from napari_dino_uad.core.results import RESEARCH_USE
-from napari_dino_uad.widgets.controls import DockWidget, small_label
+from napari_dino_uad.widgets.controls import DockWidget, research_notice, small_label
 from napari_dino_uad.widgets.cross_lines import cross_lines_of
 from napari_dino_uad.widgets.dock_keys import DockKeys
 from napari_dino_uad.widgets.findings.files_bar import FilesBar
@@ -79,14 +77,12 @@ class FindingsWidget(DockWidget):
         self.profile = ProfilePlot()
         self.profile_title = small_label()
         self.files = FilesBar(self._viewer, self._results)
-        notice = small_label(RESEARCH_USE)
-        notice.setAlignment(Qt.AlignmentFlag.AlignCenter)
         parts = (self.summary, self.table, self.details, self.bar, self.profile_title, self.profile)
         for widget in parts:
             self.content.addWidget(widget)
         self.content.addWidget(self.files)
         self.content.addStretch()
-        self.content.addWidget(notice)
+        self.content.addWidget(research_notice())
 
     def _connect(self) -> None:
         self.table.chosen.connect(self.jump)
@@ -297,7 +293,10 @@ class FindingsWidget(DockWidget):
             self._viewer.layers.selection.active = layer
             layer.selected_label = self.table.label or 1
             layer.mode = "paint"
-            self.files.say("Paint to add, E to erase. Each stroke is measured at once.")
+            self.files.say(
+                "Paint on a finding to add to it, elsewhere to mark a missed one; E erases. Each "
+                "stroke is measured at once."
+            )
         else:
             layer.mode = "pan_zoom"
             self._viewer.layers.selection.active = detection.scan

@@ -9,8 +9,13 @@ from typing import TYPE_CHECKING, Any
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QScrollArea
 
-from napari_dino_uad.core.results import RESEARCH_USE
-from napari_dino_uad.widgets.controls import DockWidget, RunControl, rule, small_label
+from napari_dino_uad.widgets.controls import (
+    DockWidget,
+    RunControl,
+    research_notice,
+    rule,
+    small_label,
+)
 from napari_dino_uad.widgets.files import choose_model, choose_new_model
 from napari_dino_uad.widgets.fit.advanced import Advanced
 from napari_dino_uad.widgets.fit.course import Course, kept_fits
@@ -92,7 +97,7 @@ class FitWidget(DockWidget):
         for widget in (rule(), self.run, self.kept):
             self.footer.addWidget(widget)
         self.footer.addLayout(self.result.buttons)
-        self.footer.addWidget(small_label(RESEARCH_USE))
+        self.footer.addWidget(research_notice())
 
     def _connect(self) -> None:
         self.scans.changed.connect(self._update_state)

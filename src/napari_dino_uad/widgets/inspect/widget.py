@@ -8,8 +8,13 @@ import numpy as np
 from qtpy.QtWidgets import QProgressBar, QPushButton
 
 from napari_dino_uad.core.explain.overlays import OVERLAYS, kinds_of
-from napari_dino_uad.core.results import RESEARCH_USE
-from napari_dino_uad.widgets.controls import DockWidget, WrapLabel, rule, small_label
+from napari_dino_uad.widgets.controls import (
+    DockWidget,
+    WrapLabel,
+    research_notice,
+    rule,
+    small_label,
+)
 from napari_dino_uad.widgets.crosshair import crosshair_of
 from napari_dino_uad.widgets.forms import combo_box, in_row, wide_form
 from napari_dino_uad.widgets.inspect.overlay_layer import highlight, overlay_layer, place_layer
@@ -103,7 +108,7 @@ class InspectWidget(DockWidget):
         self.content.addWidget(self.bar)
         self.content.addWidget(self.help)
         self.content.addStretch()
-        self.content.addWidget(small_label(RESEARCH_USE))
+        self.content.addWidget(research_notice())
 
     def _connect(self) -> None:
         self.pick.toggled.connect(self._on_pick)

@@ -217,7 +217,8 @@ class PlanePane(pg.GraphicsView):
         steps = int(self._wheel / 120)
         if steps:
             self._wheel -= 120 * steps
-            self.stepped.emit(steps)
+            # The same way as napari's canvas.
+            self.stepped.emit(steps if event.inverted() else -steps)
 
     def resizeEvent(self, event: Any) -> None:
         """Keep the whole slice on screen."""
