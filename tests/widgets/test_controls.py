@@ -8,11 +8,13 @@ from typing import Literal
 
 import numpy as np
 import pytest
+from qtpy.QtWidgets import QPushButton
 
 from napari_dino_uad.core.calibration import Calibration
 from napari_dino_uad.core.errors import InputError
 from napari_dino_uad.core.progress import Progress
-from napari_dino_uad.widgets.controls import RunControl, short_paths
+from napari_dino_uad.widgets.commands import open_dock
+from napari_dino_uad.widgets.controls import RunControl, allow, short_paths
 from napari_dino_uad.widgets.layers import cut_colormap
 from napari_dino_uad.widgets.plots import paint_plot, still_plot, theme_colours
 from napari_dino_uad.widgets.settings_form import SettingsForm
@@ -198,3 +200,24 @@ def test_plots_follow_the_theme(qtbot):
         paint_plot(plot, background, text)
         assert plot.backgroundBrush().color().name() == background[:7]
         assert plot.getAxis("bottom").pen().color().name() == text[:7]
+
+
+def test_what_cannot_be_used_says_why(qtbot):
+    button = QPushButton("Go")
+    qtbot.addWidget(button)
+    button.setToolTip("Goes on.")
+    allow(button, "Open a scan first.")
+    assert not button.isEnabled() and button.toolTip() == "Open a scan first."
+    allow(button, "")
+    assert button.isEnabled() and button.toolTip() == "Goes on."
+
+
+@pytest.mark.parametrize("name", ["Detect", "Findings", "Inspect", "View", "Fit", "Failures"])
+def test_every_disabled_button_of_an_empty_window_says_why(make_napari_viewer, name):
+    viewer = make_napari_viewer()
+    widget = open_dock(viewer, name)
+    disabled = [one for one in widget.findChildren(QPushButton) if not one.isEnabled()]
+    reasons = ("first", "press Detect", "No ", "Nothing", "This backbone", "recommends no")
+    for button in disabled:
+        assert any(one in button.toolTip() for one in reasons), (button.text(), button.toolTip())
+    widget.release()

@@ -36,6 +36,7 @@ __all__ = [
     "Fold",
     "RunControl",
     "WrapLabel",
+    "allow",
     "research_notice",
     "rule",
     "short_paths",
@@ -45,6 +46,8 @@ __all__ = [
 
 # A line may also break after these characters, and within very long words.
 _BREAKS = re.compile(r"([_\\/](?=\w)|[^\W_]{20}(?=[^\W_]))")
+# Property that keeps the tooltip of a widget while it is disabled.
+_HELP = "help"
 # Width of a dock in pixels.
 _NARROWEST, _WIDEST = 300, 380
 
@@ -92,6 +95,22 @@ def small_label(text: str = "") -> WrapLabel:
     font.setPointSizeF(max(7.0, font.pointSizeF() * 0.9))
     label.setFont(font)
     return label
+
+
+def allow(widget: QWidget, why_not: str) -> None:
+    """Enable a widget, or disable it and let its tooltip say why.
+
+    Parameters
+    ----------
+    widget : QWidget
+        Its tooltip at the first call is the one it has whenever it is enabled.
+    why_not : str
+        Empty if it can be used.
+    """
+    if widget.property(_HELP) is None:
+        widget.setProperty(_HELP, widget.toolTip())
+    widget.setEnabled(not why_not)
+    widget.setToolTip(why_not or widget.property(_HELP))
 
 
 def research_notice() -> WrapLabel:
@@ -302,7 +321,6 @@ class RunControl(QWidget):
         self._shows_remarks = remarks
         self.start = QPushButton(text)
         self.start.setToolTip(tooltip)
-        self._tooltip = tooltip
         self.cancel = QPushButton("Cancel")
         self.cancel.setToolTip(cancel_tooltip)
         row = QHBoxLayout()
@@ -344,11 +362,8 @@ class RunControl(QWidget):
             Why the job cannot start, shown to the user; empty if it can.
         """
         running = self._job.running
-        self.start.setEnabled(not reason and not running)
-        self.start.setToolTip(
-            "Running; press Cancel to stop." if running else reason or self._tooltip
-        )
-        self.cancel.setEnabled(running)
+        allow(self.start, "Running; press Cancel to stop." if running else reason)
+        allow(self.cancel, "" if running else "Nothing is running.")
         self._show_bar()
         if running:
             return

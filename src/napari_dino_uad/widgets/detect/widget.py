@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QPushButton
 
-from napari_dino_uad.widgets.controls import DockWidget, RunControl, research_notice
+from napari_dino_uad.widgets.controls import DockWidget, RunControl, allow, research_notice
 from napari_dino_uad.widgets.detect.choice import Choice
 from napari_dino_uad.widgets.detect.compare import Compare
 from napari_dino_uad.widgets.detect.model_loader import ModelLoader
@@ -101,6 +101,7 @@ class DetectWidget(DockWidget):
         )
         self.compare = Compare(self._viewer, self._results)
         self.save_button = QPushButton("Save map and findings…")
+        self.save_button.setToolTip(_SAVE_TOOLTIP)
         for widget in (
             self.choice,
             self.run,
@@ -397,6 +398,4 @@ class DetectWidget(DockWidget):
         self.run.allow("" if loading and self.choice.scan is not None else why)
         self.choice.compare(self.shown)
         self.compare.refresh()
-        why = why_no_saving(self.shown)
-        self.save_button.setEnabled(not why)
-        self.save_button.setToolTip(why or _SAVE_TOOLTIP)
+        allow(self.save_button, why_no_saving(self.shown))

@@ -15,6 +15,7 @@ from napari_dino_uad.widgets.controls import (
     DockWidget,
     RunControl,
     WrapLabel,
+    allow,
     research_notice,
     rule,
 )
@@ -89,6 +90,7 @@ class EvaluateWidget(DockWidget):
             lambda _: self._mask_layers(), "A labels layer with the lesions of the scan shown."
         )
         self.compare = QPushButton("Compare")
+        self.compare.setToolTip("Compare at the threshold of Detect.")
         self.scan_text = WrapLabel()
         self.scans = line_edit(
             "Folder or table of scans and masks",
@@ -305,10 +307,8 @@ class EvaluateWidget(DockWidget):
             self.masks.reset_choices()
         shown = self._results.shown
         ready = shown is not None and shown.anomaly is not None and bool(present)
-        self.compare.setEnabled(ready and not self.scan_job.running)
-        self.compare.setToolTip(
-            "Compare at the threshold of Detect." if ready else "Needs a result and a labels layer."
-        )
+        running = "Wait until the comparison is done." if self.scan_job.running else ""
+        allow(self.compare, running if ready else "Needs a result and a labels layer.")
         if self.compared is not None and self.compared.detection is not shown:
             self.compared = None
         self.scan_text.setText(self._scan_text())
@@ -320,5 +320,6 @@ class EvaluateWidget(DockWidget):
         elif text_of(self.out) is None:
             reason = "Choose a folder for the results."
         self.run.allow(reason)
+        running = "Wait until the report is written." if self.report_job.running else ""
         for button in (self.browse, self.report):
-            button.setEnabled(self.evaluated is not None and not self.report_job.running)
+            allow(button, "Evaluate first." if self.evaluated is None else running)

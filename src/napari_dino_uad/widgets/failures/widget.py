@@ -16,6 +16,7 @@ from napari_dino_uad.widgets.controls import (
     DockWidget,
     RunControl,
     WrapLabel,
+    allow,
     research_notice,
     rule,
     small_label,
@@ -371,13 +372,13 @@ class FailuresWidget(DockWidget):
 
     def _refresh(self) -> None:
         folder, shown = self.folder, self.shown
-        opened = folder is not None
+        why = "" if folder is not None else "Open the results of an evaluation first."
         for widget in (self.filter, self.rate, self.sheet, self.table):
-            widget.setEnabled(opened)
+            allow(widget, why)
         for button in (self.before, self.after):
-            button.setEnabled(bool(self._failures))
+            allow(button, "" if self._failures else why or "The cases shown have no failure.")
         for control in (self.note, self.heat, self.fill):
-            control.setEnabled(shown is not None)
+            allow(control, "" if shown is not None else why or "Choose a case in the table first.")
         self.summary.setText(self._about() if folder is not None else _HINT)
         self.where.setText(self._about_failure())
         self.result.setText(self._about_case())

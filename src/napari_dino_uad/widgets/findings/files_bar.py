@@ -10,7 +10,7 @@ from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QPushButton, QVBoxLayout, Q
 
 from napari_dino_uad.core.dicom_export.source import why_no_dicom
 from napari_dino_uad.core.maps.review import REVIEW_ENDING
-from napari_dino_uad.widgets.controls import small_label
+from napari_dino_uad.widgets.controls import allow, small_label
 from napari_dino_uad.widgets.files import choose_file
 from napari_dino_uad.widgets.findings.export_dialog import ExportDialog
 from napari_dino_uad.widgets.findings.exporting import ExportChoice, exporter
@@ -63,6 +63,10 @@ class FilesBar(QWidget):
         self.export_button = QPushButton("Export…")
         self.save_button = QPushButton("Save review…")
         self.open_button = QPushButton("Open review…")
+        self.export_button.setToolTip("Write map, findings and report into a folder.")
+        self.save_button.setToolTip(
+            "Keep map, settings, corrections, decisions and notes, to go on later."
+        )
         self.open_button.setToolTip("Show a saved review with its decisions, without detecting.")
         self.message = small_label()
         buttons = QHBoxLayout()
@@ -85,13 +89,9 @@ class FilesBar(QWidget):
         why = why_no_saving(self._results.shown)
         if self.job.running:
             why = "Wait until the files are done."
-        self.export_button.setEnabled(not why)
-        self.export_button.setToolTip(why or "Write map, findings and report into a folder.")
-        self.save_button.setEnabled(not why)
-        self.save_button.setToolTip(
-            why or "Keep map, settings, corrections, decisions and notes, to go on later."
-        )
-        self.open_button.setEnabled(not self.job.running)
+        allow(self.export_button, why)
+        allow(self.save_button, why)
+        allow(self.open_button, why if self.job.running else "")
 
     # Writing ------------------------------------------------------------------------------
 

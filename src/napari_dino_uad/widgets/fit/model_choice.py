@@ -9,7 +9,7 @@ from qtpy.QtWidgets import QHBoxLayout, QVBoxLayout, QWidget
 
 from napari_dino_uad.core.normative.methods import METHODS
 from napari_dino_uad.core.slices.planes import PLANES, Plane
-from napari_dino_uad.widgets.controls import small_label
+from napari_dino_uad.widgets.controls import allow, small_label
 from napari_dino_uad.widgets.files import choose_file
 from napari_dino_uad.widgets.forms import browse_button, combo_box, line_edit, text_of, wide_form
 from napari_dino_uad.widgets.session import weights_setting
@@ -83,8 +83,9 @@ class ModelChoice(QWidget):
 
         spec = backbone_spec(self.backbone.value)
         self.weights.setText(recall(weights_setting(spec.name)))
-        self.weights.setEnabled(not spec.embedded)
-        self.browse.setEnabled(not spec.embedded)
+        why = "This backbone brings its weights." if spec.embedded else ""
+        allow(self.weights, why)
+        allow(self.browse, why)
         self._on_weights()
 
     def _on_weights(self, *_: Any) -> None:

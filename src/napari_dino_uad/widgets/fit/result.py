@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from qtpy.QtWidgets import QPushButton, QVBoxLayout, QWidget
 
-from napari_dino_uad.widgets.controls import Fold, WrapLabel, small_label
+from napari_dino_uad.widgets.controls import Fold, WrapLabel, allow, small_label
 from napari_dino_uad.widgets.forms import in_row
 from napari_dino_uad.widgets.plots import (
     HEALTHY,
@@ -59,6 +59,7 @@ class Result(QWidget):
         self._folded.addWidget(self._summary)
         self.details = Fold("Details", inner, "Method, components or epochs, versions, engine.")
         self.save = QPushButton("Save model…")
+        self.save.setToolTip("Write the model to a .safetensors file.")
         self.load = QPushButton("Load model…")
         self.load.setToolTip("Load a model file and describe it.")
         self.buttons: QLayout = in_row(self.save, self.load)
@@ -124,10 +125,7 @@ class Result(QWidget):
 
     def allow_saving(self, fitted: bool) -> None:
         """Enable Save, or explain why it is not."""
-        self.save.setEnabled(fitted)
-        self.save.setToolTip(
-            "Write the model to a .safetensors file." if fitted else "Fit a model first."
-        )
+        allow(self.save, "" if fitted else "Fit a model first.")
 
 
 def _plot_history(plot: pg.PlotWidget, history: list[float]) -> None:

@@ -11,6 +11,7 @@ from napari_dino_uad.core.explain.overlays import OVERLAYS, kinds_of
 from napari_dino_uad.widgets.controls import (
     DockWidget,
     WrapLabel,
+    allow,
     research_notice,
     rule,
     small_label,
@@ -89,7 +90,13 @@ class InspectWidget(DockWidget):
         self.pick.setChecked(True)
         self.pick.setToolTip("While this is on, a click on the scan asks about that place.")
         self.worst = QPushButton("Highest point")
+        self.worst.setToolTip(
+            "Ask about the highest point of the finding selected, or of the largest one."
+        )
         self.here = QPushButton("Crosshair")
+        self.here.setToolTip(
+            "Ask about the place of the crosshair: where you clicked or jumped to last."
+        )
         row = in_row(self.pick, self.worst, self.here)
         self.status = small_label()
         self.bar = QProgressBar()
@@ -347,21 +354,8 @@ class InspectWidget(DockWidget):
             self._say(_HINT if self.pointer.on else "Turn on pointing, or ask about the finding.")
         ready = not why and detection is not None
         found = ready and detection is not None and bool(detection.findings)
-        self.pick.setEnabled(ready)
-        self.here.setEnabled(ready)
-        self.here.setToolTip(
-            why or "Ask about the place of the crosshair: where you clicked or jumped to last."
-        )
-        self.worst.setEnabled(found)
-        self.worst.setToolTip(
-            "Ask about the highest point of the finding selected, or of the largest one."
-            if found
-            else why or "There is no finding above the threshold."
-        )
+        allow(self.pick, why)
+        allow(self.here, why)
+        allow(self.worst, "" if found else why or "There is no finding above the threshold.")
         known = bool(self._slices)
-        self.overlay.native.setEnabled(ready and known)
-        self.overlay.native.setToolTip(
-            "An explanation of all slices, laid over the scan."
-            if known
-            else "Ask about a place first."
-        )
+        allow(self.overlay.native, why or ("" if known else "Ask about a place first."))

@@ -12,7 +12,7 @@ from qtpy.QtWidgets import QDockWidget, QLabel, QPushButton
 
 from napari_dino_uad.core.scans.hounsfield import CT_WINDOWS, CtWindow
 from napari_dino_uad.layer_data import METADATA
-from napari_dino_uad.widgets.controls import DockWidget, WrapLabel, rule, small_label
+from napari_dino_uad.widgets.controls import DockWidget, WrapLabel, allow, rule, small_label
 from napari_dino_uad.widgets.forms import in_row
 from napari_dino_uad.widgets.orientation import PLANES, orientation_of, show_plane, shown_plane
 from napari_dino_uad.widgets.results.store import results_of
@@ -73,6 +73,7 @@ class ViewWidget(DockWidget):
         self.auto = self._contrast_button("Auto", auto_limits)
         self.auto.setToolTip("Contrast from the scan's own values.")
         self.from_file = self._contrast_button("As in the file", file_limits)
+        self.from_file.setToolTip("The contrast that the file recommends.")
         add = self.content.addWidget
         add(self.scan_name)
         add(self.notices)
@@ -92,6 +93,7 @@ class ViewWidget(DockWidget):
 
     def _plane_button(self, plane: Any) -> QPushButton:
         button = QPushButton(plane.name)
+        button.setToolTip(f"{plane.name} slices: {_sides(plane.edges)}.")
         button.setCheckable(True)
         button.clicked.connect(lambda _: self._show_plane(plane))
         return button
@@ -124,14 +126,9 @@ class ViewWidget(DockWidget):
         for button in self.presets:
             button.setVisible(self._ct)
         self.auto.setVisible(not self._ct)
-        self.auto.setEnabled(scan is not None and not scan.rgb)
-        window = self._wanted.get(self.from_file)
-        self.from_file.setEnabled(window is not None)
-        self.from_file.setToolTip(
-            "The file recommends no contrast."
-            if window is None
-            else f"The contrast that the file recommends: {window[0]:g} to {window[1]:g}."
-        )
+        why = _NO_SCAN if scan is None else "The file recommends no contrast."
+        allow(self.auto, _NO_SCAN if scan is None else "Colours are shown as they are." * scan.rgb)
+        allow(self.from_file, "" if self.from_file in self._wanted else why)
         self._on_contrast()
         self._on_plane()
 
@@ -165,17 +162,13 @@ class ViewWidget(DockWidget):
 
     def _on_plane(self, _: Any = None) -> None:
         scan = self._results.scan
-        flat = scan is not None and scan.ndim < 3
+        flat = "A single image has one plane." if scan is not None and scan.ndim < 3 else ""
+        why = _NO_SCAN if scan is None else flat
         shown = shown_plane(self._viewer)
         for button, plane in zip(self.planes, PLANES, strict=True):
-            button.setEnabled(scan is not None and not flat)
+            allow(button, why)
             button.setChecked(plane is shown)
-            button.setToolTip(
-                "A single image has one plane."
-                if flat
-                else f"{plane.name} slices: {_sides(plane.edges)}."
-            )
-        self.three.setEnabled(scan is not None and not flat)
+        allow(self.three, why)
 
     # Actions ------------------------------------------------------------------------------
 
