@@ -19,6 +19,7 @@ from napari_dino_uad.widgets.navigation import show_voxel
 from napari_dino_uad.widgets.orientation import PLANES, orientation_of, show_plane, shown_plane
 from napari_dino_uad.widgets.planes import ThreePlanesWidget
 from napari_dino_uad.widgets.planes.pictures import frame_of, outlines, plane_of
+from napari_dino_uad.widgets.results.store import results_of
 from napari_dino_uad.widgets.side_letters import side_letters_of
 
 SHAPE = (12, 20, 16)
@@ -324,6 +325,22 @@ def test_outlines_lie_within_their_labels():
     layer.contour = 0
     assert (outlines(labels, layer)[..., 3] > 0).sum() == 16
     assert outlines(np.zeros((4, 4), np.uint8), layer) is None
+
+
+def test_the_whole_slice_stays_on_screen(viewer):
+    results_of(viewer)
+    camera, canvas = viewer.scene.camera, viewer.canvas
+    viewer.reset_view()
+    height, width = canvas.size
+    shown = camera.zoom
+    canvas.size = (height // 2, width)
+    assert camera.zoom < 0.8 * shown
+    canvas.size = (height, width)
+    assert camera.zoom == pytest.approx(shown)
+    # What the user has zoomed is left alone.
+    camera.zoom = 3 * shown
+    canvas.size = (height // 2, width)
+    assert camera.zoom == 3 * shown
 
 
 # Letters ----------------------------------------------------------------------------------

@@ -156,12 +156,18 @@ class Session(QObject):
 
 
 def read_model(path: Path) -> Generator[Progress, None, tuple[str, FittedModel]]:
-    """Load a model file; return what to call the model, and the model."""
+    """Load a model file; return what to call the model, and the model.
+
+    A file that is open already gives the model that is open.
+    """
     from napari_dino_uad.core.explain.pictures import load_pictures
-    from napari_dino_uad.core.model_file import load_model
+    from napari_dino_uad.core.model_file import load_model, model_checksum
 
     yield Progress("Loading the model", 0, 1, path.stem)
     model = load_model(path)
+    there = session().models.get(path.stem)
+    if there is not None and model_checksum(there) == model_checksum(model):
+        model = there
     try:
         pictures = load_pictures(path)
         if pictures is not None:

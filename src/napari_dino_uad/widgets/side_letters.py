@@ -16,6 +16,8 @@ __all__ = ["LETTER_COLOUR", "SideLetters", "side_letters_of"]
 
 #: Red, green and blue from 0 to 1; legible on grey anatomy and on heat.
 LETTER_COLOUR = (1.0, 0.92, 0.31)
+# The canvas is white in napari's light theme.
+_BOX_COLOUR = (0.0, 0.0, 0.0, 0.5)
 
 # The side at which each axis begins; it ends at the side it is named after.
 _BEGINS_AT = dict(zip(AXIS_LABELS, ("I", "A", "R"), strict=True))
@@ -42,7 +44,11 @@ class SideLetters:
         self._letters: list[TextOverlay] = []
         for edge in _EDGES:
             letter = TextOverlay(
-                position=edge, color=LETTER_COLOUR, font_size=_SIZE, box=False, gridded=True
+                position=edge,
+                color=LETTER_COLOUR,
+                box_color=_BOX_COLOUR,
+                font_size=_SIZE,
+                gridded=True,
             )
             viewer.canvas.overlays[f"napari_dino_uad_{edge}"] = letter
             self._letters.append(letter)

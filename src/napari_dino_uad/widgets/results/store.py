@@ -22,6 +22,7 @@ from napari_dino_uad.widgets.per_viewer import PerViewer
 from napari_dino_uad.widgets.results.detection import Detection
 from napari_dino_uad.widgets.results.readout import Readout
 from napari_dino_uad.widgets.results.search import Search
+from napari_dino_uad.widgets.results.whole_slice import WholeSlice
 from napari_dino_uad.widgets.settings import settings_changed
 from napari_dino_uad.widgets.shortcuts import bind_window
 from napari_dino_uad.widgets.side_letters import side_letters_of
@@ -104,6 +105,7 @@ class Results(QObject):
         self._painting.timeout.connect(self.take_painting)
         self.search = Search(self)
         self.readout = Readout(viewer, self)
+        self._whole_slice = WholeSlice(viewer, self)
         orientation_of(viewer)
         side_letters_of(viewer)
         events = viewer.layers.events
