@@ -225,7 +225,9 @@ def test_the_histograms_are_named(qtbot, widget):
 
 def test_model_words_come_before_details(qtbot, widget):
     text = widget.choice._model_text.text()
-    assert re.match(r"healthy heads, \d healthy scans, axial slices, fitted 20\d\d-", text)
+    assert re.match(
+        r"healthy heads: healthy tissue of \d scans, axial slices, for .*, fitted 20\d\d-", text
+    )
     assert "DPMM" not in text
     assert "DPMM" in widget.choice._details_text.text()
     assert "torch" in widget.choice._details_text.text()

@@ -147,7 +147,7 @@ def test_a_cache_that_is_off_keeps_nothing_and_says_so(monkeypatch):
 def test_a_model_is_told_in_words_and_plotted(qtbot, widget, model):
     widget._show_model(model, "Loaded mine.")
     assert widget.result.text.text() == (
-        "<b>Loaded mine.</b> 3 healthy scans, axial slices, for bright or dark lesions; "
+        "<b>Loaded mine.</b> Healthy tissue of 3 scans, axial slices, for bright or dark lesions; "
         "calibrated on 1 other."
     )
     qtbot.waitUntil(lambda: widget.result.scores is not None, timeout=LONG_MS)

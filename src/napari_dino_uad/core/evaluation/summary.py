@@ -21,6 +21,8 @@ from napari_dino_uad.core.metrics import Counts
 
 __all__ = ["summarise"]
 
+# A bootstrap over fewer cases draws the same few again and again.
+_FEWEST_CASES = 5
 # Nominal rate, and the range of realised rates in which it counts as held by a scan.
 _HELD_RATE, _HELD = 0.05, (0.02, 0.08)
 
@@ -51,7 +53,7 @@ def summarise(
     conventions = {}
     for name in CONVENTIONS:
         found = _pooled(counts[name], thresholds)
-        if settings.bootstrap and len(scored) > 1:
+        if settings.bootstrap and len(scored) >= _FEWEST_CASES:
             drawn = histograms[name].metrics(weights, thresholds)
             found["intervals"] = {metric: interval(values) for metric, values in drawn.items()}
         conventions[name] = found

@@ -17,7 +17,7 @@ from napari_dino_uad.widgets.plots import (
     still_plot,
     when_plots,
 )
-from napari_dino_uad.widgets.results.texts import model_details
+from napari_dino_uad.widgets.results.texts import cohort_words, model_details
 
 if TYPE_CHECKING:
     import pyqtgraph as pg
@@ -157,11 +157,8 @@ def _plot_scores(plot: pg.PlotWidget, model: FittedModel) -> None:
 
 def describe_cohort(model: FittedModel) -> str:
     """Describe what a model knows, for a radiologist."""
-    cohort = model.cohort
-    scans, held = (int(cohort.get(key, 0)) for key in ("scans", "validation_scans"))
-    text = f"{scans} healthy scan{'' if scans == 1 else 's'}, {model.images_text}"
-    if any(view.scale.brightness for view in model.views):
-        text += f", for {model.lesions_text}"
+    held = int(model.cohort.get("validation_scans", 0))
+    text = cohort_words(model)
     if held:
         text += f"; calibrated on {held} other{'' if held == 1 else 's'}"
-    return f"{text}."
+    return f"{text[0].upper()}{text[1:]}."

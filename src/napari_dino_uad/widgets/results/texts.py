@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from napari_dino_uad.widgets.results.detection import Detection
 
 __all__ = [
+    "cohort_words",
     "describe_cancelled",
     "describe_cursor",
     "describe_deleted",
@@ -111,12 +112,20 @@ def describe_differences(detection: Detection) -> str:
     return f"{detection.warning} {'' if differences is None else differences.text}".strip()
 
 
-def model_words(name: str, model: FittedModel) -> str:
-    """Describe a model for a radiologist: its name, cohort, planes and date."""
+def cohort_words(model: FittedModel) -> str:
+    """Describe what a model knows: its cohort, planes and lesions."""
     scans = int(model.cohort.get("scans", 0))
-    parts = [name, f"{scans} healthy scan{'' if scans == 1 else 's'}", model.images_text]
+    # Patients count too: their slices without a lesion are fitted on.
+    text = f"healthy tissue of {scans} scan{'' if scans == 1 else 's'}, {model.images_text}"
+    if any(view.scale.brightness for view in model.views):
+        text += f", for {model.lesions_text}"
+    return text
+
+
+def model_words(name: str, model: FittedModel) -> str:
+    """Describe a model for a radiologist: its name, what it knows, and its date."""
     date = str(model.cohort.get("date", ""))
-    return ", ".join([*parts, *([f"fitted {date}"] if date else [])])
+    return f"{name}: {cohort_words(model)}{f', fitted {date}' if date else ''}"
 
 
 def model_details(model: FittedModel, engine: str) -> str:
