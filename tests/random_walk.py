@@ -40,7 +40,10 @@ _SLIDER_KEYS = [
     Qt.Key.Key_PageUp, Qt.Key.Key_PageDown, Qt.Key.Key_Left, Qt.Key.Key_Right, Qt.Key.Key_Home,
     Qt.Key.Key_End,
 ]  # fmt: skip
-_WINDOW_KEYS = [Qt.Key.Key_N, Qt.Key.Key_P, Qt.Key.Key_Up, Qt.Key.Key_Down, Qt.Key.Key_H]
+_WINDOW_KEYS = [
+    Qt.Key.Key_N, Qt.Key.Key_P, Qt.Key.Key_A, Qt.Key.Key_R, Qt.Key.Key_Up, Qt.Key.Key_Down,
+    Qt.Key.Key_H,
+]  # fmt: skip
 
 
 class Walk:
