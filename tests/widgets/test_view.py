@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from napari.components import ViewerModel
 from napari.layers import Image
-from qtpy.QtCore import QPoint
+from qtpy.QtCore import QEvent, QPoint, QPointF, Qt
+from qtpy.QtGui import QMouseEvent
 from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QApplication
 
@@ -142,6 +143,44 @@ def test_it_is_narrow_and_lets_go_of_the_viewer(open_view):
     widget.release()
     widget.release()
     assert len(viewer.dims.events.order.callbacks) == before - 1
+
+
+def test_a_drag_with_shift_changes_window_and_level(make_napari_viewer, qtbot):
+    viewer = make_napari_viewer(show=True)
+    scan = hounsfield()
+    viewer.add_layer(scan)
+    scan.contrast_limits = (0, 100)
+    _, widget = viewer.window.add_plugin_dock_widget("napari-dino-uad", "View")
+    canvas = viewer.window._qt_viewer.canvas.native
+    centre, zoom = viewer.scene.camera.center, viewer.scene.camera.zoom
+    begin = canvas.rect().center()
+
+    def drag(right, down, modifiers=Qt.KeyboardModifier.ShiftModifier):
+        left = Qt.MouseButton.LeftButton
+        end = begin + QPoint(round(right * canvas.width()), round(down * canvas.height()))
+        QTest.mousePress(canvas, left, modifiers, begin)
+        event = QMouseEvent(
+            QEvent.Type.MouseMove,
+            QPointF(end),
+            QPointF(canvas.mapToGlobal(end)),
+            Qt.MouseButton.NoButton,
+            left,
+            modifiers,
+        )
+        QApplication.sendEvent(canvas, event)
+        QTest.mouseRelease(canvas, left, modifiers, end)
+        QApplication.processEvents()
+        return tuple(scan.contrast_limits)
+
+    assert drag(0.4, 0) == pytest.approx((-50, 150), abs=2)
+    assert "Window 200, level 50" in widget.window.text()
+    # Upwards the scan gets brighter: both limits fall by as much.
+    assert drag(0, -0.2) == pytest.approx((-150, 50), abs=2)
+    assert viewer.scene.camera.center == centre and viewer.scene.camera.zoom == zoom
+    # Without Shift the picture is moved, as always.
+    before = tuple(scan.contrast_limits)
+    assert drag(0.2, 0.2, Qt.KeyboardModifier.NoModifier) == before
+    assert viewer.scene.camera.center != centre
 
 
 # Readout ----------------------------------------------------------------------------------

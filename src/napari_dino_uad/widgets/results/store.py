@@ -26,6 +26,7 @@ from napari_dino_uad.widgets.results.whole_slice import WholeSlice
 from napari_dino_uad.widgets.settings import settings_changed
 from napari_dino_uad.widgets.shortcuts import bind_window
 from napari_dino_uad.widgets.side_letters import side_letters_of
+from napari_dino_uad.widgets.window_level import WindowLevel
 
 if TYPE_CHECKING:
     from napari.viewer import Viewer
@@ -106,6 +107,7 @@ class Results(QObject):
         self.search = Search(self)
         self.readout = Readout(viewer, self)
         self._whole_slice = WholeSlice(viewer, self)
+        self._window_level = WindowLevel(viewer, self)
         orientation_of(viewer)
         side_letters_of(viewer)
         events = viewer.layers.events

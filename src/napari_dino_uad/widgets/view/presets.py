@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from napari.layers import Image
 
 
-__all__ = ["auto_limits", "file_limits", "set_limits", "shows_ct"]
+__all__ = ["auto_limits", "file_limits", "shows_ct"]
 
 _SAMPLE = 1_000_000
 # Share of the brightest tissue that may be clipped.
@@ -46,13 +46,6 @@ def auto_limits(scan: Image) -> tuple[float, float]:
     tissue = sample[sample > low]
     high = float(np.percentile(tissue, _BRIGHT)) if tissue.size else low
     return low, high if high > low else low + 1.0
-
-
-def set_limits(scan: Image, limits: tuple[float, float]) -> None:
-    """Set the contrast of a scan, also beyond the range of napari's slider."""
-    low, high = scan.contrast_limits_range
-    scan.contrast_limits_range = (min(low, limits[0]), max(high, limits[1]))
-    scan.contrast_limits = limits
 
 
 def _sample(scan: Image) -> NDArray[Any]:

@@ -17,7 +17,8 @@ from napari_dino_uad.widgets.forms import in_row
 from napari_dino_uad.widgets.orientation import PLANES, orientation_of, show_plane, shown_plane
 from napari_dino_uad.widgets.results.store import results_of
 from napari_dino_uad.widgets.view.default_choice import DefaultChoice
-from napari_dino_uad.widgets.view.presets import auto_limits, file_limits, set_limits, shows_ct
+from napari_dino_uad.widgets.view.presets import auto_limits, file_limits, shows_ct
+from napari_dino_uad.widgets.window_level import set_limits
 
 if TYPE_CHECKING:
     from napari.layers import Image
@@ -27,6 +28,9 @@ __all__ = ["ViewWidget"]
 
 _Limits = Callable[["Image"], "tuple[float, float] | None"]
 _PLUGIN = "napari-dino-uad"
+# Windows wider than this need no decimals.
+_WHOLE_NUMBERS = 20
+_DRAG_HELP = "Shift and drag over the picture: right widens the window, up brightens."
 _NO_SCAN = "Open a scan first: drag a file or folder into the window."
 
 
@@ -86,6 +90,8 @@ class ViewWidget(DockWidget):
         self.content.addLayout(in_row(*self.presets[:3]))
         self.content.addLayout(in_row(*self.presets[3:]))
         self.content.addLayout(in_row(self.auto, self.from_file))
+        self.window = small_label()
+        add(self.window)
         add(rule())
         self.default = DefaultChoice()
         add(self.default)
@@ -159,6 +165,12 @@ class ViewWidget(DockWidget):
         for button in self._limits:
             wanted = self._wanted.get(button, ())
             button.setChecked(bool(wanted) and bool(np.allclose(shown, wanted)))
+        text = ""
+        if self._wanted:
+            width, level = shown[1] - shown[0], sum(shown) / 2
+            digits = ".0f" if width > _WHOLE_NUMBERS else ".3g"
+            text = f"Window {width:{digits}}, level {level:{digits}}. {_DRAG_HELP}"
+        self.window.setText(text)
 
     def _on_plane(self, _: Any = None) -> None:
         scan = self._results.scan
