@@ -48,8 +48,8 @@ class _Scan:
     """Stands for what a pipeline holds."""
 
 
-@pytest.mark.parametrize("cancelled", [False, True])
-def test_what_a_pipeline_held_is_freed(qtbot, job, make_napari_viewer, cancelled):
+@pytest.mark.parametrize("end", ["at its end", "cancelled", "cancelled before it began"])
+def test_what_a_pipeline_held_is_freed(qtbot, job, make_napari_viewer, end):
     # napari lists the workers of its current viewer, and keeps them.
     viewer = make_napari_viewer()
     assert viewer is not None
@@ -57,12 +57,15 @@ def test_what_a_pipeline_held_is_freed(qtbot, job, make_napari_viewer, cancelled
     freed = weakref.ref(scan)
 
     def pipeline(scan=scan):
-        for step in range(5 if not cancelled else 10_000):
+        for step in range(5 if end == "at its end" else 10_000):
             time.sleep(0.01)
             yield Progress("Working", step, 5, result=scan)
         return "done"
 
-    if cancelled:
+    if end == "cancelled before it began":
+        job.start(pipeline)
+        job.cancel()
+    elif end == "cancelled":
         with qtbot.waitSignal(job.progressed, timeout=20_000):
             job.start(pipeline)
         job.cancel()

@@ -171,7 +171,15 @@ class _ClosingWorker(GeneratorWorker):
 
     Otherwise the pipeline would end when it is garbage-collected, perhaps never, and not save the
     training of a stopped fit.
+
+    Attributes
+    ----------
+    waiting : list of callable
+        The pipeline until it begins. napari keeps every worker and its function for ever, to list
+        what has run, and pipelines hold scans and maps.
     """
+
+    waiting: list[Pipeline]
 
     def start(self) -> None:
         """Start outside Qt's global thread pool.
@@ -194,6 +202,8 @@ class _ClosingWorker(GeneratorWorker):
             return super().work()
         finally:
             self._gen.close()
+            # Cancelled before it began, the pipeline is still there.
+            self.waiting.clear()
 
 
 def _end_threads() -> None:
@@ -262,8 +272,6 @@ class Job(QObject):
         self._generation += 1
         generation = self._generation
         self._step = ""
-        # napari keeps every worker and its function for ever, to list what has run; the pipeline,
-        # which holds scans and maps, is taken out of it.
         waiting = [pipeline]
         del pipeline
 
@@ -275,6 +283,7 @@ class Job(QObject):
                 return _Failure(error)
 
         worker = create_worker(run, _worker_class=_ClosingWorker)
+        worker.waiting = waiting
 
         def on_yielded(value: Progress) -> None:
             # Qt may deliver the last steps after the result.
