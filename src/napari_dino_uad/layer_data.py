@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_dino_uad.core.scans.hounsfield import CT_WINDOWS, is_ct
+from napari_dino_uad.core.scans.contrast import first_limits
 
 if TYPE_CHECKING:
     from napari_dino_uad.core.scans.volume import Volume
@@ -36,10 +36,6 @@ UNITS = "mm"
 #: For images without spacing and orientation.
 PIXEL_AXIS_LABELS = ("slice", "row", "column")
 PIXEL_UNITS = "pixel"
-
-# Upper contrast limit of a scan without a window of its own.
-_BRIGHT_PERCENTILE = 99.8
-_SAMPLE = 2_000_000
 
 # Volumes that layers were made of, as long as one of them is there.
 _SHOWN: weakref.WeakValueDictionary[int, Volume] = weakref.WeakValueDictionary()
@@ -78,7 +74,7 @@ def volume_layer(volume: Volume) -> tuple[NDArray[Any], dict[str, Any], str]:
     keywords |= {
         "name": volume.name,
         "colormap": "gray",
-        "contrast_limits": _contrast_limits(volume),
+        "contrast_limits": first_limits(volume),
         "metadata": _metadata(volume),
     }
     return data, keywords, "image"
@@ -139,17 +135,3 @@ def _placed(volume: Volume, array: NDArray[Any]) -> tuple[NDArray[Any], dict[str
         "units": (UNITS if volume.spacing_known else PIXEL_UNITS,) * ndim,
         "axis_labels": labels[-ndim:],
     }
-
-
-def _contrast_limits(volume: Volume) -> tuple[float, float]:
-    """Return the scan's own window, for CT one of soft tissue, or limits that clip few voxels."""
-    if volume.window is not None:
-        centre, width = volume.window
-        return centre - width / 2, centre + width / 2
-    sample = volume.array.ravel()[:: max(1, volume.array.size // _SAMPLE)]
-    if is_ct(sample, volume.modality):
-        # The whole range shows little but air and bone.
-        return CT_WINDOWS["abdomen"].limits
-    low = float(sample.min())
-    high = float(np.percentile(sample, _BRIGHT_PERCENTILE))
-    return low, high if high > low else float(volume.array.max())

@@ -148,7 +148,9 @@ def test_a_scan_of_another_kind_waits(qtbot, widget, viewer, ill, tmp_path):
     assert "Show anyway" in widget.save_button.toolTip()
     widget.read_cursor((volume.spacing_mm[0] * 60, 100, 100))
     assert panel.cursor_text.text() == ""
+    assert "this scan" not in widget.threshold.legend
     panel.show_anyway.click()
+    assert "this scan" in widget.threshold.legend
     assert heat.visible and labels.visible
     assert panel.show_anyway.isHidden()
     assert not panel.warning.isHidden()

@@ -21,7 +21,6 @@ from napari_dino_uad.widgets.results.readout import describe_point
 from napari_dino_uad.widgets.results.store import results_of
 from napari_dino_uad.widgets.session import session
 from napari_dino_uad.widgets.view import ViewWidget
-from napari_dino_uad.widgets.view.presets import auto_limits, shows_ct
 
 LONG_MS = 120_000
 
@@ -86,19 +85,6 @@ def test_mr_has_auto_alone(open_view):
     assert low == 0 and 400 < high < 600
     assert not widget.from_file.isEnabled()
     assert "no contrast" in widget.from_file.toolTip()
-
-
-def test_the_header_tells_ct_from_mr():
-    assert shows_ct(hounsfield())
-    assert not shows_ct(layer_of(np.asarray(hounsfield().data), modality="MR"))
-    assert shows_ct(layer_of(np.asarray(brain().data), modality="CT"))
-
-
-def test_auto_leaves_the_background_out():
-    values = np.zeros((4, 30, 30))
-    values[2, 10:13, 10:13] = 100
-    assert auto_limits(layer_of(values)) == (0.0, 100.0)
-    assert auto_limits(Image(np.zeros((3, 4, 4)))) == (0.0, 1.0)
 
 
 def test_the_window_of_the_file_comes_back(open_view):

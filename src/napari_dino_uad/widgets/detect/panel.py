@@ -161,7 +161,8 @@ class FindingsPanel(QWidget):
         self._take_unit(detection.scan)
         self.threshold.set_calibration(detection.model.calibration)
         self.threshold.show_rate(detection.settings.rate)
-        if detection.histogram is not None:
+        # A scan of another kind may look typical on this scale, which its level is taken off.
+        if detection.histogram is not None and not detection.held:
             self.threshold.show_scan(detection.edges, detection.histogram)
         controls = (self.minimum_size, self.tissue_only, self.without_scalp)
         for control in controls:

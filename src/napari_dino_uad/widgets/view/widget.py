@@ -10,14 +10,15 @@ import numpy as np
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QDockWidget, QLabel, QPushButton
 
-from napari_dino_uad.core.scans.hounsfield import CT_WINDOWS, CtWindow
+from napari_dino_uad.core.scans.contrast import auto_limits, file_limits, voxel_sample
+from napari_dino_uad.core.scans.hounsfield import CT_WINDOWS, CtWindow, is_ct
 from napari_dino_uad.layer_data import METADATA
 from napari_dino_uad.widgets.controls import DockWidget, WrapLabel, allow, rule, small_label
 from napari_dino_uad.widgets.forms import in_row
+from napari_dino_uad.widgets.layers import volume_of
 from napari_dino_uad.widgets.orientation import PLANES, orientation_of, show_plane, shown_plane
 from napari_dino_uad.widgets.results.store import results_of
 from napari_dino_uad.widgets.view.default_choice import DefaultChoice
-from napari_dino_uad.widgets.view.presets import auto_limits, file_limits, shows_ct
 from napari_dino_uad.widgets.window_level import set_limits
 
 if TYPE_CHECKING:
@@ -74,9 +75,9 @@ class ViewWidget(DockWidget):
         )
         self.three.clicked.connect(self._show_three)
         self.presets = [self._preset_button(*one) for one in CT_WINDOWS.items()]
-        self.auto = self._contrast_button("Auto", auto_limits)
+        self.auto = self._contrast_button("Auto", lambda scan: auto_limits(np.asarray(scan.data)))
         self.auto.setToolTip("Contrast from the scan's own values.")
-        self.from_file = self._contrast_button("As in the file", file_limits)
+        self.from_file = self._contrast_button("As in the file", _recommended)
         self.from_file.setToolTip("The contrast that the file recommends.")
         add = self.content.addWidget
         add(self.scan_name)
@@ -146,7 +147,7 @@ class ViewWidget(DockWidget):
             self._followed.events.contrast_limits.disconnect(self._on_contrast)
         self._followed = scan
         # A sample of the voxels is taken for these, so only once for each scan.
-        self._ct = scan is not None and not scan.rgb and shows_ct(scan)
+        self._ct = scan is not None and not scan.rgb and _shows_ct(scan)
         self._wanted = {}
         if scan is not None and not scan.rgb:
             for button, limits in self._limits.items():
@@ -205,6 +206,17 @@ class ViewWidget(DockWidget):
             window.addDockWidget(Qt.DockWidgetArea.BottomDockWidgetArea, dock)
             dock.show()
             dock.raise_()
+
+
+def _recommended(scan: Image) -> tuple[float, float] | None:
+    volume = volume_of(scan)
+    return None if volume is None else file_limits(volume)
+
+
+def _shows_ct(scan: Image) -> bool:
+    volume = volume_of(scan)
+    sample = voxel_sample(np.asarray(scan.data))
+    return is_ct(sample, None if volume is None else volume.modality)
 
 
 def _sides(edges: tuple[str, str, str, str]) -> str:
