@@ -138,6 +138,9 @@ def test_a_drag_with_shift_changes_window_and_level(make_napari_viewer, qtbot):
     scan.contrast_limits = (0, 100)
     _, widget = viewer.window.add_plugin_dock_widget("napari-dino-uad", "View")
     canvas = viewer.window._qt_viewer.canvas.native
+    # The dock has made the canvas narrower.
+    QTest.qWait(300)
+    qtbot.waitUntil(lambda: tuple(viewer.canvas.size) == (canvas.height(), canvas.width()))
     centre, zoom = viewer.scene.camera.center, viewer.scene.camera.zoom
     begin = canvas.rect().center()
 
