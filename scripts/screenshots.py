@@ -14,6 +14,7 @@ from napari_dino_uad import Case, drain, evaluate, write_volume
 from napari_dino_uad.core.model import FittedModel
 from napari_dino_uad.core.scans.phantom import make_phantom
 from napari_dino_uad.demo import fit_phantoms, open_window
+from napari_dino_uad.widgets.commands import open_dock
 from napari_dino_uad.widgets.fit import FitWidget
 
 IMAGES = Path(__file__).resolve().parents[1] / "docs" / "images"
@@ -64,7 +65,7 @@ def failures(model: FittedModel) -> None:
         drain(evaluate(cases, model, out=folder))
         viewer = napari.Viewer(title="napari")
         viewer.window.resize(*SIZE)
-        _, dock = viewer.window.add_plugin_dock_widget("napari-dino-uad", "Failures")
+        dock = open_dock(viewer, "Failures")
         dock.open(folder)
         wait_for(lambda: dock.folder is not None and not dock.job.running)
         while "missed" not in dock.where.text():
@@ -93,7 +94,7 @@ def detect_and_fit() -> None:
         viewer.window.resize(*SIZE)
         viewer.open_sample("napari-dino-uad", "healthy_phantom")
         viewer.dims.set_point(0, 10.0)
-        _, fit = viewer.window.add_plugin_dock_widget("napari-dino-uad", "Fit")
+        fit = open_dock(viewer, "Fit")
         assert isinstance(fit, FitWidget)
         wait_for(lambda: fit.advanced.form is not None)
         fit.add([folder])

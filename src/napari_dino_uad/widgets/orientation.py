@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari_dino_uad.layer_data import AXIS_LABELS, PIXEL_AXIS_LABELS
 from napari_dino_uad.widgets.per_viewer import PerViewer
+from napari_dino_uad.widgets.side_letters import side_letters_of
 
 if TYPE_CHECKING:
     from napari.viewer import Viewer
@@ -82,7 +83,7 @@ def _turn(viewer: Viewer, plane: Plane) -> None:
 
 
 class Orientation:
-    """Keeps a viewer's planes upright, whatever changes the order of its axes.
+    """Keeps a viewer's planes upright, whatever changes the order of its axes, and names the sides.
 
     After a change to another plane, by napari's own button for instance, the axes are put in
     their order on screen and the camera turned. The order of a user who transposes the plane that
@@ -93,6 +94,7 @@ class Orientation:
         self._viewer = weakref.ref(viewer)
         self._shown: Plane | None = None
         self._busy = False
+        side_letters_of(viewer)
         viewer.dims.events.order.connect(self._on_change)
         viewer.dims.events.ndisplay.connect(self._on_change)
         viewer.dims.events.axis_labels.connect(self._on_change)

@@ -34,6 +34,7 @@ from napari_dino_uad.widgets.failures.table import CaseTable
 from napari_dino_uad.widgets.files import choose_folder
 from napari_dino_uad.widgets.forms import in_row, line_edit
 from napari_dino_uad.widgets.navigation import show_voxel
+from napari_dino_uad.widgets.orientation import orientation_of
 from napari_dino_uad.widgets.workers import Job
 
 if TYPE_CHECKING:
@@ -80,6 +81,7 @@ class FailuresWidget(DockWidget):
         self._wanted: Failure | None = None
         self.layers = CaseLayers(self._viewer)
         self.lines = cross_lines_of(self._viewer)
+        orientation_of(self._viewer)
         self._build()
         self.keys = DockKeys(
             self._viewer,

@@ -25,7 +25,6 @@ from napari_dino_uad.widgets.results.search import Search
 from napari_dino_uad.widgets.results.whole_slice import WholeSlice
 from napari_dino_uad.widgets.settings import settings_changed
 from napari_dino_uad.widgets.shortcuts import bind_window
-from napari_dino_uad.widgets.side_letters import side_letters_of
 from napari_dino_uad.widgets.window_level import WindowLevel
 
 if TYPE_CHECKING:
@@ -109,7 +108,6 @@ class Results(QObject):
         self._whole_slice = WholeSlice(viewer, self)
         self._window_level = WindowLevel(viewer, self)
         orientation_of(viewer)
-        side_letters_of(viewer)
         events = viewer.layers.events
         for event in (events.inserted, events.removed, events.reordered, events.renamed):
             event.connect(self._on_layers)

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QDockWidget, QLabel, QPushButton
+from qtpy.QtWidgets import QLabel, QPushButton
 
 from napari_dino_uad.core.scans.contrast import auto_limits, file_limits, voxel_sample
 from napari_dino_uad.core.scans.hounsfield import CT_WINDOWS, CtWindow, is_ct
 from napari_dino_uad.layer_data import METADATA
+from napari_dino_uad.widgets.commands import open_dock
 from napari_dino_uad.widgets.controls import DockWidget, WrapLabel, allow, rule, small_label
+from napari_dino_uad.widgets.docks import dock_of
 from napari_dino_uad.widgets.forms import in_row
 from napari_dino_uad.widgets.layers import volume_of
 from napari_dino_uad.widgets.orientation import PLANES, orientation_of, show_plane, shown_plane
@@ -28,7 +30,6 @@ if TYPE_CHECKING:
 __all__ = ["ViewWidget"]
 
 _Limits = Callable[["Image"], "tuple[float, float] | None"]
-_PLUGIN = "napari-dino-uad"
 # Windows wider than this need no decimals.
 _WHOLE_NUMBERS = 20
 _DRAG_HELP = "Shift and drag over the picture: right widens the window, up brightens."
@@ -198,10 +199,8 @@ class ViewWidget(DockWidget):
 
     def _show_three(self) -> None:
         """Dock the three planes below the image, or bring them to the front."""
-        _, widget = self._viewer.window.add_plugin_dock_widget(_PLUGIN, "Three planes")
-        window, dock = widget.window(), widget.parentWidget()
-        while dock is not None and not isinstance(dock, QDockWidget):
-            dock = dock.parentWidget()
+        widget = open_dock(self._viewer, "Three planes")
+        window, dock = widget.window(), dock_of(widget)
         if dock is not None and hasattr(window, "addDockWidget"):
             window.addDockWidget(Qt.DockWidgetArea.BottomDockWidgetArea, dock)
             dock.show()
