@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from napari_dino_uad.core.backbones.backbone import load_backbone
     from napari_dino_uad.core.backbones.engines.choice import choose_engine
     from napari_dino_uad.core.detect import detect
+    from napari_dino_uad.core.errors import InputError
     from napari_dino_uad.core.evaluate import evaluate
     from napari_dino_uad.core.evaluation.folder import read_evaluation
     from napari_dino_uad.core.fit import fit
@@ -23,6 +24,7 @@ __version__ = "0.1.0"
 
 _HOME = {
     "Case": "scans.cohort",
+    "InputError": "errors",
     "choose_engine": "backbones.engines.choice",
     "detect": "detect",
     "drain": "progress",
@@ -39,6 +41,7 @@ _HOME = {
 
 __all__ = [
     "Case",
+    "InputError",
     "__version__",
     "choose_engine",
     "detect",

@@ -8,9 +8,10 @@ import SimpleITK as sitk
 from napari.layers import Image, Labels
 from typer.testing import CliRunner
 
-from napari_dino_uad import Case, drain, find_cases, fit, read_volume, save_model
+from napari_dino_uad import Case, detect, drain, find_cases, fit, read_volume, save_model
 from napari_dino_uad.cli import app
 from napari_dino_uad.core.errors import InputError
+from napari_dino_uad.core.results import write_results
 from napari_dino_uad.core.scans.labels import holds_labels
 from napari_dino_uad.core.scans.sorting import LabelsAmongScansError
 from napari_dino_uad.reader import get_reader
@@ -156,6 +157,19 @@ def test_a_stack_of_masks_is_no_scan(tmp_path):
         write(tmp_path / "fluid" / f"{number}.png", labels()[number] * np.uint8(255))
     with pytest.raises(LabelsAmongScansError, match="fluid holds labels"):
         find_cases([tmp_path])
+
+
+def test_maps_alone_are_results_by_their_record(tmp_path, ill, model):
+    anomaly = drain(detect(ill.volume, model))
+    write_results(tmp_path, anomaly, np.zeros(anomaly.scores.shape, np.uint8), [], 0.01)
+    with pytest.raises(LabelsAmongScansError, match="give the scans themselves"):
+        find_cases([tmp_path])
+    for record in tmp_path.glob("*.json"):
+        record.unlink()
+    for labels in tmp_path.glob("*_findings.nii.gz"):
+        labels.unlink()
+    # Without its record it may be any image.
+    assert len(find_cases([tmp_path])) == 1
 
 
 @pytest.mark.parametrize("name", ["p_lesion.nii.gz", "odd.nii.gz"])

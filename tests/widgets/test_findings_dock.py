@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import json
 import weakref
-from dataclasses import replace
 
 import nibabel
 import numpy as np
@@ -125,20 +124,6 @@ def test_the_columns_tell_where_a_finding_lies(widget, detection):
     row = widget.table.row or widget.table.rows[0]
     place = model.index(widget.table.order.index(row.label), 6).data()
     assert place and f"{place} mm" == row.centre
-
-
-def test_side_and_millimetres_never_contradict_each_other(widget):
-    row = widget.table.rows[0]
-    for side, right, told in (
-        ("right side", 35.2, "R 35 P 12 S 40 mm"),
-        ("upper left side", -35.2, "L 35 P 12 S 40 mm"),
-        # The origin of some files is a corner of the picture.
-        ("right side", -89.0, "RAS -89, -12, 40 mm"),
-        ("midline, front", -3.0, "L 3 P 12 S 40 mm"),
-        ("midline, front", -116.0, "RAS -116, -12, 40 mm"),
-    ):
-        finding = replace(row.finding, centroid_ras_mm=(right, -12.0, 40.0))
-        assert replace(row, finding=finding, side=side).centre == told
 
 
 def test_the_layer_has_the_same_table(widget, detection):

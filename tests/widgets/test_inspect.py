@@ -299,6 +299,11 @@ def test_a_click_on_the_canvas_asks_and_a_drag_does_not(make_napari_viewer, qtbo
     QTest.mouseClick(canvas, left, pos=centre / 1.2)
     qtbot.wait(50)
     assert widget.place is before
+    # Elsewhere the texts say that they are about the ring.
+    assert "ring" not in widget.status.text()
+    viewer.dims.set_current_step(0, 10)
+    assert "place of the ring" in widget.status.text()
+    viewer.dims.set_current_step(0, 12)
 
 
 def test_similar_healthy_patches_are_shown_where_stored(qtbot, widget, detection, anomaly, healthy):

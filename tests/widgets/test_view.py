@@ -176,10 +176,14 @@ def test_a_drag_with_shift_changes_window_and_level(make_napari_viewer, qtbot):
 
 
 def test_a_point_is_told_with_place_and_value():
-    scan = layer_of(np.arange(60).reshape(3, 4, 5))
+    made = volume_from_array(
+        np.arange(60, dtype=np.float32).reshape(3, 4, 5), (1.0, 1.0, 1.0), (0, 0, -2), "scan"
+    )
+    data, keywords, _ = volume_layer(made)
+    scan = Image(data, **keywords)
     # To the patient's left, back and head.
-    assert describe_point(scan, None, (2.0, 3.0, 4.0)) == "L 4 P 3 S 2 mm   value 59"
-    assert describe_point(scan, None, (9.0, 3.0, 4.0)) == ""
+    assert describe_point(scan, None, (2.0, 3.0, 2.0)) == "L 2 P 3 S 2 mm   value 59"
+    assert describe_point(scan, None, (9.0, 3.0, 2.0)) == ""
     flat = Image(np.arange(6.0).reshape(2, 3))
     assert describe_point(flat, None, (7.0, 1.0, 2.0)) == "row 1 column 2   value 5"
 

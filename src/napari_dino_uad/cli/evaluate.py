@@ -38,6 +38,7 @@ from napari_dino_uad.core.evaluation.settings import CONVENTIONS, EvaluationSett
 from napari_dino_uad.core.evaluation.texts import (
     OVERALL,
     group_rows,
+    has_intervals,
     number,
     pooled_lines,
     pooled_rows,
@@ -226,7 +227,8 @@ def _table_of_cases(metrics: dict[str, Any], cases: list[dict[str, Any]]) -> Any
 
 def _pooled(metrics: dict[str, Any]) -> list[Any]:
     """Return what is printed of all cases together."""
-    table = new_table("all cases ", *CONVENTIONS, title="Pooled, with 95 % intervals over cases")
+    title = "Pooled, with 95 % intervals over cases" if has_intervals(metrics) else "Pooled"
+    table = new_table("all cases ", *CONVENTIONS, title=title)
     for title, values in pooled_rows(metrics):
         table.add_row(title, *values)
     return [

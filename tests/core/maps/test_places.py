@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from napari_dino_uad.core.maps.places import TissueFrame, describe_side
+from napari_dino_uad.core.maps.places import TissueFrame, describe_side, place_mm
 from napari_dino_uad.core.scans.phantom import make_phantom
 from napari_dino_uad.core.scans.volume import volume_from_array
 
@@ -101,3 +101,21 @@ def test_a_single_slice_has_no_height():
 def test_empty_tissue_counts_as_the_whole_volume():
     volume, tissue = block()
     assert describe_side(volume, (15, 30, 5), np.zeros_like(tissue)) == "right side"
+
+
+def test_one_scan_has_one_notation_that_fits_its_sides():
+    def scan(origin, shape=(10, 20, 31)):
+        array = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
+        return volume_from_array(array, (2.0, 2.0, 2.0), origin, "scan")
+
+    # Axes run up, back and left; zero is in the middle between right and left.
+    centred = scan((-4.0, 6.0, -30.0))
+    assert place_mm(centred, (3, 4, 0)) == "R 30 P 14 S 2 mm"
+    assert place_mm(centred, (0, 4, 30)) == "L 30 P 14 I 4 mm"
+    # With zero at the right edge every place would lie on the left.
+    for origin in (0.0, -60.0, 200.0):
+        told = {place_mm(scan((0.0, 0.0, origin)), (3, 4, one))[:4] for one in (0, 15, 30)}
+        assert told == {"RAS "}
+    assert place_mm(scan((0.0, 0.0, 0.0)), (3, 4, 0)) == "RAS 0, -8, 6 mm"
+    unknown = replace(centred, spacing_known=False)
+    assert place_mm(unknown, (3, 4, 0)) == ""

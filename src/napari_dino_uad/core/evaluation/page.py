@@ -12,7 +12,13 @@ from napari_dino_uad.core.errors import OF_ONE_SCAN
 from napari_dino_uad.core.evaluation.figures import curve_svg, figures_of, save_curves
 from napari_dino_uad.core.evaluation.pictures import case_picture, worst_cases
 from napari_dino_uad.core.evaluation.settings import CONVENTIONS
-from napari_dino_uad.core.evaluation.texts import OVERALL, group_rows, pooled_lines, pooled_rows
+from napari_dino_uad.core.evaluation.texts import (
+    OVERALL,
+    group_rows,
+    has_intervals,
+    pooled_lines,
+    pooled_rows,
+)
 from napari_dino_uad.core.progress import Progress
 from napari_dino_uad.core.report.pictures import png_uri
 from napari_dino_uad.core.results import RESEARCH_USE
@@ -85,7 +91,7 @@ def write_evaluation_report(
         summary=folder.metrics["model"]["summary"],
         conventions=CONVENTIONS,
         figures=pooled_rows(folder.metrics),
-        repeats=folder.metrics["settings"]["bootstrap"],
+        repeats=folder.metrics["settings"]["bootstrap"] * has_intervals(folder.metrics),
         lines=pooled_lines(folder.metrics),
         groups=[(name, _group_table(found)) for name, found in folder.metrics["groups"].items()],
         curves=drawn,

@@ -7,7 +7,15 @@ from typing import Any
 
 from napari_dino_uad.core.evaluation.settings import CONVENTIONS
 
-__all__ = ["OVERALL", "group_rows", "number", "pooled_lines", "pooled_rows", "with_interval"]
+__all__ = [
+    "OVERALL",
+    "group_rows",
+    "has_intervals",
+    "number",
+    "pooled_lines",
+    "pooled_rows",
+    "with_interval",
+]
 
 #: Metrics over all thresholds, and their names in tables.
 OVERALL = {
@@ -38,6 +46,11 @@ def with_interval(found: Mapping[str, Any], name: str, rate: str | None = None) 
     text = number(found[name] if rate is None else found[name][rate])
     limits = found.get("intervals", {}).get(name if rate is None else f"{name}_{rate}")
     return f"{text} [{limits[0]:.3f}, {limits[1]:.3f}]" if text and limits else text
+
+
+def has_intervals(metrics: Mapping[str, Any]) -> bool:
+    """Return whether the pooled figures have intervals; those of few cases have none."""
+    return any("intervals" in found for found in metrics["conventions"].values())
 
 
 def pooled_rows(metrics: Mapping[str, Any]) -> list[tuple[str, list[str]]]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from napari_dino_uad.core.maps.findings import Finding, size_unit
-from napari_dino_uad.core.maps.places import sides_mm
+from napari_dino_uad.core.maps.places import place_mm
 
 if TYPE_CHECKING:
     from napari_dino_uad.core.maps.places import TissueFrame
@@ -15,9 +15,6 @@ if TYPE_CHECKING:
 
 __all__ = ["FindingRow", "accepted_rows", "finding_rows", "row_columns"]
 
-
-# Farther than this from the origin, nothing is at the midline of a head that the origin lies in.
-_MIDLINE_MM = 30.0
 # Units of the sizes in a single picture.
 _FLAT = ("mm²", "pixels")
 
@@ -35,6 +32,8 @@ class FindingRow:
         "ml", "mm²", "pixels" or "voxels".
     side : str
         The place in words; empty where the scan has no orientation.
+    centre : str
+        The centre in mm, as in `place_mm`; empty if the spacing is unknown.
     decision : {"open", "accepted", "rejected"}
     note : str
     """
@@ -43,6 +42,7 @@ class FindingRow:
     size: float
     unit: str
     side: str
+    centre: str
     decision: Decision = "open"
     note: str = ""
 
@@ -50,22 +50,6 @@ class FindingRow:
     def label(self) -> int:
         """Number of the finding."""
         return self.finding.label
-
-    @property
-    def centre(self) -> str:
-        """The centre in mm; empty if the spacing is unknown.
-
-        Such as "L 35 P 12 S 40 mm". A file whose origin lies outside the head may call its right
-        side L: then these are bare coordinates to the right, front and head, "RAS -89, -78, 65 mm".
-        """
-        place = self.finding.centroid_ras_mm
-        if place is None:
-            return ""
-        words = self.side.replace(",", "").split()
-        wrong_side = ("right" in words and place[0] < 0) or ("left" in words and place[0] > 0)
-        if wrong_side or ("midline" in words and abs(place[0]) > _MIDLINE_MM):
-            return "RAS " + ", ".join(f"{mm:.0f}" for mm in place) + " mm"
-        return sides_mm(place)
 
     @property
     def slices(self) -> str:
@@ -101,6 +85,7 @@ def finding_rows(
                 finding.voxels * unit.voxel,
                 unit.name,
                 frame.side(finding.centroid_voxel),
+                place_mm(frame.volume, finding.centroid_voxel),
                 "open" if judged is None else judged.decision,
                 "" if judged is None else judged.note,
             )

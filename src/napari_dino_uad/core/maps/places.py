@@ -12,10 +12,12 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from napari_dino_uad.core.scans.volume import Volume
 
-__all__ = ["TissueFrame", "describe_side", "sides_mm"]
+__all__ = ["TissueFrame", "describe_side", "place_mm"]
 
 # Letters of positive and negative R, A and S.
 _SIDES = ("RL", "AP", "SI")
+# How far from the middle of a scan zero may lie, as a share of its width, to tell right from left.
+_CENTRED = 0.1
 # Share of the tissue's voxels beyond its extent on either side of an axis: specks of noise.
 _SPECKS = 0.005
 # Displacements from the centre, as shares of half the extent.
@@ -114,14 +116,35 @@ def describe_side(
     return TissueFrame.of(volume, foreground, head).side(centroid)
 
 
-def sides_mm(ras_mm: Sequence[float]) -> str:
-    """Return a place in mm, such as "L 89 P 101 S 86 mm", from its R, A and S.
+def place_mm(volume: Volume, voxel: Sequence[float]) -> str:
+    """Return the place of a voxel in mm; empty if the spacing is unknown.
 
-    >>> sides_mm((-89.2, -101.0, 86.4))
-    'L 89 P 101 S 86 mm'
+    Letters name the patient's sides, as in "L 89 P 101 S 86 mm", where zero lies in the middle of
+    the scan between right and left. A file whose zero is at an edge would call its right side L:
+    then these are its bare coordinates to the right, front and head, "RAS -89, -101, 86 mm". One
+    scan has one notation.
+
+    Parameters
+    ----------
+    volume : Volume
+    voxel : sequence of float
+        Along (S, P, L).
     """
-    sides = zip(_SIDES, ras_mm, strict=True)
-    return " ".join(f"{side[value < 0]} {abs(value):.0f}" for side, value in sides) + " mm"
+    if not volume.spacing_known:
+        return ""
+    place = volume.to_ras_mm(voxel)
+    if not _names_sides(volume):
+        return f"RAS {', '.join(str(round(mm)) for mm in place)} mm"
+    sides = zip(_SIDES, place, strict=True)
+    return " ".join(f"{side[mm < 0]} {abs(mm):.0f}" for side, mm in sides) + " mm"
+
+
+def _names_sides(volume: Volume) -> bool:
+    """Return whether zero between right and left lies in the middle of a scan."""
+    slices, rows, columns = volume.shape
+    middle = ((slices - 1) / 2, (rows - 1) / 2)
+    right, left = (volume.to_ras_mm((*middle, column))[0] for column in (0, columns - 1))
+    return abs(right + left) / 2 <= _CENTRED * abs(right - left)
 
 
 def _third(share: float, above: str, below: str) -> str:

@@ -15,11 +15,15 @@ from pathlib import Path
 from napari_dino_uad.core.errors import InputError
 from napari_dino_uad.core.scans.formats import DICOM_SUFFIXES, case_name, stack_files
 from napari_dino_uad.core.scans.labels import holds_labels, is_named_mask, mask_word
+from napari_dino_uad.core.storage.records import read_sealed
 
 __all__ = ["LabelsAmongScansError", "SortedFiles", "sort_files"]
 
 # Files read for each kind of name, to see what that kind holds.
 _READ_OF_KIND = 3
+
+# How the name of a map that `detect` writes ends.
+_MAP = "_anomaly.nii.gz"
 
 # More kinds of names than this are patients' names, not those of sequences and masks.
 _KINDS = 8
@@ -104,6 +108,7 @@ def sort_files(found: Sequence[Path]) -> SortedFiles:
     files = [path for path in found if path.is_file() and not _is_dicom_name(path)]
     named = {path for path in files if is_named_mask(path)}
     partners = _partners(files)
+    masks.update((path, None) for path in files if _is_saved_map(path))
     for path in files:
         if path in named and (path in partners or _file_holds_labels(path, True)):
             masks[path] = None
@@ -122,6 +127,12 @@ def sort_files(found: Sequence[Path]) -> SortedFiles:
 
 def _is_dicom_name(path: Path) -> bool:
     return path.name.lower().endswith(DICOM_SUFFIXES)
+
+
+def _is_saved_map(path: Path) -> bool:
+    """Return whether a file is a map that `detect` wrote, with its record beside it."""
+    name = path.name.removesuffix(_MAP)
+    return name != path.name and read_sealed(path.with_name(f"{name}.json")) is not None
 
 
 def _tokens(path: Path) -> list[str]:

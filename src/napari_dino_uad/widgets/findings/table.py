@@ -68,7 +68,8 @@ _COLUMNS = (
     ),
     _Column(
         "Centre, mm",
-        "Centre, in mm from the origin of the scan: right or left, front or back, up or down",
+        "Centre, in mm from the origin of the scan: right or left, front or back, up or down. "
+        "RAS: bare coordinates, where the origin is not in the middle of the scan.",
         _centre, lambda row: row.finding.centroid_ras_mm or (), False,
     ),
     _Column(

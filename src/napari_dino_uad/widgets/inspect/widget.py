@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 __all__ = ["InspectWidget"]
 
 _NOTHING = "nothing"
+_ELSEWHERE = "This is about the place of the ring. Press Crosshair to ask where you are now."
 _HINT = "Click a place on the scan."
 # Slices whose explanation is kept: a click on one of them is answered at once.
 _KEPT = 8
@@ -69,6 +70,7 @@ class InspectWidget(DockWidget):
         self.overlay_job = Job(self)
         self.pointer = Pointer(self._viewer, self)
         self.place: Place | None = None
+        self._asked: tuple[int, int, int] = (0, 0, 0)
         self.explained: SliceExplanation | None = None
         self._detection: Detection | None = None
         self._anomaly: AnomalyMap | None = None
@@ -134,6 +136,7 @@ class InspectWidget(DockWidget):
             (self._results.changed, self._on_result),
             (self._results.updated, self._on_updated),
             (self._results.search.found, self._on_result),
+            (crosshair_of(self._viewer).moved, self._on_moved),
         )
 
     def _leave(self) -> None:
@@ -226,7 +229,7 @@ class InspectWidget(DockWidget):
         detection, anomaly = self._detection, self._anomaly
         if detection is None or anomaly is None:
             return
-        self.place = place_of(anomaly, voxel)
+        self.place, self._asked = place_of(anomaly, voxel), voxel
         self.explained = self._slices.get(self.place.index)
         self._mark(detection, voxel)
         if not anomaly.foreground[voxel]:
@@ -274,9 +277,19 @@ class InspectWidget(DockWidget):
             self._say("Too little tissue in this patch: its score is that of its neighbours.")
             self.panel.clear()
             return
-        self._say("")
         self.panel.show_place(detection, one, place, self._components)
+        self._on_moved()
         self._highlight()
+
+    def _on_moved(self, _: Any = None) -> None:
+        """Say that the texts are not about the place of the crosshair, when it has moved on."""
+        detection, place = self._detection, self.place
+        if detection is None or place is None or self.explained is None or self.job.running:
+            return
+        if self.explained.index == place.index and self.explained.tissue[place.patch]:
+            scan = detection.scan
+            here = crosshair_of(self._viewer).voxel(scan) == self._asked[-scan.ndim :]
+            self._say("" if here else _ELSEWHERE)
 
     # Overlays -----------------------------------------------------------------------------
 

@@ -166,7 +166,7 @@ class PlanePane(pg.GraphicsView):
             (sides.AlignHCenter | sides.AlignTop, top),
             (sides.AlignHCenter | sides.AlignBottom, bottom),
             (sides.AlignLeft | sides.AlignTop, self.plane.name),
-            (sides.AlignLeft | sides.AlignBottom, f"{self.index} / {self._count - 1}"),
+            (sides.AlignLeft | sides.AlignBottom, f"slice {self.index} of 0 to {self._count - 1}"),
         ):
             painter.drawText(area, int(flags), text)
         painter.restore()

@@ -9,7 +9,7 @@ import numpy as np
 from qtpy.QtCore import QObject, QTimer
 from qtpy.QtWidgets import QLabel
 
-from napari_dino_uad.core.maps.places import sides_mm
+from napari_dino_uad.core.maps.places import place_mm
 from napari_dino_uad.widgets.layers import scan_shape, volume_of
 from napari_dino_uad.widgets.threshold import format_rate
 
@@ -24,8 +24,9 @@ __all__ = ["Readout", "describe_point"]
 
 _TOOLTIP = (
     "The point below the cursor: millimetres to the patient's right (R) or left (L), front (A) or "
-    "back (P), head (S) or feet (I) from the scan's origin, its value, and after a detection its "
-    "anomaly score and the share of healthy tissue that scores higher."
+    "back (P), head (S) or feet (I) from the scan's origin, or bare RAS coordinates where the "
+    "origin is not in the middle of the scan; its value, and after a detection its anomaly score "
+    "and the share of healthy tissue that scores higher."
 )
 
 
@@ -129,7 +130,7 @@ def _value(value: Any) -> str:
 def _place(scan: Image, voxel: tuple[int, ...]) -> str:
     volume = volume_of(scan)
     if volume is not None and volume.spacing_known:
-        return sides_mm(volume.to_ras_mm(voxel))
+        return place_mm(volume, voxel)
     return " ".join(
         f"{name} {number}"
         for name, number in zip(("slice", "row", "column"), voxel, strict=True)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from napari_dino_uad.core.maps.findings import MOST_FINDINGS, size_unit
-from napari_dino_uad.core.maps.places import sides_mm
+from napari_dino_uad.core.maps.places import place_mm
 from napari_dino_uad.widgets.layers import scan_shape
 from napari_dino_uad.widgets.threshold import format_rate
 
@@ -40,7 +40,7 @@ __all__ = [
 def place(volume: Volume, voxel: Sequence[float]) -> str:
     """Return the place of a voxel (S, P, L), in mm if the spacing is known."""
     if volume.spacing_known:
-        return sides_mm(volume.to_ras_mm(voxel))
+        return place_mm(volume, voxel)
     number, row, column = voxel
     where = f"row {row:.0f} column {column:.0f}"
     return where if volume.is_2d else f"slice {number:.0f} {where}"
