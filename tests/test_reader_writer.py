@@ -268,6 +268,13 @@ def test_the_picker_of_volumes_gives_the_chosen_one(tmp_path, qtbot, monkeypatch
     assert get_reader(str(tmp_path / "dwi.nii.gz"))(str(tmp_path / "dwi.nii.gz")) == [(None,)]
 
 
+def test_a_folder_of_scans_says_to_choose_one(tmp_path):
+    for name in ("a.nii.gz", "b.nii.gz"):
+        sitk.WriteImage(random_image(), str(tmp_path / name))
+    with pytest.raises(InputError, match=r"2 scan files, such as a.nii.gz; choose one of them"):
+        get_reader(str(tmp_path))(str(tmp_path))
+
+
 def test_what_is_no_scan_is_left_to_others(tmp_path):
     (tmp_path / "notes.txt").write_text("no scan")
     (tmp_path / "empty").mkdir()

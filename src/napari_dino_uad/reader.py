@@ -65,10 +65,15 @@ def get_reader(path: str | list[str]) -> Callable[[Any], list[LayerData]] | None
 
 
 def _is_scan_folder(folder: Path) -> bool:
+    """Return whether a folder holds slices of a scan, or scans, of which reading it names one."""
     from napari_dino_uad.core.scans.dicom.headers import is_dicom
-    from napari_dino_uad.core.scans.formats import stack_files
+    from napari_dino_uad.core.scans.formats import VOLUME_SUFFIXES, stack_files
 
-    return bool(stack_files(folder)) or any(map(is_dicom, islice(_files(folder), _PROBES)))
+    if stack_files(folder):
+        return True
+    probes = list(islice(_files(folder), _PROBES))
+    volumes = any(one.name.lower().endswith(VOLUME_SUFFIXES) for one in probes)
+    return volumes or any(map(is_dicom, probes))
 
 
 def _files(folder: Path) -> Iterator[Path]:

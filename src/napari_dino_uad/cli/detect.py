@@ -271,6 +271,11 @@ def _detect_all(
         table.add_row(*row)
     if table.row_count:
         output().print(table)
+        output().print(
+            "p: share of healthy tissue that scores as high as the peak, down to what the "
+            "calibration resolves.",
+            soft_wrap=True,
+        )
 
 
 def _done_cases(

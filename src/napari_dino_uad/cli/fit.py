@@ -259,6 +259,7 @@ def _fit_and_save(
         f"{out}: {out.stat().st_size / 1e6:.2f} MB, {time.perf_counter() - started:.0f} s",
         soft_wrap=True,
     )
+    console.print(f"Next: napari-dino-uad detect SCAN --model {out} --out results", soft_wrap=True)
     return model
 
 

@@ -68,7 +68,8 @@ def check_pattern(text: str | None) -> None:
     """
     if text is not None and text.count("*") != 1:
         raise InputError(
-            f"A pattern needs one * for the case name, got {text!r}; change it. Without * it asks "
+            f"A pattern needs one * for the case name, got {text!r}; change it, "
+            "and put it in quotes, or the shell replaces the *. Without * it asks "
             "for a kind of scan, such as FLAIR, in a BIDS data set, or for rows, such as "
             "split=train, of a table."
         )
