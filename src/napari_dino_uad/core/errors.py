@@ -11,6 +11,13 @@ class InputError(ValueError):
     """Bad input, described in one sentence: what was expected, what was found, what to do.
 
     Widgets show the message as it is; the command line prints it and exits with code 2.
+
+    >>> from napari_dino_uad import InputError, read_volume
+    >>> try:
+    ...     read_volume("gone.nii.gz")
+    ... except InputError as error:
+    ...     print(error)
+    There is no file or folder gone.nii.gz; check the path.
     """
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 __all__ = ["CT_WINDOWS", "CtWindow", "is_ct"]
 
-# Air and bone in Hounsfield units: a scan with both, and nothing far below air, is a CT.
-_AIR, _LOWEST, _BONE = -700, -4096, 250
+# A scan of which a part is air in Hounsfield units, and nothing lies far below, is a CT. Ringing of
+# bright MR scans may fall as low in a few voxels.
+_AIR, _LOWEST, _LEAST_AIR = -700, -4096, 0.01
 
 
 @dataclass(frozen=True)
@@ -51,4 +53,5 @@ def is_ct(values: NDArray[Any], modality: str | None) -> bool:
         return modality == "CT"
     if not values.size:
         return False
-    return _LOWEST <= float(values.min()) <= _AIR and float(values.max()) >= _BONE
+    air = np.count_nonzero(values <= _AIR) / values.size
+    return bool(values.min() >= _LOWEST and air >= _LEAST_AIR)
