@@ -17,6 +17,7 @@ from napari_dino_uad.core.maps.finding_rows import FindingRow, accepted_rows, fi
 from napari_dino_uad.core.maps.findings import Finding, size_unit, write_findings_csv
 from napari_dino_uad.core.scans.file_order import to_file_grid
 from napari_dino_uad.core.scans.files.image_files import save_image
+from napari_dino_uad.core.scans.formats import MAP_ENDING
 from napari_dino_uad.core.storage.atomic import json_text, staged, writing
 from napari_dino_uad.core.storage.records import (
     are_as_recorded,
@@ -49,7 +50,7 @@ class ResultPaths(NamedTuple):
     @classmethod
     def of(cls, folder: Path, name: str) -> ResultPaths:
         """Return the paths; the report exists only with the others, and has their checksums."""
-        endings = ("_anomaly.nii.gz", "_findings.nii.gz", "_findings.csv", ".json")
+        endings = (MAP_ENDING, "_findings.nii.gz", "_findings.csv", ".json")
         return cls(*(folder / f"{name}{ending}" for ending in endings))
 
     @staticmethod
@@ -66,7 +67,7 @@ def saved_threshold(path: Path) -> float | None:
     path : Path
         A file, perhaps ``NAME_anomaly.nii.gz`` beside ``NAME.json``.
     """
-    name = path.name.removesuffix("_anomaly.nii.gz")
+    name = path.name.removesuffix(MAP_ENDING)
     paths = ResultPaths.of(path.parent, name)
     if paths.anomaly.name != path.name:
         return None

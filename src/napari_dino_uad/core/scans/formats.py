@@ -9,6 +9,7 @@ from typing import Any
 __all__ = [
     "DICOM_SUFFIXES",
     "IMAGE_SUFFIXES",
+    "MAP_ENDING",
     "VOLUME_SUFFIXES",
     "WRITABLE_SUFFIXES",
     "case_name",
@@ -19,6 +20,8 @@ __all__ = [
 DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
 VOLUME_SUFFIXES = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd", *DICOM_SUFFIXES)
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
+#: How the name of a map ends that a detection wrote, after that of the scan.
+MAP_ENDING = "_anomaly.nii.gz"
 WRITABLE_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from napari_dino_uad.core.errors import InputError
-from napari_dino_uad.core.scans.formats import DICOM_SUFFIXES, case_name, stack_files
+from napari_dino_uad.core.scans.formats import DICOM_SUFFIXES, MAP_ENDING, case_name, stack_files
 from napari_dino_uad.core.scans.labels import holds_labels, is_named_mask, mask_word
 from napari_dino_uad.core.storage.records import read_sealed
 
@@ -21,9 +21,6 @@ __all__ = ["LabelsAmongScansError", "SortedFiles", "sort_files"]
 
 # Files read for each kind of name, to see what that kind holds.
 _READ_OF_KIND = 3
-
-# How the name of a map that `detect` writes ends.
-_MAP = "_anomaly.nii.gz"
 
 # More kinds of names than this are patients' names, not those of sequences and masks.
 _KINDS = 8
@@ -131,7 +128,7 @@ def _is_dicom_name(path: Path) -> bool:
 
 def _is_saved_map(path: Path) -> bool:
     """Return whether a file is a map that `detect` wrote, with its record beside it."""
-    name = path.name.removesuffix(_MAP)
+    name = path.name.removesuffix(MAP_ENDING)
     return name != path.name and read_sealed(path.with_name(f"{name}.json")) is not None
 
 
