@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from napari.layers import Layer
     from napari.viewer import Viewer
 
-__all__ = ["bring_on_screen", "show_voxel"]
+__all__ = ["bring_on_screen", "filling_zoom", "show_voxel"]
 
 # Share of the canvas that a region fills after zooming to it.
 _FILLED = 0.4
@@ -67,11 +67,25 @@ def _fit(viewer: Viewer, scan: Layer) -> None:
         if axis not in dims.displayed:
             dims.set_point(axis, (low + high)[axis - offset] / 2)
     rows = [axis - offset for axis in dims.displayed[-2:] if axis >= offset]
-    room = np.asarray(viewer.canvas.size, dtype=float)
-    size = np.maximum((high - low)[rows], 1e-6)
     camera = viewer.scene.camera
-    camera.zoom = _WHOLE * float(np.min(room / size))
+    camera.zoom = _WHOLE * filling_zoom(viewer, scan, viewer.canvas.size)
     camera.center = (*camera.center[:-2], *((low + high)[rows] / 2))
+
+
+def filling_zoom(viewer: Viewer, scan: Layer, room: Sequence[float]) -> float:
+    """Return the zoom at which a slice of a scan just fits into the canvas.
+
+    Parameters
+    ----------
+    viewer : Viewer
+    scan : Layer
+    room : sequence of float
+        Height and width of the canvas in pixels.
+    """
+    offset = viewer.dims.ndim - scan.ndim
+    rows = [axis - offset for axis in viewer.dims.displayed[-2:] if axis >= offset]
+    size = np.maximum(np.ptp(scan.extent.world, axis=0)[rows], 1e-6)
+    return float(np.min(np.asarray(room, dtype=float) / size))
 
 
 def show_voxel(

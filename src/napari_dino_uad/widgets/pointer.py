@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from napari.layers import Layer
     from napari.viewer import Viewer
 
-__all__ = ["Pointer", "voxel_at"]
+__all__ = ["Pointer", "is_painting", "voxel_at"]
 
 _LEFT = 1
 _CANVAS_STILL = 3.0
@@ -56,8 +56,7 @@ class Pointer(QObject):
     def _on_press(self, viewer: Viewer, event: Any) -> Generator[None, None, None]:
         if event.button != _LEFT or event.modifiers or viewer.dims.ndisplay != 2:
             return
-        active = viewer.layers.selection.active
-        if isinstance(active, Labels) and active.mode not in ("pan_zoom", "transform"):
+        if is_painting(viewer):
             return
         position, begun = tuple(event.position), tuple(event.pos)
         yield
@@ -66,6 +65,12 @@ class Pointer(QObject):
         moved = max(abs(a - b) for a, b in zip(event.pos, begun, strict=True))
         if moved <= _CANVAS_STILL:
             self.picked.emit(position)
+
+
+def is_painting(viewer: Viewer) -> bool:
+    """Return whether a drag on the canvas paints labels."""
+    active = viewer.layers.selection.active
+    return isinstance(active, Labels) and active.mode not in ("pan_zoom", "transform")
 
 
 def voxel_at(layer: Layer, world: tuple[float, ...]) -> tuple[int, int, int] | None:

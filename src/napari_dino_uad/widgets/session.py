@@ -57,7 +57,8 @@ class Session(QObject):
 
     def keep_pictures(self, model: FittedModel, pictures: HealthyPictures) -> None:
         """Keep the pictures of healthy patches that belong to a model."""
-        self._pictures.append((model, pictures))
+        others = [one for one in self._pictures if one[0] is not model]
+        self._pictures = [*others, (model, pictures)]
 
     def pictures_of(self, model: FittedModel) -> HealthyPictures | None:
         """Return the pictures that belong to a model, or None if they are not stored."""

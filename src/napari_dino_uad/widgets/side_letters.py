@@ -70,10 +70,7 @@ class SideLetters:
             return
         texts = _sides(viewer)
         for letter, text in zip(self._letters, texts or ("",) * len(_EDGES), strict=True):
-            if letter.text != text:
-                letter.text = text
-            if letter.visible != bool(text):
-                letter.visible = bool(text)
+            letter.text, letter.visible = text, bool(text)
 
 
 def _sides(viewer: Viewer) -> tuple[str, ...] | None:

@@ -7,7 +7,8 @@ from collections.abc import Generator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from napari.layers import Labels
+
+from napari_dino_uad.widgets.pointer import is_painting
 
 if TYPE_CHECKING:
     from napari.layers import Image
@@ -47,8 +48,7 @@ class WindowLevel:
             or tuple(event.modifiers) != ("Shift",)
         ):
             return
-        active = viewer.layers.selection.active
-        if isinstance(active, Labels) and active.mode not in ("pan_zoom", "transform"):
+        if is_painting(viewer):
             return
         camera, begun = viewer.scene.camera, np.asarray(event.pos, dtype=float)
         limits, pans = tuple(scan.contrast_limits), camera.mouse_pan

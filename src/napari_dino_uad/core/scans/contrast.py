@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_dino_uad.core.scans.hounsfield import CT_WINDOWS, is_ct
+from napari_dino_uad.core.scans.hounsfield import CT_WINDOWS, is_ct, voxel_sample
 
 if TYPE_CHECKING:
     from napari_dino_uad.core.scans.volume import Volume
 
-__all__ = ["auto_limits", "file_limits", "first_limits", "voxel_sample"]
+__all__ = ["auto_limits", "file_limits", "first_limits"]
 
-_SAMPLE = 1_000_000
 # Percentile of tissue above which values may be clipped.
 _BRIGHT = 99.8
 
@@ -24,7 +23,7 @@ def first_limits(volume: Volume) -> tuple[float, float]:
     window = file_limits(volume)
     if window is not None:
         return window
-    if is_ct(voxel_sample(volume.array), volume.modality):
+    if is_ct(volume.array, volume.modality):
         # The whole range shows little but air and bone.
         return CT_WINDOWS["abdomen"].limits
     return auto_limits(volume.array)
@@ -66,11 +65,3 @@ def _background(array: NDArray[Any], sample: NDArray[Any]) -> float:
     if corners.size == 1 and lowest <= corners[0] <= np.percentile(sample, 75):
         return float(corners[0])
     return lowest
-
-
-def voxel_sample(array: NDArray[Any]) -> NDArray[Any]:
-    """Return about a million finite values, spread over an array."""
-    # A stride that shares no factor with the edges visits all rows and columns.
-    step = max(1, array.size // _SAMPLE) | 1
-    sample = np.asarray(array).reshape(-1)[::step]
-    return sample[np.isfinite(sample)]

@@ -118,13 +118,12 @@ class ExportDialog(QDialog):
         why = why or ("" if self.target is not None else "Choose a folder.")
         button.setEnabled(not why)
         button.setToolTip(why)
-        there = [] if self.target is None else self._there(self.target)
+        target = self.target
+        paths = [] if target is None else self.choice.paths(target, self._scan_name)
+        there = already_there(paths)
         button.setText("Replace" if there else "Export")
         self.replaced.setVisible(bool(there))
         self.replaced.setText(f"Already there, and replaced: {', '.join(there)}" if there else "")
-
-    def _there(self, folder: Path) -> list[str]:
-        return already_there(self.choice.paths(folder, self._scan_name))
 
     def accept(self) -> None:
         """Keep the choice and close."""

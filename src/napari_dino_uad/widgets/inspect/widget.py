@@ -70,7 +70,6 @@ class InspectWidget(DockWidget):
         self.overlay_job = Job(self)
         self.pointer = Pointer(self._viewer, self)
         self.place: Place | None = None
-        self._asked: tuple[int, int, int] = (0, 0, 0)
         self.explained: SliceExplanation | None = None
         self._detection: Detection | None = None
         self._anomaly: AnomalyMap | None = None
@@ -229,7 +228,7 @@ class InspectWidget(DockWidget):
         detection, anomaly = self._detection, self._anomaly
         if detection is None or anomaly is None:
             return
-        self.place, self._asked = place_of(anomaly, voxel), voxel
+        self.place = place_of(anomaly, voxel)
         self.explained = self._slices.get(self.place.index)
         self._mark(detection, voxel)
         if not anomaly.foreground[voxel]:
@@ -288,7 +287,7 @@ class InspectWidget(DockWidget):
             return
         if self.explained.index == place.index and self.explained.tissue[place.patch]:
             scan = detection.scan
-            here = crosshair_of(self._viewer).voxel(scan) == self._asked[-scan.ndim :]
+            here = crosshair_of(self._viewer).voxel(scan) == place.voxel[-scan.ndim :]
             self._say("" if here else _ELSEWHERE)
 
     # Overlays -----------------------------------------------------------------------------

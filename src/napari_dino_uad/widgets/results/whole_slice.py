@@ -5,7 +5,7 @@ from __future__ import annotations
 import weakref
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
+from napari_dino_uad.widgets.navigation import filling_zoom
 
 if TYPE_CHECKING:
     from napari.viewer import Viewer
@@ -34,21 +34,18 @@ class WholeSlice:
 
     def __init__(self, viewer: Viewer, results: Results) -> None:
         self._viewer, self._results = weakref.ref(viewer), weakref.ref(results)
-        self._room = np.asarray(viewer.canvas.size, dtype=float)
+        self._room = tuple(viewer.canvas.size)
         viewer.canvas.events.size.connect(self._on_size)
 
     def _on_size(self, _: Any = None) -> None:
         viewer, results = self._viewer(), self._results()
         if viewer is None or results is None:
             return
-        before, self._room = self._room, np.asarray(viewer.canvas.size, dtype=float)
+        before, self._room = self._room, tuple(viewer.canvas.size)
         scan = results.scan
         if scan is None or viewer.dims.ndisplay != 2 or viewer.canvas.grid.enabled:
             return
-        offset = viewer.dims.ndim - scan.ndim
-        rows = [axis - offset for axis in viewer.dims.displayed if axis >= offset]
-        size = np.maximum(np.ptp(scan.extent.world, axis=0)[rows], 1e-6)
-        was, now = (float(np.min(room / size)) for room in (before, self._room))
+        was, now = (filling_zoom(viewer, scan, room) for room in (before, self._room))
         camera = viewer.scene.camera
         if was > 0 and now > 0 and _SMALLEST <= camera.zoom / was <= _LARGEST:
             camera.zoom *= now / was

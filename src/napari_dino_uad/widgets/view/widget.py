@@ -10,7 +10,7 @@ import numpy as np
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QLabel, QPushButton
 
-from napari_dino_uad.core.scans.contrast import auto_limits, file_limits, voxel_sample
+from napari_dino_uad.core.scans.contrast import auto_limits, file_limits
 from napari_dino_uad.core.scans.hounsfield import CT_WINDOWS, CtWindow, is_ct
 from napari_dino_uad.layer_data import METADATA
 from napari_dino_uad.widgets.commands import open_dock
@@ -214,8 +214,7 @@ def _recommended(scan: Image) -> tuple[float, float] | None:
 
 def _shows_ct(scan: Image) -> bool:
     volume = volume_of(scan)
-    sample = voxel_sample(np.asarray(scan.data))
-    return is_ct(sample, None if volume is None else volume.modality)
+    return is_ct(np.asarray(scan.data), None if volume is None else volume.modality)
 
 
 def _sides(edges: tuple[str, str, str, str]) -> str:
