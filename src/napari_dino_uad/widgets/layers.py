@@ -31,7 +31,6 @@ __all__ = [
     "layer_geometry",
     "layer_size_unit",
     "outline_colormap",
-    "paint_heat",
     "scan_shape",
     "slice_index",
     "volume_of",
@@ -109,9 +108,10 @@ def covering_layers(viewer: Viewer, scan: Layer) -> list[Layer]:
     """
     from napari.layers import Image
 
-    layers = viewer.layers
-    if scan not in layers:
+    if scan not in viewer.layers:
         return []
+    # A plain list: a part of napari's own is a new list of layers with its events.
+    layers = list(viewer.layers)
     return [
         layer
         for layer in layers[layers.index(scan) + 1 :]
@@ -269,15 +269,6 @@ def cut_colormap(limits: tuple[float, float], threshold: float, colours: str) ->
     above = (position > cut) & (position > 0)
     table[:, 3] = np.where(above, _LOWEST_ALPHA + rise * (_HIGHEST_ALPHA - _LOWEST_ALPHA), 0.0)
     return Colormap(table, name=f"{colours} above threshold")
-
-
-def paint_heat(heat: Image, colormap: Colormap) -> None:
-    """Give the heat other colours in place.
-
-    For a new colormap napari would make another entry in its list of colormaps, and draw twice.
-    """
-    heat.colormap.colors = colormap.colors
-    heat.events.colormap()
 
 
 def outline_colormap(faint: Collection[int] = ()) -> CyclicLabelColormap:

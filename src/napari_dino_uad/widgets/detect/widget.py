@@ -308,7 +308,6 @@ class DetectWidget(DockWidget):
                 chosen.rate, chosen.minimum_size, chosen.tissue_only, chosen.without_scalp
             )
             self._say_result()
-            self.panel.show_findings(self.shown)
             self._results.updated.emit(self.shown)
 
     def _say_result(self) -> None:

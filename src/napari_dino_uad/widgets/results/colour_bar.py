@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from napari.layers import Image
     from napari.viewer import Viewer
 
-__all__ = ["show_bar"]
+__all__ = ["drawn_bar", "show_bar"]
 
 _log = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ def show_bar(viewer: Viewer, layer: Image, ticks: Sequence[tuple[float, str]]) -
         bar.size = _SIZE
         bar.visible = True
     try:
-        drawn = _drawn(viewer, layer, bar)
+        drawn = drawn_bar(viewer, layer)
         if drawn is not None and ticks:
             ticker = drawn.node.ticks.ticker
             ticker._get_tick_frac_labels = partial(_places, ticker.axis, ticks)
@@ -48,10 +48,10 @@ def show_bar(viewer: Viewer, layer: Image, ticks: Sequence[tuple[float, str]]) -
         _log.debug("the colour bar keeps its scores", exc_info=True)
 
 
-def _drawn(viewer: Viewer, layer: Image, bar: Any) -> Any:
-    """Return what napari draws a bar with; None without a window."""
-    window = getattr(viewer, "window", None)
-    if window is None:
+def drawn_bar(viewer: Viewer, layer: Image) -> Any:
+    """Return what napari draws the colour bar of a layer with; None without a window or a bar."""
+    window, bar = getattr(viewer, "window", None), getattr(layer, "colorbar", None)
+    if window is None or bar is None or not bar.visible:
         return None
     drawn = window._qt_viewer.canvas._layer_overlay_to_visual[layer][bar]
     return drawn[0] if isinstance(drawn, list) else drawn

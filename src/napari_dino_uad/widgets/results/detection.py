@@ -252,7 +252,7 @@ class Detection:
         if self.settings.tissue_only != was.tissue_only:
             self.fill()
         if self.settings.rate != was.rate:
-            self.layers.cut(self.threshold)
+            self.layers.cut(self.threshold, briefly=True)
             self._cut_slice()
 
     def show(self, found: Found) -> bool:
@@ -267,6 +267,7 @@ class Detection:
         self.found = found
         self._draw(found.labels if found.copy is None else found.copy)
         self._drawn_found = True
+        self.layers.settle()
         if self._filled_without_scalp != self.settings.without_scalp:
             # The search has found the scalp; here it would stop the window.
             self.fill()
@@ -345,4 +346,4 @@ class Detection:
             edits = self.settings.edits.reshape(shape)[where]
             part = np.where(edits > 0, np.maximum(part, 1), np.where(edits < 0, 0, part))
         drawn[where] = layer.data[where] = part
-        self.layers.redraw_findings(thumbnail=False)
+        self.layers.redraw_findings(briefly=True)

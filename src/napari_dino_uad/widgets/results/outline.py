@@ -133,22 +133,24 @@ class Outline:
             events.colormap,
             events.opacity,
         ):
-            event.connect(self.draw)
+            # After napari, which shows the labels that the lines stand for.
+            event.connect(self.draw, position="last")
         viewer.layers.events.removed.connect(self._on_removed)
         self.draw()
 
-    def draw(self, _: Any = None) -> None:
-        """Draw the outlines of the slice on screen."""
+    def draw(self, _: Any = None) -> bool:
+        """Draw the outlines of the slice on screen; return whether they stand for the labels."""
         layer = self._layer
         if layer is None:
-            return
+            return False
         try:
-            self._draw(layer)
+            return self._draw(layer)
         except Exception:  # noqa: BLE001 - another napari may draw its layers otherwise
             _log.debug("outlines stay as napari draws them", exc_info=True)
             self._remove()
+            return False
 
-    def _draw(self, layer: Labels) -> None:
+    def _draw(self, layer: Labels) -> bool:
         node = _node(self._layers.viewer, layer)
         where = self._layers.slice_on_screen()
         looked_at = str(layer.mode) == "pan_zoom" and layer.contour > 0
@@ -156,8 +158,8 @@ class Outline:
             if self._line is not None:
                 self._line.visible = False
             if node is not None:
-                node.opacity = layer.opacity
-            return
+                node.visible = layer.visible
+            return False
         image = np.asarray(layer.data[where])
         offset = self._layers.viewer.dims.ndim - layer.ndim
         rows, columns = (axis - offset for axis in self._layers.viewer.dims.displayed[-2:])
@@ -175,8 +177,9 @@ class Outline:
         if len(points):
             colours[:, 3] *= layer.opacity
             self._line.set_data(points + 0.5, color=colours, connect="segments")
-        # The lines stand for napari's own drawing.
-        node.opacity = 0
+        # Not merely transparent: that would be drawn at the price of any other layer.
+        node.visible = False
+        return True
 
     def _on_removed(self, event: Any) -> None:
         if event.value is self._layer:

@@ -15,12 +15,12 @@ from napari_dino_uad.widgets.layers import (
     hide_layers,
     layer_geometry,
     outline_colormap,
-    paint_heat,
     scan_shape,
     slice_index,
     volume_of,
 )
 from napari_dino_uad.widgets.results.colour_bar import show_bar
+from napari_dino_uad.widgets.results.heat_colours import paint_heat
 from napari_dino_uad.widgets.results.outline import Outline
 from napari_dino_uad.widgets.settings import setting
 
@@ -70,6 +70,7 @@ class ResultLayers:
         self.attached = True
         self._limits = (0.0, 1.0)
         self._cut = 0.0
+        self._settled = True
         self._ticks: Sequence[tuple[float, str]] = ()
         self.held = False
         self._outline = Outline(self)
@@ -140,7 +141,7 @@ class ResultLayers:
         else:
             self.heat.data = data
             self.heat.contrast_limits = limits
-            paint_heat(self.heat, colormap)
+            paint_heat(self.viewer, self.heat, colormap)
         self.place()
 
     def show_findings(self, labels: NDArray[np.uint8]) -> None:
@@ -166,14 +167,22 @@ class ResultLayers:
         if self.findings not in self.viewer.layers:
             self.place()
 
-    def redraw_findings(self, *, thumbnail: bool = True) -> None:
-        """Redraw the findings after a change that is not the user's."""
-        if self.findings is not None:
-            self.redrawing = True
-            try:
-                self.findings.refresh(thumbnail=thumbnail, extent=False)
-            finally:
-                self.redrawing = False
+    def redraw_findings(self, *, briefly: bool = False) -> None:
+        """Redraw the findings after a change that is not the user's.
+
+        Parameters
+        ----------
+        briefly : bool
+            Whether another change follows soon: then smooth outlines are all that is drawn, which
+            leaves out napari's own drawing of the layer below them.
+        """
+        if self.findings is None or (briefly and self._outline.draw()):
+            return
+        self.redrawing = True
+        try:
+            self.findings.refresh(thumbnail=not briefly, extent=False)
+        finally:
+            self.redrawing = False
 
     def reveal(self) -> None:
         """Show the scan and its pair, which the user may have hidden."""
@@ -372,11 +381,24 @@ class ResultLayers:
         elif self._visible(indices, axis + self.heat.ndim - 3):
             self.heat.refresh(thumbnail=False, extent=False)
 
-    def cut(self, threshold: float) -> None:
-        """Set the score at which the heat begins."""
+    def cut(self, threshold: float, *, briefly: bool = False) -> None:
+        """Set the score at which the heat begins.
+
+        Parameters
+        ----------
+        threshold : float
+        briefly : bool
+            Whether another threshold follows soon; `settle` ends that.
+        """
         self._cut = threshold
         if self.heat is not None:
-            paint_heat(self.heat, cut_colormap(self._limits, threshold, setting("colours")))
+            colours = cut_colormap(self._limits, threshold, setting("colours"))
+            self._settled = paint_heat(self.viewer, self.heat, colours, briefly=briefly)
+
+    def settle(self) -> None:
+        """Tell napari of the colours that `cut` has drawn briefly."""
+        if not self._settled:
+            self.cut(self._cut)
 
     def recolour(self) -> None:
         """Take the colours of the settings."""
