@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from napari_dino_uad.widgets.results import heat_colours
+from napari_dino_uad.widgets.results.colour_bar import TITLE, drawn_bar
 from napari_dino_uad.widgets.results.result_layers import ResultLayers
 
 pytestmark = pytest.mark.window
@@ -91,3 +92,16 @@ def test_a_brief_change_of_findings_moves_their_outlines_alone(shown):
     layers.findings.mode = "paint"
     layers.redraw_findings(briefly=True)
     assert len(redrawn) >= 2
+
+
+def test_the_bar_says_what_its_labels_count(shown):
+    viewer, layers = shown
+    layers.place()
+    bar = drawn_bar(viewer, layers.heat)
+    (title,) = (child for child in bar.node.children if getattr(child, "text", "") == TITLE)
+    # Beside the colours, within the box that napari draws behind all of it.
+    left = bar.node.img.transform.translate[0]
+    assert 0 < title.pos[0, 0] < left
+    assert bar.x_size > left + bar.overlay.size[0] + bar.overlay.tick_length
+    viewer.theme = "light"
+    assert title.color.rgba.tolist() == bar.node.ticks.text_color.rgba.tolist()

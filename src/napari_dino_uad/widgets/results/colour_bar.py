@@ -13,11 +13,14 @@ if TYPE_CHECKING:
     from napari.layers import Image
     from napari.viewer import Viewer
 
-__all__ = ["drawn_bar", "show_bar"]
+__all__ = ["TITLE", "drawn_bar", "show_bar"]
 
 _log = logging.getLogger(__name__)
 
 _SIZE = (14, 130)
+#: What the labels count, along the bar.
+TITLE = "False alarms"
+_TITLE_GAP = 5
 
 
 def show_bar(viewer: Viewer, layer: Image, ticks: Sequence[tuple[float, str]]) -> None:
@@ -43,9 +46,43 @@ def show_bar(viewer: Viewer, layer: Image, ticks: Sequence[tuple[float, str]]) -
         if drawn is not None and ticks:
             ticker = drawn.node.ticks.ticker
             ticker._get_tick_frac_labels = partial(_places, ticker.axis, ticks)
+            _entitle(drawn)
             drawn._on_ticks_change()
     except Exception:  # noqa: BLE001 - another napari may draw its bars otherwise
         _log.debug("the colour bar keeps its scores", exc_info=True)
+
+
+def _entitle(drawn: Any) -> None:
+    """Write along a bar what its labels count; napari's bars have no title.
+
+    The bar moves aside for it, so that the box behind the bar, which napari sizes by the labels, is
+    behind the title too.
+    """
+    from napari._vispy.visuals.text import Text
+
+    node = drawn.node
+    if any(isinstance(child, Text) for child in node.children):
+        return
+    title = Text(
+        TITLE,
+        rotation=-90,
+        anchor_x="center",
+        anchor_y="top",
+        font_info=drawn._font_info,
+        parent=node,
+    )
+    lay_out = node.set_ticks_and_get_text_size
+
+    def lay_out_titled(**style: Any) -> tuple[float, float]:
+        width, line = lay_out(**style)
+        title.color, title.font_size = style["color"], style["font_size"]
+        aside = line + _TITLE_GAP
+        for visual in (node.img, node.box, node.ticks):
+            visual.transform.translate = (aside, visual.transform.translate[1])
+        title.pos = (line, style["font_size"] / 2 + _SIZE[1] / 2)
+        return width + aside, line
+
+    node.set_ticks_and_get_text_size = lay_out_titled
 
 
 def drawn_bar(viewer: Viewer, layer: Image) -> Any:
