@@ -11,7 +11,7 @@ from dicom_files import write_slices
 from napari_dino_uad import detect, drain, load_model, read_volume, save_model, write_volume
 from napari_dino_uad.core.errors import InputError
 from napari_dino_uad.core.maps.finding_settings import FindingSettings
-from napari_dino_uad.core.maps.findings import find_findings
+from napari_dino_uad.core.maps.findings import edit_findings, find_findings
 from napari_dino_uad.core.maps.review import Review
 from napari_dino_uad.core.saved_review import open_review, save_review
 
@@ -64,6 +64,31 @@ def test_a_review_opens_as_it_was_saved(saved, anomaly):
     assert list(judged) == [1]
     assert (judged[1].decision, judged[1].note) == ("rejected", "vessel")
     assert opened.scan is None and opened.model_name == "heads"
+
+
+def test_corrected_findings_have_the_same_numbers_when_opened(saved, anomaly, tmp_path):
+    automatic = saved[2]
+    calibration, volume, scores = anomaly.model.calibration, anomaly.volume, anomaly.scores
+    edits = np.zeros(scores.shape, dtype=np.int8)
+
+    def edited(known):
+        return edit_findings(automatic, edits.copy(), scores, volume, calibration, known)[0]
+
+    # The larger of two marked lesions is marked last, so its number is the higher one.
+    air = np.argwhere(~anomaly.foreground.any(axis=0))
+    row, column = air[0]
+    edits[0, row, column] = 1
+    labels = edited(None)
+    edits[-2:, row, column] = 1
+    labels = edited(labels)
+    assert labels[-1, row, column] == labels[0, row, column] + 1
+    path = tmp_path / "numbered.review.json"
+    save_review(path, anomaly, FindingSettings(RATE, 0.1, False, edits), Review(), "heads", labels)
+    opened = drain(open_review(path))
+    assert edited(None)[0, row, column] != labels[0, row, column]
+    np.testing.assert_array_equal(edited(opened.numbered), labels)
+    save_review(path, anomaly, FindingSettings(RATE, 0.1, False), Review(), "heads", automatic)
+    assert drain(open_review(path)).numbered is None
 
 
 def test_open_scans_and_models_are_used(saved, anomaly, ill):

@@ -11,6 +11,7 @@ import numpy as np
 import pydicom
 import pytest
 import SimpleITK as sitk
+from app_model.types import KeyBinding
 from napari.components import ViewerModel
 from napari.layers import Image
 from qtpy.QtCore import Qt
@@ -189,28 +190,31 @@ def test_keys_judge_and_undo_in_the_picture(widget, viewer, detection):
     assert press("Ctrl+Z")[0] == "accepted"
     assert press("Ctrl+Shift+Z")[0] == "rejected"
     assert press("R")[0] == "open"
-    # On the findings layer undo is that of the brush.
+    # On the findings layer too, where napari's undo knows of the brush alone.
     layer = detection.layers.findings
     assert press("A", layer)[0] == "accepted"
-    assert "Ctrl+Z" not in {str(name) for name in layer.keymap}
+    assert press("Ctrl+Z", layer)[0] == "open"
 
 
 def test_a_closed_dock_leaves_nothing_behind(qtbot, viewer, detection):
+    undo = ("Ctrl+Z", "Ctrl+Shift+Z")
+
     def bound():
         layer = detection.layers.findings
-        found = {str(key) for owner in (viewer, layer) for key in owner.keymap}
-        return found & {"N", "P", "A", "R", "Ctrl+Z", "Ctrl+Shift+Z"}
+        found = {(owner, str(key)) for owner in (viewer, layer) for key in owner.keymap}
+        return {pair for pair in found if pair[1] in {"N", "P", "A", "R", *undo}}
 
     layers, events = len(viewer.layers), viewer.dims.events.current_step
     before = len(events.callbacks)
     for _ in range(2):
         widget = FindingsWidget(viewer)
         widget.table.step(1)
-        assert len(bound()) == 6
+        assert len(bound()) == 12
         assert len(viewer.layers) == layers + 1
         widget.release()
         widget.release()
-        assert bound() == set()
+        # The brush works without the dock, and its undo with it.
+        assert bound() == {(detection.layers.findings, key) for key in undo}
         assert len(viewer.layers) == layers and len(events.callbacks) == before
         gone = weakref.ref(widget)
         widget.deleteLater()
@@ -292,6 +296,51 @@ def stroke(viewer, layer):
     """Paint as the brush does, in the slice on screen."""
     layer.brush_size = 9
     layer.paint((viewer.dims.current_step[0], 4, 4), 1)
+
+
+def press_on(layer, key):
+    """Press a key while a layer is active, as napari's canvas passes it on."""
+    layer.keymap[KeyBinding.from_str(key)](layer)
+
+
+def test_strokes_and_decisions_have_one_undo(qtbot, widget, viewer, detection):
+    results, layer = results_of(viewer), detection.layers.findings
+    colours, first = widget._colours(), layer.data.copy()
+    widget.table.select(2)
+    widget.decide("accepted")
+    with qtbot.waitSignal(results.search.found, timeout=LONG_MS):
+        stroke(viewer, layer)
+    assert widget.bar.undo.toolTip() == "Undo (Ctrl+Z): brush stroke"
+    marked = max(row.label for row in widget.table.rows)
+    assert marked == len(colours) + 1, "the findings before it keep their numbers"
+    assert {label: widget._colours()[label] for label in colours} == colours
+    widget.table.select(marked)
+    widget.note("missed")
+    press_on(layer, "Control-Z")
+    assert widget.bar.undo.toolTip() == "Undo (Ctrl+Z): brush stroke"
+    with qtbot.waitSignal(results.search.found, timeout=LONG_MS):
+        press_on(layer, "Control-Z")
+    np.testing.assert_array_equal(layer.data, first)
+    assert detection.settings.edits is None
+    assert [row.decision for row in widget.table.rows][1] == "accepted"
+    press_on(layer, "Control-Z")
+    assert not widget.bar.undo.isEnabled()
+    assert [row.decision for row in widget.table.rows][1] == "open"
+    with qtbot.waitSignal(results.search.found, timeout=LONG_MS):
+        for _ in range(3):
+            press_on(layer, "Control-Shift-Z")
+    assert widget.table.rows[-1].note == "missed" and widget.table.rows[-1].label == marked
+
+
+def test_undo_takes_a_stroke_that_is_not_measured_yet(qtbot, widget, viewer, detection):
+    layer = detection.layers.findings
+    first = layer.data.copy()
+    stroke(viewer, layer)
+    assert (layer.data != first).any()
+    with qtbot.waitSignal(results_of(viewer).search.found, timeout=LONG_MS):
+        widget.undo()
+    np.testing.assert_array_equal(layer.data, first)
+    assert widget.bar.redo.toolTip() == "Redo (Ctrl+Shift+Z): brush stroke"
 
 
 def test_a_review_saved_at_once_after_a_stroke_leaves_nothing_stale(

@@ -22,6 +22,7 @@ from napari_dino_uad.core.detect import AnomalyMap, PlaneMap
 from napari_dino_uad.core.errors import InputError
 from napari_dino_uad.core.features.cache import content_digest
 from napari_dino_uad.core.maps.finding_settings import FindingSettings
+from napari_dino_uad.core.maps.findings import MOST_FINDINGS
 from napari_dino_uad.core.maps.review import REVIEW_ENDING, Judgement, Review
 from napari_dino_uad.core.maps.score_map import ScanLevel
 from napari_dino_uad.core.model_file import load_model, model_checksum, save_model
@@ -63,6 +64,9 @@ class OpenedReview:
     model_name : str
     scan : int or None
         Which of the scans that were open it belongs to; None if the scan was read from its file.
+    numbered : ndarray of uint8, (S, P, L), or None
+        A voxel of each corrected finding with its number, for `edit_findings`; None if nothing was
+        corrected.
     """
 
     anomaly: AnomalyMap
@@ -70,10 +74,16 @@ class OpenedReview:
     review: Review
     model_name: str
     scan: int | None
+    numbered: NDArray[np.uint8] | None = None
 
 
 def save_review(
-    path: Path, anomaly: AnomalyMap, settings: FindingSettings, review: Review, model_name: str
+    path: Path,
+    anomaly: AnomalyMap,
+    settings: FindingSettings,
+    review: Review,
+    model_name: str,
+    labels: NDArray[np.uint8] | None = None,
 ) -> list[Path]:
     """Save the review of a scan, all files or none.
 
@@ -86,6 +96,8 @@ def save_review(
     review : Review
     model_name : str
         What the model is called in the window.
+    labels : ndarray of uint8, (S, P, L), optional
+        The findings; corrected ones have the same numbers when the review is opened.
 
     Returns
     -------
@@ -124,6 +136,7 @@ def save_review(
             "without_scalp": settings.without_scalp,
         },
         "judgements": [{"decision": one.decision, "note": one.note} for one in review.judgements],
+        "numbers": {} if labels is None or settings.edits is None else _numbers(labels),
         "seconds": anomaly.seconds,
     }
     with writing(path), staged(path.parent, last=path.name) as partial:
@@ -136,6 +149,25 @@ def save_review(
         values["files"] = record_files([tensors])
         (partial / path.name).write_text(json_text(sealed(values)), encoding="utf-8")
     return [path.parent / one.name for one in written] + [path]
+
+
+def _numbers(labels: NDArray[np.uint8]) -> dict[str, int]:
+    """Return the first voxel of each finding in the flat grid, by number."""
+    numbers, first = np.unique(labels, return_index=True)
+    pairs = zip(numbers.tolist(), first.tolist(), strict=True)
+    return {str(number): voxel for number, voxel in pairs if number}
+
+
+def _numbered(numbers: Any, shape: tuple[int, ...]) -> NDArray[np.uint8] | None:
+    """Return labels of the voxels that `_numbers` has chosen; raises ValueError for others."""
+    if not numbers:
+        return None
+    labels = np.zeros(shape, dtype=np.uint8)
+    for number, voxel in numbers.items():
+        if not 1 <= int(number) <= MOST_FINDINGS or not 0 <= int(voxel) < labels.size:
+            raise ValueError("numbers of other findings")
+        labels.ravel()[int(voxel)] = int(number)
+    return labels
 
 
 def _has_file(model: FittedModel, checksum: str) -> bool:
@@ -221,12 +253,13 @@ def open_review(
         edits = found.get("edits")
         if edits is not None and (edits.shape != volume.shape or edits.dtype != np.int8):
             raise ValueError("corrections of another shape")
+        numbered = _numbered(values.get("numbers"), volume.shape)
     except (KeyError, ValueError) as error:
         raise InputError(f"{tensors.name} does not fit {path.name}; copy both again.") from error
     # Computed here, in the thread.
     _ = anomaly.scores, anomaly.foreground
     settings = FindingSettings(**values["settings"], edits=edits)
-    return OpenedReview(anomaly, settings, review, values["model"]["name"], scan)
+    return OpenedReview(anomaly, settings, review, values["model"]["name"], scan, numbered)
 
 
 def _anomaly(

@@ -18,6 +18,7 @@ __all__ = ["DockKeys"]
 
 # What napari names otherwise than Qt.
 _IN_QT = {"Control": "Ctrl"}
+# Bound on every findings layer already, whether the dock is open or not.
 _UNDO = ("Control-Z", "Control-Shift-Z")
 
 
@@ -48,10 +49,7 @@ class DockKeys:
             shortcut.activated.connect(action)
 
     def bind_layer(self, layer: Layer | None) -> None:
-        """Bind the keys on the findings layer too: napari paints with P there, as with 2.
-
-        Undo stays that of the brush while this layer is active.
-        """
+        """Bind the keys on the findings layer too: napari paints with P there, as with 2."""
         if layer is not None and layer not in self._layers:
             self._layers.add(layer)
             for key in self._on_layers():

@@ -162,7 +162,8 @@ def test_corrected_labels_are_described_as_they_are(scene, calibration):
     edits[0, 0, 0] = 1
     labels, findings = edit_findings(automatic, edits, scores, volume, calibration)
     assert [finding.voxels for finding in findings] == [108, 1]
-    assert np.bincount(labels.ravel())[1:].tolist() == [108, 1]
+    # The first is erased, and the others keep their numbers.
+    assert np.bincount(labels.ravel())[1:].tolist() == [0, 108, 1]
     assert findings[1].centroid_voxel == (0, 0, 0)
     assert count_edits(automatic, labels) == (1, 200)
     # A voxel that was found already, or was none, is no correction.
@@ -171,3 +172,39 @@ def test_corrected_labels_are_described_as_they_are(scene, calibration):
     labels, findings = edit_findings(automatic, edits, scores, volume, calibration)
     assert findings == found
     assert count_edits(automatic, labels) == (0, 0)
+
+
+def test_corrected_findings_keep_their_numbers(scene, calibration):
+    scores, volume = scene
+    automatic, _ = find_findings(scores, volume, 0.9, calibration, minimum_size=0.1)
+    edits = np.zeros(scores.shape, dtype=np.int8)
+
+    def edited(known=None):
+        return edit_findings(automatic, edits.copy(), scores, volume, calibration, known)
+
+    # The second finding grows larger than the first, and a missed lesion is marked.
+    edits[6:9, 20:36, 30:46] = 1
+    edits[5, 2:6, 2:6] = 1
+    labels, findings = edited()
+    assert [(one.label, one.voxels) for one in findings] == [(2, 768), (1, 200), (3, 16)]
+    assert (labels[automatic == 1] == 1).all() and labels[5, 3, 3] == 3
+    # A larger lesion is marked after it.
+    edits[0, 20:30, 2:12] = 1
+    assert edited()[0][5, 3, 3] == 4, "the larger of two new ones comes first"
+    labels, _ = edited(labels)
+    assert labels[5, 3, 3] == 3 and labels[0, 25, 5] == 4
+    # A stroke joins the first two, and is taken back: both have their own numbers again.
+    bridge = (slice(3, 7), slice(19, 21), slice(10, 46))
+    edits[bridge] += (edits[bridge] == 0).astype(np.int8) * 2
+    joined, findings = edited(labels)
+    assert sorted(one.label for one in findings) == [2, 3, 4]
+    edits[edits == 2] = 0
+    parted, _ = edited(joined)
+    np.testing.assert_array_equal(parted, labels)
+    # Of a finding cut in two, the larger part keeps the number.
+    edits[2:4, 13, 10:20] = -1
+    cut, findings = edited(parted)
+    assert cut[2, 18, 15] == 1 and cut[2, 11, 15] == 5
+    assert [one.voxels for one in findings] == sorted(
+        (one.voxels for one in findings), reverse=True
+    )

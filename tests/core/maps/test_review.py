@@ -7,7 +7,7 @@ import pytest
 
 from napari_dino_uad.core.errors import InputError
 from napari_dino_uad.core.maps.findings import describe_labels
-from napari_dino_uad.core.maps.review import Judgement, Review
+from napari_dino_uad.core.maps.review import Correction, Judgement, Review
 from napari_dino_uad.core.scans.volume import volume_from_array
 
 SHAPE = (6, 30, 30)
@@ -101,6 +101,31 @@ def test_undo_and_redo():
     review.judge(*case, 2, "accepted")
     assert review.redo_text == ""
     assert decisions(review, case) == {1: "accepted", 2: "accepted"}
+
+
+def test_corrections_and_decisions_have_one_undo():
+    review, case = Review(), found(LARGE, SMALL)
+    none = None
+    first, second = (np.zeros(SHAPE, dtype=np.int8) for _ in range(2))
+    first[2, 3, 4] = 1
+    second[2, 3, 4], second[4, 0, 0] = 1, -1
+    review.correct(Correction.between(none, first, [2]), "brush stroke")
+    review.judge(*case, 1, "accepted")
+    review.correct(Correction.between(first, second), "brush stroke")
+    review.correct(Correction.between(second, second), "nothing")
+    assert review.undo_text == "brush stroke"
+    np.testing.assert_array_equal(review.undo().undone(second, SHAPE), first)
+    assert review.undo_text == "accept finding 1" and review.undo() is None
+    assert decisions(review, case) == {}
+    assert review.undo().undone(first, SHAPE) is None, "no correction is left"
+    assert review.undo() is None and not review.undo_text
+    np.testing.assert_array_equal(review.redo().redone(None, SHAPE), first)
+    assert review.redo() is None
+    np.testing.assert_array_equal(review.redo().redone(first, SHAPE), second)
+    assert review.redo() is None and decisions(review, case) == {1: "accepted"}
+    # All corrections discarded is one step too.
+    review.correct(Correction.between(second, None), "discarding of edits")
+    np.testing.assert_array_equal(review.undo().undone(None, SHAPE), second)
 
 
 def test_the_same_again_is_no_step():

@@ -89,7 +89,8 @@ class Finding:
     Attributes
     ----------
     label : int
-        Value of the region in the labels; 1 is the largest.
+        Value of the region in the labels; 1 is the largest. A region that a reader corrects keeps
+        its number.
     voxels : int
         Number of voxels; pixels for a single slice.
     volume_ml : float or None
@@ -197,8 +198,9 @@ def edit_findings(
     scores: NDArray[np.float32],
     volume: Volume,
     calibration: Calibration,
+    known: NDArray[np.uint8] | None = None,
 ) -> tuple[NDArray[np.uint8], list[Finding]]:
-    """Apply a reader's corrections to findings, and rank what results.
+    """Apply a reader's corrections to findings, which keep their numbers.
 
     Parameters
     ----------
@@ -208,16 +210,51 @@ def edit_findings(
         1 where a voxel is added, -1 where it is removed, 0 where it stays as found.
     scores, volume, calibration
         As in `find_findings`.
+    known : ndarray of uint8, (S, P, L), optional
+        Labels from before the last correction, at the same threshold.
 
     Returns
     -------
     labels : ndarray of uint8, (S, P, L)
         Connected regions of any size: a reader may mark a lesion smaller than those looked for.
+        Each has the number of the region in `known` that it shares most with, else that of the
+        region in `automatic`. Of two regions that share with the same one, the larger part keeps
+        the number; what remains is numbered after the highest number so far, the largest first.
     findings : list of Finding
         Largest first; at most 255.
     """
     labels = _connected(((automatic > 0) | (edits > 0)) & (edits >= 0), 1)
-    return labels, describe_labels(labels, scores, volume, calibration)
+    before = [automatic] if known is None else [known, automatic]
+    labels = _renumbered(labels, before)
+    findings = describe_labels(labels, scores, volume, calibration)
+    return labels, sorted(findings, key=lambda finding: -finding.voxels)
+
+
+def _renumbered(
+    labels: NDArray[np.uint8], before: Sequence[NDArray[np.uint8]]
+) -> NDArray[np.uint8]:
+    """Give regions, the largest first, the numbers they had; see `edit_findings`."""
+    marked = labels > 0
+    regions = labels[marked]
+    count = int(regions.max(initial=0))
+    numbers: dict[int, int] = {}
+    for earlier in before:
+        shared = np.zeros((count + 1, MOST_FINDINGS + 1), dtype=np.int64)
+        np.add.at(shared, (regions, earlier[marked]), 1)
+        shared[:, 0] = 0
+        for region, number in sorted(
+            zip(*(place.tolist() for place in shared.nonzero()), strict=True),
+            key=lambda pair: -shared[pair],
+        ):
+            if region not in numbers and number not in numbers.values():
+                numbers[region] = number
+    highest = max((int(earlier.max(initial=0)) for earlier in before), default=0)
+    free = [*range(highest + 1, MOST_FINDINGS + 1), *range(1, highest + 1)]
+    unused = (number for number in free if number not in set(numbers.values()))
+    table = np.zeros(MOST_FINDINGS + 1, dtype=np.uint8)
+    for region in range(1, count + 1):
+        table[region] = numbers[region] if region in numbers else next(unused)
+    return table[labels]
 
 
 def count_edits(automatic: NDArray[np.uint8], labels: NDArray[np.uint8]) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""A reader's decisions and notes on findings, with undo.
+"""A reader's decisions, notes and corrections of findings, with one undo for all of them.
 
 A decision is kept with the voxels it was made on, not with the number of a finding: numbers change
 when the threshold moves. A finding takes the decision of the judged region that covers most of it,
@@ -9,7 +9,7 @@ that it grows into.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -21,7 +21,7 @@ from napari_dino_uad.core.errors import InputError
 if TYPE_CHECKING:
     from napari_dino_uad.core.maps.findings import Finding
 
-__all__ = ["REVIEW_ENDING", "Decision", "Judgement", "Review"]
+__all__ = ["REVIEW_ENDING", "Correction", "Decision", "Judgement", "Review"]
 
 #: How the names of saved reviews end.
 REVIEW_ENDING = ".review.json"
@@ -86,12 +86,86 @@ class Judgement:
         return cls(values["decision"], values["note"], runs)
 
 
+@dataclass(frozen=True, eq=False)
+class Correction:
+    """Voxels that a reader changed in one go, with what was there before and after.
+
+    Attributes
+    ----------
+    voxels : ndarray of int64, (V,)
+        Indices in the flat canonical grid (S, P, L).
+    before, after : ndarray of int8, (V,)
+        Values as in `FindingSettings.edits`.
+    """
+
+    voxels: NDArray[np.int64]
+    before: NDArray[np.int8]
+    after: NDArray[np.int8]
+
+    @classmethod
+    def between(
+        cls,
+        before: NDArray[np.int8] | None,
+        after: NDArray[np.int8] | None,
+        slices: Iterable[int] | None = None,
+    ) -> Correction:
+        """Compare all corrections before and after a step.
+
+        Parameters
+        ----------
+        before, after : ndarray of int8, (S, P, L), or None
+            As in `FindingSettings.edits`; None is no correction.
+        slices : iterable of int, optional
+            Where they differ; all slices are compared if not given.
+        """
+        known = before if before is not None else after
+        if known is None:
+            nothing = np.zeros(0, dtype=np.int8)
+            return cls(np.zeros(0, dtype=np.int64), nothing, nothing)
+        size = known[0].size
+        zero = np.zeros(size, dtype=np.int8)
+        parts: list[tuple[NDArray[Any], ...]] = []
+        for number in range(len(known)) if slices is None else slices:
+            was = zero if before is None else before[number].ravel()
+            now = zero if after is None else after[number].ravel()
+            where = np.flatnonzero(was != now)
+            parts.append((where + number * size, was[where], now[where]))
+        return cls(*(np.concatenate(part) for part in zip(*parts, strict=True)))
+
+    def undone(self, edits: NDArray[np.int8] | None, shape: tuple[int, ...]) -> Any:
+        """Return all corrections without this one."""
+        return self._with(self.before, edits, shape)
+
+    def redone(self, edits: NDArray[np.int8] | None, shape: tuple[int, ...]) -> Any:
+        """Return all corrections with this one again."""
+        return self._with(self.after, edits, shape)
+
+    def _with(
+        self, values: NDArray[np.int8], edits: NDArray[np.int8] | None, shape: tuple[int, ...]
+    ) -> NDArray[np.int8] | None:
+        made = np.zeros(shape, dtype=np.int8) if edits is None else edits.copy()
+        made.ravel()[self.voxels] = values
+        return made if made.any() else None
+
+
+@dataclass(frozen=True, eq=False)
+class _State:
+    """What the reader has judged so far, and the step that led here."""
+
+    step: str
+    judgements: tuple[Judgement, ...]
+    correction: Correction | None = None
+
+
 # Labels, the judgements matched with them, and which holds for each label.
 _Matched = tuple[NDArray[np.uint8], tuple[Judgement, ...], dict[int, Judgement]]
 
 
 class Review:
     """The judgements on the findings of one scan, with undo and redo.
+
+    Corrections of voxels are kept in `FindingSettings.edits`; here they are steps among the others,
+    so that undo takes back whatever was done last.
 
     Parameters
     ----------
@@ -100,14 +174,14 @@ class Review:
     """
 
     def __init__(self, judgements: Sequence[Judgement] = ()) -> None:
-        self._states: list[tuple[str, tuple[Judgement, ...]]] = [("", tuple(judgements))]
+        self._states = [_State("", tuple(judgements))]
         self._now = 0
         self._matched: _Matched | None = None
 
     @property
     def judgements(self) -> tuple[Judgement, ...]:
         """All judgements, also on regions that are no finding now; the latest last."""
-        return self._states[self._now][1]
+        return self._states[self._now].judgements
 
     def of(self, labels: NDArray[np.uint8], findings: Sequence[Finding]) -> dict[int, Judgement]:
         """Return the judgement that holds for each finding.
@@ -179,30 +253,45 @@ class Review:
         inside[made.voxels] = True
         kept = [one for one in self.judgements if not inside[one.voxels].all()]
         what = "note on" if decision in (None, was) else _VERBS[made.decision]
-        self._states[self._now + 1 :] = [(f"{what} finding {label}", (*kept, made))]
-        self._now += 1
+        self._add(_State(f"{what} finding {label}", (*kept, made)))
         return True
+
+    def correct(self, correction: Correction, step: str) -> None:
+        """Keep a correction as a step, named as in "brush stroke"."""
+        if len(correction.voxels):
+            self._add(_State(step, self.judgements, correction))
+
+    def _add(self, state: _State) -> None:
+        self._states[self._now + 1 :] = [state]
+        self._now += 1
 
     # Undo ---------------------------------------------------------------------------------
 
     @property
     def undo_text(self) -> str:
         """The step that `undo` takes back, such as "reject finding 2"; empty if there is none."""
-        return self._states[self._now][0]
+        return self._states[self._now].step
 
     @property
     def redo_text(self) -> str:
         """The step that `redo` repeats; empty if there is none."""
         after = self._now + 1
-        return self._states[after][0] if after < len(self._states) else ""
+        return self._states[after].step if after < len(self._states) else ""
 
-    def undo(self) -> None:
-        """Take back the last step, if there is one."""
-        self._now = max(0, self._now - 1)
+    def undo(self) -> Correction | None:
+        """Take back the last step, if there is one; return what it corrected."""
+        if not self._now:
+            return None
+        correction = self._states[self._now].correction
+        self._now -= 1
+        return correction
 
-    def redo(self) -> None:
-        """Repeat the step taken back last, if there is one."""
-        self._now = min(self._now + 1, len(self._states) - 1)
+    def redo(self) -> Correction | None:
+        """Repeat the step taken back last, if there is one; return what it corrects."""
+        if self._now + 1 == len(self._states):
+            return None
+        self._now += 1
+        return self._states[self._now].correction
 
 
 _VERBS: dict[Decision, str] = {"open": "reopen", "accepted": "accept", "rejected": "reject"}

@@ -34,7 +34,7 @@ Reopened = tuple["OpenedReview", Detected]
 def review_saver(detection: Detection, path: Path) -> Callable[[], Generator[Progress, None, str]]:
     """Return a pipeline that saves the review of a detection as it is at this moment."""
     anomaly, settings, name = detection.anomaly, detection.settings, detection.model_name
-    review = Review(detection.review.judgements)
+    review, labels = Review(detection.review.judgements), detection.numbered
     if anomaly is None:
         raise RuntimeError("only the review of a finished map can be saved")
 
@@ -43,7 +43,7 @@ def review_saver(detection: Detection, path: Path) -> Callable[[], Generator[Pro
 
         yield Progress("Saving the review", 0, 1)
         with writing(path.parent, path):
-            save_review(path, anomaly, settings, review, name)
+            save_review(path, anomaly, settings, review, name, labels)
         return f"Saved the review as {path.name}."
 
     return pipeline
@@ -106,7 +106,7 @@ def show_review(
     # A reader has judged this map before.
     detection.trusted = True
     detection.begin(detected.array, None)
-    detection.settings, detection.review = settings, opened.review
+    detection.reopen(settings, opened.review, opened.numbered)
     detection.finish(detected)
     detection.message = "Opened from a saved review"
     results.keep(detection)

@@ -23,6 +23,8 @@ from napari_dino_uad.widgets.results.worst import extent_around, worst_place
 from napari_dino_uad.widgets.workers import Job
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from napari.viewer import Viewer
 
     from napari_dino_uad.core.detect import AnomalyMap
@@ -258,16 +260,17 @@ class FindingsWidget(DockWidget):
         self._on_review(detection)
 
     def undo(self) -> None:
-        """Take back the last decision or note."""
-        if self._shown is not None:
-            self._shown.review.undo()
-            self._on_review(self._shown)
+        """Take back the last decision, note or correction."""
+        self._step(self._results.undo)
 
     def redo(self) -> None:
-        """Repeat the decision or note taken back last."""
+        """Repeat what was taken back last."""
+        self._step(self._results.redo)
+
+    def _step(self, step: Callable[[Detection], None]) -> None:
         if self._shown is not None:
-            self._shown.review.redo()
-            self._on_review(self._shown)
+            step(self._shown)
+            self.bar.show_row(self.table.row)
 
     def _on_review(self, detection: Detection) -> None:
         detection.show_review()

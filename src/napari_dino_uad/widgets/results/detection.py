@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from napari_dino_uad.core.maps.finding_rows import finding_rows, row_columns
-from napari_dino_uad.core.maps.review import Review
+from napari_dino_uad.core.maps.review import Correction, Review
 from napari_dino_uad.widgets.layers import scan_shape
 from napari_dino_uad.widgets.results.found import fill_map, painted_slices
 from napari_dino_uad.widgets.results.result_layers import ResultLayers
@@ -22,6 +22,8 @@ from napari_dino_uad.widgets.threshold import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
     from napari.layers import Image
     from napari.viewer import Viewer
 
@@ -111,6 +113,7 @@ class Detection:
         self._filled_without_scalp = settings.without_scalp
         self.deleted: list[str] = []
         self.review = Review()
+        self._numbers: NDArray[np.uint8] | None = None
         self._rows: tuple[Found, tuple[Judgement, ...], list[FindingRow]] | None = None
         self._array: NDArray[np.float32] | None = None
         # The labels as drawn here; where the layer differs, the user has painted.
@@ -155,6 +158,14 @@ class Detection:
         found = self.found
         return found is not None and self._drawn_found and found.settings.same(self.settings)
 
+    @property
+    def numbered(self) -> NDArray[np.uint8] | None:
+        """Labels whose numbers stay while the findings are corrected; None after other settings."""
+        found = self.found
+        if found is None:
+            return self._numbers
+        return found.labels if found.settings == self.settings else None
+
     # Review -------------------------------------------------------------------------------
 
     @property
@@ -176,6 +187,12 @@ class Detection:
         rows = self.rows
         rejected = frozenset(row.label for row in rows if row.decision == "rejected")
         self.layers.describe(row_columns(rows), rejected)
+
+    def reopen(
+        self, settings: FindingSettings, review: Review, numbered: NDArray[np.uint8] | None
+    ) -> None:
+        """Take a saved review, with the numbers that its findings had."""
+        self.settings, self.review, self._numbers = settings, review, numbered
 
     # A run --------------------------------------------------------------------------------
 
@@ -263,7 +280,6 @@ class Detection:
         self.absorb()
         if not found.settings.same(self.settings) or self.anomaly is None:
             return False
-        moved = self.found is None or self.found.settings != found.settings
         self.found = found
         self._draw(found.labels if found.copy is None else found.copy)
         self._drawn_found = True
@@ -274,9 +290,6 @@ class Detection:
         if self.layers.heat is None and self._array is not None:
             self.layers.show_heat(self._array, self.limits, self.threshold, self.ticks)
         self.deleted = []
-        if moved and self.settings.edits is not None:
-            # Undo would bring back voxels of another threshold.
-            self.layers.forget_undo()
         self.show_review()
         return True
 
@@ -302,7 +315,33 @@ class Detection:
                 # A voxel that is again as it was found, after undo for instance, is not corrected.
                 edits[index][changed & (now == (found.automatic[index] > 0))] = 0
             drawn[index][changed] = now[changed]
-        self.settings = replace(self.settings, edits=edits if edits.any() else None)
+        self._correct(edits if edits.any() else None, "brush stroke", painted)
+        return True
+
+    def _correct(
+        self, edits: NDArray[np.int8] | None, step: str, slices: Iterable[int] | None = None
+    ) -> None:
+        """Take other corrections, as a step that can be undone."""
+        self.review.correct(Correction.between(self.settings.edits, edits, slices), step)
+        self.settings = replace(self.settings, edits=edits)
+
+    def undo(self) -> bool:
+        """Take back the last decision, note or correction; return whether findings change."""
+        self.absorb()
+        return self._recorrect(self.review.undo(), Correction.undone)
+
+    def redo(self) -> bool:
+        """Repeat the step taken back last; return whether findings change."""
+        self.absorb()
+        return self._recorrect(self.review.redo(), Correction.redone)
+
+    def _recorrect(self, correction: Correction | None, step: Callable[..., Any]) -> bool:
+        if correction is None or self.anomaly is None:
+            return False
+        edits = step(correction, self.settings.edits, self.anomaly.scores.shape)
+        self.settings = replace(self.settings, edits=edits)
+        # The stroke is on screen, also where no search has taken it yet.
+        self._drawn_found = False
         return True
 
     def _own_drawn(self) -> NDArray[np.uint8]:
@@ -316,8 +355,7 @@ class Detection:
     def discard_edits(self) -> None:
         """Remove the user's corrections."""
         self.absorb()
-        self.settings = replace(self.settings, edits=None)
-        self.layers.forget_undo()
+        self._correct(None, "discarding of edits")
 
     def drop_deleted(self) -> None:
         """Forget layers that the user has deleted; the map and the corrections are kept."""

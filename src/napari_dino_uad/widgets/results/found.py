@@ -128,8 +128,18 @@ def finish_map(
     )
 
 
-def find(anomaly: AnomalyMap, settings: FindingSettings) -> Found:
-    """Find the regions above a threshold, with the user's corrections. Call it in a thread."""
+def find(
+    anomaly: AnomalyMap, settings: FindingSettings, known: NDArray[np.uint8] | None = None
+) -> Found:
+    """Find the regions above a threshold, with the user's corrections. Call it in a thread.
+
+    Parameters
+    ----------
+    anomaly : AnomalyMap
+    settings : FindingSettings
+    known : ndarray of uint8, (S, P, L), optional
+        Labels whose numbers stay, as in `edit_findings`.
+    """
     from napari_dino_uad.core.maps.findings import count_edits, edit_findings, find_findings
 
     # Measured here, in the thread; the table needs it.
@@ -146,7 +156,7 @@ def find(anomaly: AnomalyMap, settings: FindingSettings) -> Found:
     if settings.edits is None:
         return Found(settings, automatic, automatic, findings, copy=automatic.copy())
     edits = settings.edits
-    labels, findings = edit_findings(automatic, edits, scores, volume, calibration)
+    labels, findings = edit_findings(automatic, edits, scores, volume, calibration, known)
     wanted = ((automatic > 0) | (edits > 0)) & (edits >= 0)
     left_out = int(np.count_nonzero(wanted) - np.count_nonzero(labels))
     counts = count_edits(automatic, labels)

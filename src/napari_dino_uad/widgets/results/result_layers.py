@@ -252,17 +252,6 @@ class ResultLayers:
             self._rejected = rejected
             self.findings.colormap = outline_colormap(rejected)
 
-    def forget_undo(self) -> None:
-        """Clear the undo history of the findings layer: its steps belong to other findings.
-
-        napari clears it when a layer is made not editable.
-        """
-        if self.findings is not None:
-            mode = self.findings.mode
-            self.findings.editable = False
-            self.findings.editable = True
-            self.findings.mode = mode
-
     # Changes by the user ---------------------------------------------------------------
 
     def on_moved(self, layer: Layer) -> bool:

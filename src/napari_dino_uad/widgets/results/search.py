@@ -67,13 +67,17 @@ def finder(
     detections: Sequence[Detection],
 ) -> Callable[[], Generator[Progress, None, list[tuple[Detection, Found]]]]:
     """Return a pipeline that finds the regions above the thresholds of finished detections."""
-    wanted = [(one, one.anomaly, one.settings) for one in detections if one.anomaly is not None]
+    wanted = [
+        (one, one.anomaly, one.settings, one.numbered)
+        for one in detections
+        if one.anomaly is not None
+    ]
 
     def pipeline() -> Generator[Progress, None, list[tuple[Detection, Found]]]:
         results = []
-        for number, (detection, anomaly, settings) in enumerate(wanted):
+        for number, (detection, anomaly, settings, known) in enumerate(wanted):
             yield Progress("Finding", number, len(wanted))
-            results.append((detection, find(anomaly, settings)))
+            results.append((detection, find(anomaly, settings, known)))
         return results
 
     return pipeline

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from napari.layers import Image, Labels, Layer
@@ -257,8 +258,32 @@ class Results(QObject):
         self._watched.add(layer)
         for event in (layer.events.paint, layer.events.labels_update, layer.events.data):
             event.connect(self._on_paint)
-        # Undo and redo emit the same event as a change of slice.
+        # napari's own undo, from a script, emits the same event as a change of slice.
         layer.events.set_data.connect(self._on_drawn)
+        # napari's would know of strokes only, and not of decisions and notes.
+        for key, step in (("Control-Z", self.undo), ("Control-Shift-Z", self.redo)):
+            layer.bind_key(key, partial(self._on_undo_key, step), overwrite=True)
+
+    def _on_undo_key(self, step: Callable[[Detection], None], layer: Layer) -> None:
+        for detection in self:
+            if detection.layers.findings is layer:
+                step(detection)
+
+    def undo(self, detection: Detection) -> None:
+        """Take back the reader's last decision, note or correction."""
+        self._on_step_of_review(detection, detection.undo())
+
+    def redo(self, detection: Detection) -> None:
+        """Repeat the step that was taken back last."""
+        self._on_step_of_review(detection, detection.redo())
+
+    def _on_step_of_review(self, detection: Detection, corrected: bool) -> None:
+        self._painting.stop()
+        detection.show_review()
+        if corrected:
+            self.painted.emit(detection)
+            self.search.start()
+        self.updated.emit(detection)
 
     def _on_paint(self, _: Any = None) -> None:
         self._painting.start()
