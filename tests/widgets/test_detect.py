@@ -13,6 +13,7 @@ from app_model.types import KeyBinding
 from napari.components import ViewerModel
 from napari.layers import Image
 from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QTabWidget
 
 from napari_dino_uad import detect, drain, read_volume, save_model
 from napari_dino_uad.core.maps.domain_shift import DomainShift
@@ -456,6 +457,13 @@ def test_our_docks_are_tabs(make_napari_viewer, qtbot, model):
     qtbot.waitUntil(lambda: docks[1] in window.tabifiedDockWidgets(docks[0]), timeout=5000)
     for dock in docks:
         assert dock.inner_widget().minimumSizeHint().width() <= 380
+    # Tabs of many docks stand beside them, where their names can be read whole.
+    area = window.dockWidgetArea(docks[0])
+    assert window.tabPosition(area) == QTabWidget.TabPosition.South
+    for name in ("View", "Inspect", "Findings"):
+        docks.append(viewer.window.add_plugin_dock_widget("napari-dino-uad", name)[0])
+    qtbot.waitUntil(lambda: len(window.tabifiedDockWidgets(docks[0])) == 4, timeout=5000)
+    assert window.tabPosition(area) == QTabWidget.TabPosition.East
 
 
 def test_the_colour_bar_shows_rates(make_napari_viewer, qtbot, ill, model):

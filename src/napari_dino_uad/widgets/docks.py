@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from qtpy.QtWidgets import QDockWidget, QMainWindow, QWidget
+from qtpy.QtWidgets import QDockWidget, QMainWindow, QTabWidget, QWidget
 
 __all__ = ["dock_of", "tabify"]
 
-# Shorter names on tabs, of which six have to fit.
+# Shorter names on tabs.
 _TABS = {"Three planes": "Planes"}
+# Tabs below a dock that can be read whole; more of them stand beside it.
+_MOST_BELOW = 4
 
 
 def dock_of(widget: QWidget) -> QDockWidget | None:
@@ -48,7 +50,15 @@ def tabify(widget: QWidget, kind: type[QWidget]) -> bool:
             # Already a tab: the user may have arranged them.
             if other not in window.tabifiedDockWidgets(dock):
                 window.tabifyDockWidget(other, dock)
+            _place_tabs(window, dock)
             dock.show()
             dock.raise_()
             return True
     return False
+
+
+def _place_tabs(window: QMainWindow, dock: QDockWidget) -> None:
+    """Put the tabs of a dock where all their names can be read."""
+    place = QTabWidget.TabPosition
+    many = len(window.tabifiedDockWidgets(dock)) + 1 > _MOST_BELOW
+    window.setTabPosition(window.dockWidgetArea(dock), place.East if many else place.South)
