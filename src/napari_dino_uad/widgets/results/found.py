@@ -140,9 +140,11 @@ def find(
     known : ndarray of uint8, (S, P, L), optional
         Labels whose numbers stay, as in `edit_findings`.
     """
+    # Imported and measured here, in the thread: the outlines and the table need it.
+    import scipy.ndimage  # noqa: F401
+
     from napari_dino_uad.core.maps.findings import count_edits, edit_findings, find_findings
 
-    # Measured here, in the thread; the table needs it.
     _ = anomaly.tissue_frame
     scores, volume, calibration = anomaly.scores, anomaly.volume, anomaly.model.calibration
     automatic, findings = find_findings(
