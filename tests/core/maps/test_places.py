@@ -119,3 +119,14 @@ def test_one_scan_has_one_notation_that_fits_its_sides():
     assert place_mm(scan((0.0, 0.0, 0.0)), (3, 4, 0)) == "RAS 0, -8, 6 mm"
     unknown = replace(centred, spacing_known=False)
     assert place_mm(unknown, (3, 4, 0)) == ""
+
+
+def test_noise_around_a_head_is_no_part_of_it():
+    head = make_phantom(0)
+    tissue = head.volume.array > 0.1 * head.volume.array.max()
+    clean = TissueFrame.of(head.volume, tissue)
+    noisy = tissue | (np.random.default_rng(0).random(tissue.shape) < 0.02)
+    frame = TissueFrame.of(head.volume, noisy)
+    assert frame.head
+    np.testing.assert_allclose(frame.half, clean.half, atol=5)
+    np.testing.assert_allclose(frame.centre, clean.centre, atol=5)
