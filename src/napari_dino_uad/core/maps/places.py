@@ -19,7 +19,7 @@ _SIDES = ("RL", "AP", "SI")
 # How far from the middle of a scan zero may lie, as a share of its width, to tell right from left.
 _CENTRED = 0.1
 # A plane across an axis lies within the tissue if it holds this share of the voxels of the fullest
-# plane. Noise around a head, in a quarter of 65 FLAIR scans, holds less; the ends of the tissue lose
+# plane. Noise around a head, in a quarter of 65 FLAIR scans, holds less; the ends of tissue lose
 # a few millimetres.
 _LEAST_OF_FULLEST = 0.1
 # Displacements from the centre, as shares of half the extent.
