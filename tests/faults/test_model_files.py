@@ -171,7 +171,7 @@ def test_a_tensor_that_is_wrong_is_named(saved, tmp_path):
         (" " * 5_000_000, "its header would have 5,000"),
         ('{"format_version": "4"}', "expected a whole number"),
         ("[]", "expected a whole number"),
-        ('{"format_version": 7}', "newer version"),
+        ('{"format_version": 8}', "newer version"),
         ('{"format_version": 2}', "before the first release"),
         ('{"format_version": 5}', "has a checksum"),
         ('{"format_version": 3, "checksum": "x"}', "has no checksum"),
@@ -230,8 +230,20 @@ def test_a_model_that_would_not_load_is_not_saved(tmp_path):
 
 def test_new_files_have_a_checksum(saved):
     header = saved("diag")[1].header
-    assert header["format_version"] == FORMAT_VERSION == 6
+    assert header["format_version"] == FORMAT_VERSION == 7
     assert header["checksum"].startswith("sha256:")
+
+
+def test_models_from_before_the_limit_of_the_level_score_as_they_did(saved, tmp_path):
+    _, content, _ = saved("diag")
+    path = tmp_path / "old.safetensors"
+    header = json.loads(json.dumps(content.header))
+    header["format_version"] = 6
+    del header["maps"]["level_limit"]
+    Content(header, content.tensors).write(path, "anew")
+    assert load_model(path).maps.level_limit == 0
+    # A file of today says what it wants; None is the default where brightness is compared.
+    assert content.header["maps"]["level_limit"] is None
 
 
 def test_models_that_compare_brightness_by_the_old_formula_are_refused(saved, tmp_path):

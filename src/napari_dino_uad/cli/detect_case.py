@@ -165,14 +165,15 @@ def _detect_one(
 def _find(anomaly: AnomalyMap, job: DetectJob) -> tuple[NDArray[np.uint8], list[Finding]]:
     from napari_dino_uad.core.maps.findings import find_findings
 
-    calibration = job.model.calibration
+    calibration, rate = job.model.calibration, job.request.false_positive_rate
     return find_findings(
         anomaly.scores,
         anomaly.volume,
-        calibration.threshold(job.request.false_positive_rate),
+        calibration.threshold(rate),
         calibration,
         foreground=anomaly.foreground,
         minimum_size=job.request.minimum_size,
+        core=calibration.core_threshold(rate),
     )
 
 

@@ -95,8 +95,8 @@ def _evaluate(
         float | None,
         typer.Option(
             metavar="SIZE",
-            help="Smallest finding: ml, mm² for a single slice, or voxels without a spacing. "
-            "Default 1 ml, 10 mm² or 100.",
+            help="Smallest finding, above the threshold of half the rate: ml, mm² for a single "
+            "slice, or voxels without a spacing. Default 1 ml, 10 mm² or 100.",
         ),
     ] = None,
     no_maps: Annotated[

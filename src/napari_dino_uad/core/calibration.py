@@ -29,6 +29,9 @@ _SCAN_PIXELS = 500_000
 # Share of healthy scans outside an interval, on either side.
 _OUTSIDE = 0.1
 
+# Share of the threshold's rate at which the minimum size of a finding counts.
+_CORE_SHARE = 0.5
+
 
 @dataclass(frozen=True)
 class Calibration:
@@ -116,6 +119,25 @@ class Calibration:
                 f"A false-positive rate must be in (0, 1], got {false_positive_rate}; change it."
             )
         return float(np.interp(-np.log(false_positive_rate), -np.log(self.rates), self.scores))
+
+    def core_threshold(self, false_positive_rate: float) -> float:
+        """Return the score above which a finding at this rate has its minimum size.
+
+        It is that of half the rate: chosen in cross-validation, where it drops half of the false
+        findings and hardly any largest lesion of a patient (docs/experiments.md).
+
+        Parameters
+        ----------
+        false_positive_rate : float
+            Of the findings' threshold, in (0, 1].
+
+        Examples
+        --------
+        >>> calibration = Calibration.from_scans([np.linspace(0, 1, 10_001)])
+        >>> round(calibration.threshold(0.1), 2), round(calibration.core_threshold(0.1), 2)
+        (0.9, 0.95)
+        """
+        return self.threshold(_CORE_SHARE * false_positive_rate)
 
     def interval(self, false_positive_rate: float) -> tuple[float, float]:
         """Return the range of actual rates in four of five healthy scans.

@@ -140,7 +140,9 @@ def evaluate(
         if not scored:
             raise _nothing_left(failed)
         yield Progress("Computing metrics", 0, 1)
-        thresholds = {rate: model.calibration.threshold(rate) for rate in settings.rates}
+        calibration = model.calibration
+        thresholds = {rate: calibration.threshold(rate) for rate in settings.rates}
+        offered = sorted({*settings.rates, *settings.froc_rates, settings.finding_rate})
         metrics, curves, histograms = summarise(scored, settings, thresholds)
         seconds = {
             "reading": sum(one.reading_s for one in outcomes),
@@ -154,10 +156,8 @@ def evaluate(
             "slices": sum(one.row["slices"] for one in scored),
             "slices_scored": sum(one.slices_scored for one in scored),
             "settings": _plain(settings),
-            "levels": {
-                f"{rate:g}": model.calibration.threshold(rate)
-                for rate in sorted({*settings.rates, *settings.froc_rates, settings.finding_rate})
-            },
+            "levels": {f"{rate:g}": calibration.threshold(rate) for rate in offered},
+            "cores": {f"{rate:g}": calibration.core_threshold(rate) for rate in offered},
             "data": {"mask_geometry": cases[0].mask_geometry, "volume": cases[0].volume},
             "model": {
                 "method": model.normative.method,

@@ -30,11 +30,11 @@ from napari_dino_uad.core.storage.tensor_file import read_tensors, write_tensors
 
 __all__ = ["FORMAT_VERSION", "load_model", "model_checksum", "save_model"]
 
-FORMAT_VERSION = 6
+FORMAT_VERSION = 7
 
 # This format compared the brightness of both sides by another formula; those before, not at all.
 _OTHER_BRIGHTNESS = 5
-# Format 3 has no checksum; `model_schema` adds the settings that formats 3 and 4 do not hold.
+# Format 3 has no checksum; `model_schema` adds the settings that formats before 7 do not hold.
 _OLDEST_VERSION = 3
 _HEADER = "napari_dino_uad"
 _CALIBRATIONS = ("calibration", "levels")

@@ -38,6 +38,8 @@ __all__ = [
 
 # What files of formats 3 and 4 do not hold, with the values that score as they did.
 _MAPS_BEFORE_5 = {"lesions": "none", "level": 50.0, "spread": 0.0}
+# The same for formats before 7.
+_MAPS_BEFORE_7 = {"level_limit": 0.0}
 _SCALE_BEFORE_5 = {"brightness_deviation": 1.0, "brightness": 0.0}
 _NETWORK_BEFORE_5 = {"whitening_power": 1.0, "root": False}
 _MIXTURE_BEFORE_5 = {"held_out_share": 0.0}
@@ -101,7 +103,7 @@ class ModelHeader(Strict):
         From `checksum`; None in files of format 3, which have none.
     """
 
-    format_version: Literal[3, 4, 5, 6]
+    format_version: Literal[3, 4, 5, 6, 7]
     method: Literal[tuple(KNOWN)]  # type: ignore[valid-type]
     views: Annotated[list[ViewHeader], Field(min_length=1, max_length=3)]
     backbone: BackboneHeader
@@ -181,6 +183,8 @@ def read_header(header: dict[str, Any]) -> ModelHeader:
     with contextlib.suppress(AttributeError, KeyError, TypeError, ValueError):
         if header.get("format_version") in (3, 4):
             header = _upgraded(header)
+        if header.get("format_version") in range(3, 7):
+            header = {**header, "maps": {**_MAPS_BEFORE_7, **header["maps"]}}
         header = {**header, "views": [_with_later(view) for view in header["views"]]}
     try:
         return ModelHeader.model_validate_json(json.dumps(header))

@@ -153,6 +153,27 @@ def test_table(scene, calibration, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["a.csv"]
 
 
+def test_the_smallest_size_counts_above_the_core(scene, calibration):
+    scores, volume = scene
+    # 1.25 ml lies above the threshold, of which 0.25 ml is higher.
+    scores[2:4, 10:20, 10:15] = 0.9
+    scores[4, 10:15, 10:20] = 0.96
+
+    def sizes(core, minimum):
+        labels, findings = find_findings(
+            scores, volume, 0.85, calibration, minimum_size=minimum, core=core
+        )
+        assert (np.bincount(labels.ravel())[1:] == [one.voxels for one in findings]).all()
+        return [one.voxels for one in findings]
+
+    assert sizes(None, 1) == [250]
+    # A finding reaches as far as the threshold.
+    assert sizes(0.955, 0.2) == [250, 108]
+    assert sizes(0.955, 0.3) == [108]
+    assert sizes(0.99, 0) == [108], "some of it is above the core, however small it may be"
+    assert sizes(0.5, 1) == sizes(None, 1), "a core below the threshold is the threshold"
+
+
 def test_corrected_labels_are_described_as_they_are(scene, calibration):
     scores, volume = scene
     automatic, found = find_findings(scores, volume, 0.9, calibration, minimum_size=0.1)

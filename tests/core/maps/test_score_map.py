@@ -87,6 +87,23 @@ def test_the_level_is_higher_where_brightness_is_compared(compared, share):
     assert (own.apply(maps) > 0).mean() == pytest.approx(share, abs=0.001)
 
 
+def test_a_large_lesion_does_not_become_the_level_of_its_scan():
+    maps = RNG.normal(size=(20, 20, 20)).astype(np.float32)
+    tissue = np.ones(maps.shape, bool)
+    healthy = scan_level(maps, tissue, MapSettings(), True)
+    # The limit is beyond what healthy tissue reaches.
+    assert healthy == scan_level(maps, tissue, MapSettings(level_limit=0), True)
+    maps[:3] += 8
+    ill = scan_level(maps, tissue, MapSettings(), True)
+    low, median = np.percentile(maps, [25, 50])
+    assert ill.level == pytest.approx(median + 3 * (median - low), rel=1e-5)
+    assert ill.level < healthy.level + 2
+    assert scan_level(maps, tissue, MapSettings(level_limit=0), True).level > healthy.level + 5
+    # Only where brightness is compared.
+    alone = scan_level(maps, tissue, MapSettings(), False)
+    assert alone == scan_level(maps, tissue, MapSettings(level_limit=0), False)
+
+
 def test_a_lesion_of_a_tenth_moves_the_level_little():
     maps = RNG.normal(size=(20, 20, 20)).astype(np.float32)
     tissue = np.ones(maps.shape, bool)
@@ -172,6 +189,7 @@ def test_centring_takes_a_scanners_shift_away(healthy):
         ({"lesions": "red"}, "one of either, bright, dark, none, got 'red'"),
         ({"level": 100}, "percentile between 0 and 100, got 100"),
         ({"spread": 2}, "power of the spread must be 0 to 1, got 2"),
+        ({"level_limit": -1}, "limit of a scan's level must be 0 to 1000, got -1"),
     ],
 )
 def test_impossible_settings(values, match):

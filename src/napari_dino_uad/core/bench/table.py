@@ -205,9 +205,10 @@ def _about_findings(metrics: dict[str, Any]) -> str:
     lesions = metrics["lesions"]
     return (
         f"A finding is a connected region of tissue above the threshold of "
-        f"{100 * lesions['rate']:g} % FPR, of 1 ml or more (10 mm² in a single slice, 100 pixels "
-        f"without a spacing); it meets a lesion if they share a voxel, and is false if it meets "
-        f"none. {lesions['scans_with_lesion']} of {metrics['cases']} scans have a lesion. "
+        f"{100 * lesions['rate']:g} % FPR, of which 1 ml or more lies above that of half the rate "
+        f"(10 mm² in a single slice, 100 pixels without a spacing); it meets a lesion if they "
+        f"share a voxel, and is false if it meets none. {lesions['scans_with_lesion']} of "
+        f"{metrics['cases']} scans have a lesion. "
     )
 
 

@@ -215,7 +215,12 @@ class Outcome:
 
 
 def compare_at(
-    case: OpenedCase, threshold: float, *, minimum_size: float | None = None, overlap: float = 0.0
+    case: OpenedCase,
+    threshold: float,
+    *,
+    minimum_size: float | None = None,
+    core: float | None = None,
+    overlap: float = 0.0,
 ) -> Outcome:
     """Compare findings at a threshold with the lesions of a case.
 
@@ -226,9 +231,16 @@ def compare_at(
         Score above which a voxel is abnormal.
     minimum_size, overlap
         As in `EvaluationSettings`.
+    core : float, optional
+        As in `find_findings`.
     """
     findings = find_regions(
-        case.scores, case.volume, threshold, foreground=case.foreground, minimum_size=minimum_size
+        case.scores,
+        case.volume,
+        threshold,
+        foreground=case.foreground,
+        minimum_size=minimum_size,
+        core=core,
     )
     marked = findings > 0
     labels = np.zeros(marked.shape, dtype=np.uint8)

@@ -168,6 +168,15 @@ class EvaluationFolder:
         """Score threshold by nominal rate, for more rates than `thresholds`."""
         return {float(rate): level for rate, level in self.metrics["levels"].items()}
 
+    @property
+    def cores(self) -> dict[float, float]:
+        """Score above which a finding has its minimum size, by nominal rate.
+
+        Empty in folders of earlier versions, where it was the threshold.
+        """
+        cores = self.metrics.get("cores", {})
+        return {float(rate): level for rate, level in cores.items()}
+
     @cached_property
     def failures(self) -> list[Failure]:
         """Missed lesions and false alarms at the rate of the evaluation, the worst first.

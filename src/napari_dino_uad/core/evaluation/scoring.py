@@ -107,6 +107,7 @@ def score_case(
         calibration,
         foreground=anomaly.foreground,
         minimum_size=settings.minimum_size,
+        core=calibration.core_threshold(settings.finding_rate),
     )
     if maps is not None:
         write_results(maps, anomaly, labels, findings, settings.finding_rate, name)
@@ -122,6 +123,7 @@ def score_case(
                 calibration.threshold(rate),
                 foreground=anomaly.foreground,
                 minimum_size=settings.minimum_size,
+                core=calibration.core_threshold(rate),
             )
             at_rate = match_lesions(lesions, regions, settings.lesion_overlap)
         froc.append((sum(at_rate.met), len(at_rate.false)))

@@ -32,7 +32,8 @@ class EvaluationSettings:
     froc_rates : tuple of float
         False-positive rates of the points of the FROC curve.
     minimum_size : float or None
-        Smallest finding, in the unit of the scan; None for that of `find_findings`.
+        Smallest finding, above `Calibration.core_threshold`, in the unit of the scan; None for
+        that of `find_findings`.
     lesion_overlap : float
         Share of a lesion's voxels that findings must cover for it to count as met, and share of a
         finding's voxels that must be lesion for it not to count as false; 0 for a single voxel.

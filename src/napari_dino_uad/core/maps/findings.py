@@ -130,6 +130,7 @@ def find_findings(
     *,
     foreground: NDArray[np.bool_] | None = None,
     minimum_size: float | None = None,
+    core: float | None = None,
 ) -> tuple[NDArray[np.uint8], list[Finding]]:
     """Find the connected regions above a threshold and rank them.
 
@@ -147,6 +148,11 @@ def find_findings(
         Tissue; findings are restricted to it.
     minimum_size : float, optional
         Drop smaller regions; in the unit of the scan's `size_unit`, default its own `smallest`.
+    core : float, optional
+        The minimum size counts above this score, such as `Calibration.core_threshold`: a lesion
+        rises above the threshold, healthy tissue mostly lies just above it. The region reaches as
+        far as the threshold, as in J. Canny, "A Computational Approach to Edge Detection", IEEE
+        TPAMI 8 (1986). The threshold if not given.
 
     Returns
     -------
@@ -160,7 +166,7 @@ def find_findings(
         If the minimum size is below 0.
     """
     labels = find_regions(
-        scores, volume, threshold, foreground=foreground, minimum_size=minimum_size
+        scores, volume, threshold, foreground=foreground, minimum_size=minimum_size, core=core
     )
     return labels, describe_labels(labels, scores, volume, calibration)
 
@@ -172,6 +178,7 @@ def find_regions(
     *,
     foreground: NDArray[np.bool_] | None = None,
     minimum_size: float | None = None,
+    core: float | None = None,
 ) -> NDArray[np.uint8]:
     """Label the regions of `find_findings` without measuring them.
 
@@ -189,7 +196,8 @@ def find_regions(
     above = scores > threshold
     if foreground is not None:
         above &= foreground
-    return _connected(above, max(1, int(np.ceil(minimum / unit.voxel - 1e-9))))
+    counted = None if core is None or core <= threshold else scores > core
+    return _connected(above, max(1, int(np.ceil(minimum / unit.voxel - 1e-9))), counted)
 
 
 def edit_findings(
@@ -274,8 +282,13 @@ def count_edits(automatic: NDArray[np.uint8], labels: NDArray[np.uint8]) -> tupl
     return int(np.count_nonzero(after & ~before)), int(np.count_nonzero(before & ~after))
 
 
-def _connected(mask: NDArray[np.bool_], minimum_voxels: int) -> NDArray[np.uint8]:
-    """Label the connected regions of a mask, the largest first, without the smallest."""
+def _connected(
+    mask: NDArray[np.bool_], minimum_voxels: int, counted: NDArray[np.bool_] | None = None
+) -> NDArray[np.uint8]:
+    """Label the connected regions of a mask, the largest first, without the smallest.
+
+    The minimum is that of their voxels within `counted`, if it is given.
+    """
     import SimpleITK as sitk
 
     labels = np.zeros(mask.shape, dtype=np.uint8)
@@ -287,19 +300,27 @@ def _connected(mask: NDArray[np.bool_], minimum_voxels: int) -> NDArray[np.uint8
     image = sitk.ConnectedComponent(image, True)
     regions = sitk.GetArrayViewFromImage(image)
     # Ranked here by slice, because SimpleITK's own filter makes another image of that size.
-    sizes = np.zeros(1, dtype=np.int64)
-    for one in regions:
-        counts = np.bincount(one.ravel(), minlength=len(sizes))
-        counts[: len(sizes)] += sizes
-        sizes = counts
-    sizes[0] = 0
-    largest = np.argsort(-sizes, kind="stable")[:MOST_FINDINGS]
-    largest = largest[sizes[largest] >= minimum_voxels]
+    sizes = _sizes(regions)
+    enough = sizes if counted is None else _sizes(regions, counted[box])
+    kept = np.flatnonzero(enough >= minimum_voxels)
+    largest = kept[np.argsort(-sizes[kept], kind="stable")][:MOST_FINDINGS]
     rank = np.zeros(len(sizes), dtype=np.uint8)
     rank[largest] = np.arange(1, len(largest) + 1)
     for target, one in zip(labels[box], regions, strict=True):
         np.take(rank, one, out=target)
     return labels
+
+
+def _sizes(
+    regions: NDArray[np.integer], within: NDArray[np.bool_] | None = None
+) -> NDArray[np.int64]:
+    """Count the voxels of each region, slice by slice; none of the background."""
+    sizes = np.zeros(int(regions.max()) + 1, dtype=np.int64)
+    for number, one in enumerate(regions):
+        chosen = one.ravel() if within is None else one[within[number]]
+        sizes += np.bincount(chosen, minlength=len(sizes))
+    sizes[0] = 0
+    return sizes
 
 
 def describe_labels(

@@ -56,6 +56,10 @@ _LEAST_SLICES = 16
 # Percentiles that are the level of a scan, with and without the comparison of brightness.
 _LEVEL_COMPARED, _LEVEL_ALONE = 90.0, 85.0
 
+# Farthest that the level lies above the median where brightness is compared, in distances from the
+# 25th percentile to the median. Scans of 50 patients without the limit: 2.0 to 3.9, median 2.7.
+_LEVEL_LIMIT = 3.0
+
 # Least spread of a scan, in healthy standard deviations.
 _LEAST_SPREAD = 1e-3
 
@@ -88,12 +92,16 @@ class MapSettings:
     level : float or None
         Percentile of a scan's tissue scores that is its level; None is 90 where brightness is
         compared, which lowers the scores of healthy tissue beside lesions, and 85 elsewhere.
-        Thresholds lie in the upper tail, so
-        an upper percentile makes them hold better for the single scan than the median. A lesion of
-        a tenth of the tissue moves it by about half a standard deviation of the tissue's scores.
+        Thresholds lie in the upper tail, so an upper percentile makes them hold better for the
+        single scan than the median. A lesion of a tenth of the tissue moves it by about half a
+        standard deviation of the tissue's scores; see `level_limit`.
     spread : float
         Power of the interquartile range of a scan's tissue scores by which they are divided; 0
         leaves them.
+    level_limit : float or None
+        Farthest that the level lies above the scan's median, in distances from the 25th percentile
+        to the median, which a lesion hardly moves: so a large lesion does not become the level of
+        its scan. 0 is no limit; None is 3 where brightness is compared, and no limit elsewhere.
     """
 
     smoothing_mm: float = 5.0
@@ -103,6 +111,7 @@ class MapSettings:
     lesions: Lesions = "either"
     level: float | None = None
     spread: float = 0.25
+    level_limit: float | None = None
 
     def __post_init__(self) -> None:
         for name, value in (("smoothing", self.smoothing_mm), ("detail radius", self.detail_mm)):
@@ -123,6 +132,11 @@ class MapSettings:
             )
         if not 0 <= self.spread <= 1:
             raise InputError(f"The power of the spread must be 0 to 1, got {self.spread}.")
+        if self.level_limit is not None and not 0 <= self.level_limit <= _LARGEST_WEIGHT:
+            raise InputError(
+                f"The limit of a scan's level must be 0 to {_LARGEST_WEIGHT:g}, got "
+                f"{self.level_limit}; change it."
+            )
 
 
 @dataclass(frozen=True)
@@ -300,7 +314,12 @@ def scan_level(
     percentile = settings.level
     if percentile is None:
         percentile = _LEVEL_COMPARED if compared else _LEVEL_ALONE
-    level, low, high = np.percentile(values, [percentile, 25, 75])
+    level, low, median, high = np.percentile(values, [percentile, 25, 50, 75])
+    limit = settings.level_limit
+    if limit is None:
+        limit = _LEVEL_LIMIT if compared else 0.0
+    if limit > 0:
+        level = min(level, median + limit * (median - low))
     spread = max(float(high - low), _LEAST_SPREAD)
     return ScanLevel(float(level), spread**settings.spread)
 

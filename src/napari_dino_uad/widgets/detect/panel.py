@@ -80,8 +80,9 @@ class FindingsPanel(QWidget):
         self.minimum_size = QDoubleSpinBox()
         self.minimum_size.setSizePolicy(QSizePolicy.Policy.Fixed, QSizePolicy.Policy.Fixed)
         self.minimum_size.setToolTip(
-            "Smaller findings are not shown. In ml; in mm² for a single slice; in pixels if the "
-            "file has no spacing."
+            "Smaller findings are not shown; what counts is the part of a finding above the score "
+            "that half as much healthy tissue exceeds. In ml; in mm² for a single slice; in pixels "
+            "if the file has no spacing."
         )
         self._set_unit(SizeUnit.of((1.0, 1.0, 1.0), False, True))
         self.tissue_only = QCheckBox("Tissue only")

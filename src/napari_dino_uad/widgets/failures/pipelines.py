@@ -70,6 +70,7 @@ def case_opener(
             case,
             threshold,
             minimum_size=settings["minimum_size"],
+            core=folder.cores.get(rate),
             overlap=settings["lesion_overlap"],
         )
         return Shown(case, rate, threshold, outcome)

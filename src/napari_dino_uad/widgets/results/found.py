@@ -154,6 +154,7 @@ def find(
         calibration,
         foreground=_tissue(anomaly, settings),
         minimum_size=settings.minimum_size,
+        core=calibration.core_threshold(settings.rate),
     )
     if settings.edits is None:
         return Found(settings, automatic, automatic, findings, copy=automatic.copy())
