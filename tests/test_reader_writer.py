@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import numpy as np
+import PIL.Image
 import pytest
 import SimpleITK as sitk
 from napari.components import ViewerModel
@@ -241,6 +242,16 @@ def test_notices_of_a_scan_are_one_notification(tmp_path, monkeypatch):
     sitk.WriteImage(image, str(tmp_path / "scan.nrrd"))
     layer = open_scan(tmp_path / "scan.nrrd")
     assert shown == ["scan has 1 voxel of NaN or infinity; the lowest value, 0, takes their place."]
+    assert layer.metadata[METADATA]["notices"] == tuple(shown)
+
+
+def test_a_grey_jpeg_opens_with_a_warning(tmp_path, monkeypatch):
+    shown = notifications(monkeypatch)
+    values = np.random.default_rng(0).integers(0, 255, (40, 50), dtype=np.uint8)
+    PIL.Image.fromarray(values).save(tmp_path / "scan.jpg")
+    layer = open_scan(tmp_path / "scan.jpg")
+    assert shown[0].startswith("scan.jpg is compressed with loss (JPEG)")
+    # Detect and View show these.
     assert layer.metadata[METADATA]["notices"] == tuple(shown)
 
 

@@ -133,7 +133,7 @@ def _decoded(path: Path, decoder: str) -> StoredImage:
     import SimpleITK as sitk
 
     if decoder == "JPEGImageIO":
-        return _picture(path.name, *read_jpeg(path))
+        return replace(_picture(path.name, *read_jpeg(path)), lossy="JPEG")
     if decoder == "PNGImageIO":
         check_png(path, path.name)
         if (grey := _grey_of_transparent(path)) is not None:
