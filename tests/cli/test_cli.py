@@ -306,7 +306,7 @@ def test_bad_models_get_one_sentence_each(heads, tmp_path, model_file):
 
     text = tmp_path / "text.safetensors"
     text.write_text("no model")
-    assert "damaged or no safetensors file" in told(text)
+    assert "is damaged or another kind of file: " in told(text)
     foreign = tmp_path / "foreign.safetensors"
     save_file({"a": np.zeros(3)}, foreign)
     assert "no napari-dino-uad model" in told(foreign)

@@ -83,7 +83,7 @@ def read_image(path: Path, volume: int | None = None) -> StoredImage:
         raise unreadable(path) from error
     except OSError as error:
         raise InputError(
-            f"{path.name} cannot be read ({error.strerror}); check the file and the disk."
+            f"{path.name} cannot be read: {error.strerror}; check the file and the disk."
         ) from error
 
 
