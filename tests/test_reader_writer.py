@@ -329,6 +329,36 @@ def test_a_real_oblique_scan_goes_there_and_back(tmp_path):
     np.testing.assert_allclose(before.GetDirection(), after.GetDirection(), atol=1e-6)
 
 
+def test_results_and_masks_are_told_apart_by_name_and_colour(tmp_path, monkeypatch):
+    scene = random_image()
+    box = np.zeros(sitk.GetArrayFromImage(scene).shape, np.uint8)
+    box[1:4, 1:4, 1:4] = 1
+    many = box.copy()
+    many[2:5], many[5:] = 2, 3
+    files = {
+        "head_findings": box, "head_tissue": box, "head_components": many,
+        "head_lesion": box, "second reader mask": box,
+    }  # fmt: skip
+    viewer = ViewerModel()
+    monkeypatch.setattr("napari.current_viewer", lambda: viewer)
+    for name, array in files.items():
+        image = sitk.GetImageFromArray(array)
+        image.CopyInformation(scene)
+        path = str(tmp_path / f"{name}.nii.gz")
+        sitk.WriteImage(image, path)
+        [(data, keywords, kind)] = get_reader(path)(path)
+        assert kind == "labels"
+        viewer.add_layer(Labels(data, **keywords))
+    assert [layer.name for layer in viewer.layers] == list(files)
+    looks = {tuple(np.round(layer.get_color(1), 2)) for layer in viewer.layers}
+    assert len(looks) == len(files)
+    assert viewer.layers["head_tissue"].opacity < 0.5
+    for layer in viewer.layers:
+        assert layer.get_color(0) is None or layer.get_color(0)[3] == 0
+        # Labels painted later are seen as well.
+        assert layer.get_color(2)[3] > 0
+
+
 def test_a_saved_map_opens_as_heat_and_is_no_scan(model, ill, tmp_path):
     anomaly = drain(detect(ill.volume, model))
     calibration = model.calibration
