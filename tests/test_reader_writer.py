@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import PIL.Image
 import pytest
@@ -374,3 +377,20 @@ def test_a_saved_map_opens_as_heat_and_is_no_scan(model, ill, tmp_path):
     # Without its record it is an image like any other.
     (tmp_path / "head.json").unlink()
     assert open_scan(paths[0]).colormap.name == "gray"
+
+
+def test_the_thread_imports_what_the_window_needs_next():
+    code = (
+        "import sys, napari.layers, napari.viewer, napari.qt\n"
+        "from napari_dino_uad import reader\n"
+        "import napari_dino_uad.core.scans.volume\n"
+        "reader._import_what_layers_need()\n"
+        "before = set(sys.modules)\n"
+        "import napari_dino_uad.widgets.opening, napari_dino_uad.widgets.results.store\n"
+        "import napari._vispy.camera, scipy.spatial.transform\n"
+        "print(*(set(sys.modules) - before))"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    left = run.stdout.split()
+    assert "napari_dino_uad.widgets.results.store" in left
+    assert not [name for name in left if name.startswith(("scipy", "isal", "pydicom"))]

@@ -192,9 +192,15 @@ def _saved_heat(volume: Volume) -> LayerData | None:
 
 
 def _import_what_layers_need() -> None:
-    """Import what napari imports with its first layer; the window would wait for it."""
+    """Import what napari and our results import with the first layer; the window would wait."""
     import pint
-    import scipy.ndimage  # noqa: F401
+    import scipy.ndimage
+    import scipy.spatial.transform  # noqa: F401 - turns the camera
+
+    import napari_dino_uad.core.maps.domain_shift
+    import napari_dino_uad.core.maps.finding_rows
+    import napari_dino_uad.core.maps.review
+    import napari_dino_uad.core.results  # noqa: F401
 
     pint.Unit("mm")
 
