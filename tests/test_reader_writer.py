@@ -20,6 +20,7 @@ from napari_dino_uad.reader import get_reader
 from napari_dino_uad.sample_data import healthy_phantom, phantom_with_lesions
 from napari_dino_uad.widgets import series_picker
 from napari_dino_uad.widgets.layers import is_scan_layer
+from napari_dino_uad.widgets.reading import Cancelled
 from napari_dino_uad.writer import write_image, write_labels
 from scan_files import random_image, real_scan, rotation, write_series
 
@@ -394,3 +395,21 @@ def test_the_thread_imports_what_the_window_needs_next():
     left = run.stdout.split()
     assert "napari_dino_uad.widgets.results.store" in left
     assert not [name for name in left if name.startswith(("scipy", "isal", "pydicom"))]
+
+
+def test_a_picker_is_not_kept_by_the_window(qtbot, monkeypatch):
+    from qtpy.QtCore import QEvent
+    from qtpy.QtWidgets import QApplication, QWidget
+
+    window = QWidget()
+    qtbot.addWidget(window)
+    monkeypatch.setattr(series_picker, "main_window", lambda: window)
+    for answer in (1, 0):
+        monkeypatch.setattr(series_picker.VolumePicker, "exec", lambda _, given=answer: given)
+        if answer:
+            assert series_picker.pick_volume("dwi.nii.gz", ["b = 0", "b = 1000"]) == 1
+        else:
+            with pytest.raises(Cancelled):
+                series_picker.pick_volume("dwi.nii.gz", ["b = 0", "b = 1000"])
+        QApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)
+        assert not window.findChildren(series_picker.VolumePicker)
