@@ -189,10 +189,13 @@ def _tiff(array: np.ndarray, **options: object) -> Callable[[Path], Path]:
     return make
 
 
-def _jpeg(folder: Path) -> Path:
-    values = np.random.default_rng(0).integers(0, 255, (40, 50, 3), dtype=np.uint8)
-    Image.fromarray(values).save(folder / "picture.jpg")
-    return folder / "picture.jpg"
+def _jpeg(*shape: int) -> Callable[[Path], Path]:
+    def make(folder: Path) -> Path:
+        values = np.random.default_rng(0).integers(0, 255, shape, dtype=np.uint8)
+        Image.fromarray(values).save(folder / "picture.jpg")
+        return folder / "picture.jpg"
+
+    return make
 
 
 def _png(*shape: int, count: int = 0) -> Callable[[Path], Path]:
@@ -367,7 +370,8 @@ CASES = (
     FormatCase("TIFF", "colour", _tiff(_values((40, 50, 3), np.uint8), photometric="rgb")),
     FormatCase("PNG", "grey", _png(40, 50)),
     FormatCase("PNG", "colour", _png(40, 50, 3)),
-    FormatCase("JPEG", "grey or colour", _jpeg),
+    FormatCase("JPEG", "grey", _jpeg(40, 50)),
+    FormatCase("JPEG", "colour", _jpeg(40, 50, 3)),
     FormatCase("PNG or TIFF", "folder of colours", _png(40, 50, 3, count=3)),
     FormatCase("PNG or TIFF", "folder of slices of one size", _png(40, 50, count=3)),
     FormatCase("DICOM", "series of slices", _slices([0, 3, 6, 9])),
@@ -375,6 +379,7 @@ CASES = (
     FormatCase("DICOM", "slices missing", _slices([0, 3, 9, 12])),
     FormatCase("DICOM", "slices unevenly spaced", _slices([0, 3, 7, 11.5, 14])),
     FormatCase("DICOM", "tilted gantry", _slices([(0, 1.2 * one, 3 * one) for one in range(4)])),
+    FormatCase("DICOM", "compressed with loss", _slices([0, 3, 6], LossyImageCompression="01")),
     FormatCase("DICOM", "no pixel spacing", _slices([0, 3, 6], PixelSpacing=None)),
     FormatCase("DICOM", "enhanced, one volume", _enhanced(1)),
     FormatCase("DICOM", "enhanced, several volumes", _enhanced(2)),

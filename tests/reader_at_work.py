@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import sys
+import faulthandler
+import re
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from qtpy.QtCore import QMimeData, QPoint, QPointF, Qt, QTimer, QUrl
@@ -21,6 +22,10 @@ __all__ = ["Reader", "Watchdog"]
 _TICK_MS = 10
 _SAMPLE_S = 0.01
 _LONG_S = 120.0
+
+# A line of a stack as the interpreter writes it, and packages whose time is not ours.
+_LINE = re.compile(r'File "(.+)", line (\d+) in')
+_OTHERS = ("napari", "vispy", "superqt", "app_model", "psygnal")
 
 
 class Watchdog:
@@ -91,26 +96,41 @@ class Watchdog:
     def _watch(self) -> None:
         while not self._stopped.wait(_SAMPLE_S):
             if 1000 * (time.perf_counter() - self._last) > 3 * _TICK_MS:
-                frame = sys._current_frames().get(self._main)
-                if frame is not None:
-                    self._samples.append(_whose(frame))
+                self._samples.append(_whose(_stack_of(self._main)))
 
 
-def _whose(frame: FrameType | None) -> tuple[bool, str]:
+def _stack_of(thread: int) -> list[tuple[str, str]]:
+    """Return the files and lines of a thread's stack, the innermost first.
+
+    No frame is looked at: one that ends meanwhile would be freed here, and with PySide its dialogs
+    would die in this thread, with their timers still running.
+    """
+    with tempfile.TemporaryFile("w+") as file:
+        faulthandler.dump_traceback(file)
+        file.seek(0)
+        stack: list[tuple[str, str]] = []
+        mine = False
+        for line in file:
+            if "most recent call first" in line:
+                mine = f"{thread:x}" in line
+            elif mine and (found := _LINE.search(line)):
+                stack.append((found[1], found[2]))
+    return stack
+
+
+def _whose(stack: list[tuple[str, str]]) -> tuple[bool, str]:
     """Return whether the innermost package on a stack is ours or that of a library, and our line.
 
     A library that we call, such as numpy, is ours; napari and what it draws with are not.
     """
-    ours, line = False, ""
     inner = True
-    while frame is not None:
-        name = frame.f_globals.get("__name__", "")
-        if name.startswith("napari_dino_uad"):
-            return inner, line or f"{name.removeprefix('napari_dino_uad.')}:{frame.f_lineno}"
-        if name.startswith(("napari.", "vispy", "superqt", "app_model", "psygnal")):
+    for file, number in stack:
+        if (place := file.rpartition("/napari_dino_uad/"))[1]:
+            name = place[2].removesuffix(".py").replace("/", ".")
+            return inner, f"{name}:{number}"
+        if any(f"/site-packages/{one}/" in file for one in _OTHERS):
             inner = False
-        frame = frame.f_back
-    return ours, line
+    return False, ""
 
 
 class Reader:

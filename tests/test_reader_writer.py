@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
+import PIL.Image
 import pytest
 import SimpleITK as sitk
 from napari.components import ViewerModel
@@ -16,6 +20,7 @@ from napari_dino_uad.reader import get_reader
 from napari_dino_uad.sample_data import healthy_phantom, phantom_with_lesions
 from napari_dino_uad.widgets import series_picker
 from napari_dino_uad.widgets.layers import is_scan_layer
+from napari_dino_uad.widgets.reading import Cancelled
 from napari_dino_uad.writer import write_image, write_labels
 from scan_files import random_image, real_scan, rotation, write_series
 
@@ -244,6 +249,16 @@ def test_notices_of_a_scan_are_one_notification(tmp_path, monkeypatch):
     assert layer.metadata[METADATA]["notices"] == tuple(shown)
 
 
+def test_a_grey_jpeg_opens_with_a_warning(tmp_path, monkeypatch):
+    shown = notifications(monkeypatch)
+    values = np.random.default_rng(0).integers(0, 255, (40, 50), dtype=np.uint8)
+    PIL.Image.fromarray(values).save(tmp_path / "scan.jpg")
+    layer = open_scan(tmp_path / "scan.jpg")
+    assert shown[0].startswith("scan.jpg is compressed with loss (JPEG)")
+    # Detect and View show these.
+    assert layer.metadata[METADATA]["notices"] == tuple(shown)
+
+
 def test_the_picker_of_volumes_gives_the_chosen_one(tmp_path, qtbot, monkeypatch):
     from napari_dino_uad.widgets.series_picker import VolumePicker
 
@@ -318,6 +333,36 @@ def test_a_real_oblique_scan_goes_there_and_back(tmp_path):
     np.testing.assert_allclose(before.GetDirection(), after.GetDirection(), atol=1e-6)
 
 
+def test_results_and_masks_are_told_apart_by_name_and_colour(tmp_path, monkeypatch):
+    scene = random_image()
+    box = np.zeros(sitk.GetArrayFromImage(scene).shape, np.uint8)
+    box[1:4, 1:4, 1:4] = 1
+    many = box.copy()
+    many[2:5], many[5:] = 2, 3
+    files = {
+        "head_findings": box, "head_tissue": box, "head_components": many,
+        "head_lesion": box, "second reader mask": box,
+    }  # fmt: skip
+    viewer = ViewerModel()
+    monkeypatch.setattr("napari.current_viewer", lambda: viewer)
+    for name, array in files.items():
+        image = sitk.GetImageFromArray(array)
+        image.CopyInformation(scene)
+        path = str(tmp_path / f"{name}.nii.gz")
+        sitk.WriteImage(image, path)
+        [(data, keywords, kind)] = get_reader(path)(path)
+        assert kind == "labels"
+        viewer.add_layer(Labels(data, **keywords))
+    assert [layer.name for layer in viewer.layers] == list(files)
+    looks = {tuple(np.round(layer.get_color(1), 2)) for layer in viewer.layers}
+    assert len(looks) == len(files)
+    assert viewer.layers["head_tissue"].opacity < 0.5
+    for layer in viewer.layers:
+        assert layer.get_color(0) is None or layer.get_color(0)[3] == 0
+        # Labels painted later are seen as well.
+        assert layer.get_color(2)[3] > 0
+
+
 def test_a_saved_map_opens_as_heat_and_is_no_scan(model, ill, tmp_path):
     anomaly = drain(detect(ill.volume, model))
     calibration = model.calibration
@@ -333,3 +378,38 @@ def test_a_saved_map_opens_as_heat_and_is_no_scan(model, ill, tmp_path):
     # Without its record it is an image like any other.
     (tmp_path / "head.json").unlink()
     assert open_scan(paths[0]).colormap.name == "gray"
+
+
+def test_the_thread_imports_what_the_window_needs_next():
+    code = (
+        "import sys, napari.layers, napari.viewer, napari.qt\n"
+        "from napari_dino_uad import reader\n"
+        "import napari_dino_uad.core.scans.volume\n"
+        "reader._import_what_layers_need()\n"
+        "before = set(sys.modules)\n"
+        "import napari_dino_uad.widgets.opening, napari_dino_uad.widgets.results.store\n"
+        "import napari._vispy.camera, scipy.spatial.transform\n"
+        "print(*(set(sys.modules) - before))"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    left = run.stdout.split()
+    assert "napari_dino_uad.widgets.results.store" in left
+    assert not [name for name in left if name.startswith(("scipy", "isal", "pydicom"))]
+
+
+def test_a_picker_is_not_kept_by_the_window(qtbot, monkeypatch):
+    from qtpy.QtCore import QEvent
+    from qtpy.QtWidgets import QApplication, QWidget
+
+    window = QWidget()
+    qtbot.addWidget(window)
+    monkeypatch.setattr(series_picker, "main_window", lambda: window)
+    for answer in (1, 0):
+        monkeypatch.setattr(series_picker.VolumePicker, "exec", lambda _, given=answer: given)
+        if answer:
+            assert series_picker.pick_volume("dwi.nii.gz", ["b = 0", "b = 1000"]) == 1
+        else:
+            with pytest.raises(Cancelled):
+                series_picker.pick_volume("dwi.nii.gz", ["b = 0", "b = 1000"])
+        QApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)
+        assert not window.findChildren(series_picker.VolumePicker)

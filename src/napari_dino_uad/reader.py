@@ -108,7 +108,20 @@ def _read(path: str | list[str]) -> list[LayerData]:
         from napari_dino_uad.widgets.opening import after_opening
 
         after_opening()
-    return [layer]
+    return [_told_from_others(layer)]
+
+
+def _told_from_others(layer: LayerData) -> LayerData:
+    """Give a mask a colour that no layer of the viewer has."""
+    data, keywords, kind = layer
+    if kind != "labels":
+        return layer
+    import napari
+
+    from napari_dino_uad.widgets.label_looks import recolour_mask
+
+    viewer = napari.current_viewer()
+    return data, recolour_mask(keywords, () if viewer is None else viewer.layers), kind
 
 
 def _window() -> QWidget | None:
@@ -143,7 +156,10 @@ def _load(read: Callable[[], Volume]) -> tuple[Volume, LayerData]:
     _import_what_layers_need()
     volume = read()
     if volume.label_names or is_label_volume(volume):
-        return volume, labels_layer(volume, volume.array, volume.name)
+        from napari_dino_uad.widgets.label_looks import look_of_labels
+
+        data, keywords, kind = labels_layer(volume, volume.array, volume.name)
+        return volume, (data, keywords | look_of_labels(volume.name, data), kind)
     heat = _saved_heat(volume)
     return volume, volume_layer(volume) if heat is None else heat
 
@@ -176,9 +192,15 @@ def _saved_heat(volume: Volume) -> LayerData | None:
 
 
 def _import_what_layers_need() -> None:
-    """Import what napari imports with its first layer; the window would wait for it."""
+    """Import what napari and our results import with the first layer; the window would wait."""
     import pint
-    import scipy.ndimage  # noqa: F401
+    import scipy.ndimage
+    import scipy.spatial.transform  # noqa: F401 - turns the camera
+
+    import napari_dino_uad.core.maps.domain_shift
+    import napari_dino_uad.core.maps.finding_rows
+    import napari_dino_uad.core.maps.review
+    import napari_dino_uad.core.results  # noqa: F401
 
     pint.Unit("mm")
 

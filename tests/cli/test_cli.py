@@ -170,6 +170,10 @@ def test_evaluate_writes_metrics(heads, model_file, tmp_path):
     assert {"reading", "backbone", "model", "rest"} <= set(metrics["seconds"])
     with (tmp_path / "cases.csv").open(newline="") as file:
         assert len(list(csv.DictReader(file))) == metrics["cases"] == 1
+    # In a pipe the table is no wider than a page; the file has the other columns.
+    rule = next(line for line in result.stdout.splitlines() if "──" in line)
+    assert len(rule) <= 120
+    assert "all columns: cases.csv" in result.stdout
 
 
 def test_pictures_with_masks_in_another_folder(healthy, ill, tmp_path):
@@ -302,7 +306,7 @@ def test_bad_models_get_one_sentence_each(heads, tmp_path, model_file):
 
     text = tmp_path / "text.safetensors"
     text.write_text("no model")
-    assert "damaged or no safetensors file" in told(text)
+    assert "is damaged or another kind of file: " in told(text)
     foreign = tmp_path / "foreign.safetensors"
     save_file({"a": np.zeros(3)}, foreign)
     assert "no napari-dino-uad model" in told(foreign)

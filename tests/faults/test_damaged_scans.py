@@ -325,7 +325,7 @@ def test_nifti_headers(tmp_path, image, place, form, value, match):
 def test_what_is_no_regular_file(tmp_path):
     os.mkfifo(tmp_path / "scan.nii")
     refused(tmp_path / "scan.nii", "is a pipe, but a file with a scan is expected")
-    refused(tmp_path / ("x" * 300 + ".nii"), "cannot be opened .File name too long.")
+    refused(tmp_path / ("x" * 300 + ".nii"), "cannot be opened: File name too long; check the path")
     refused(Path("/dev/zero"), "is a device")
     for bad in (tmp_path / "scan.nii", tmp_path / ("x" * 300)):
         with pytest.raises(InputError):

@@ -12,7 +12,7 @@ from napari_dino_uad import Case, detect, drain, find_cases, fit, read_volume, s
 from napari_dino_uad.cli import app
 from napari_dino_uad.core.errors import InputError
 from napari_dino_uad.core.results import write_results
-from napari_dino_uad.core.scans.labels import holds_labels
+from napari_dino_uad.core.scans.labels import holds_labels, is_named_mask
 from napari_dino_uad.core.scans.sorting import LabelsAmongScansError
 from napari_dino_uad.reader import get_reader
 from napari_dino_uad.writer import write_labels
@@ -62,6 +62,12 @@ def quantised(levels):
 )
 def test_few_whole_numbers_in_pieces_are_labels(array):
     assert holds_labels(array)
+
+
+def test_a_map_of_components_is_labels_by_its_name(tmp_path):
+    kinds = np.kron(np.arange(1, 28).reshape(3, 3, 3), np.ones((4, 8, 8))).astype(np.uint8)
+    assert not holds_labels(kinds) and holds_labels(kinds, named=True)
+    assert is_named_mask(tmp_path / "head_components.nii.gz")
 
 
 def test_an_atlas_is_labels_by_its_name():

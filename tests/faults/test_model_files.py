@@ -166,7 +166,7 @@ def test_a_tensor_that_is_wrong_is_named(saved, tmp_path):
         ('{"format_version": 5, "a": 1e999}', "too large"),
         ('{"format_version": ' + "9" * 5000 + "}", "a number of 5,000 digits"),
         ("[" * 100_000, "nested too deeply"),
-        ('{"format_version": 5, "a": "\\ud800"}', "is not UTF-8"),
+        ('{"format_version": 5, "a": "\\ud800"}', "its text is not in UTF-8"),
         ('{"format_version": 4', "is not JSON"),
         (" " * 5_000_000, "its header would have 5,000"),
         ('{"format_version": "4"}', "expected a whole number"),
@@ -198,7 +198,7 @@ def test_a_file_that_is_no_sound_safetensors_is_refused(saved, tmp_path):
         return json.dumps(described).encode()
 
     assert "twice" in told_of(header.replace(b"views.0.means", b"views.0.origin"))
-    assert "not UTF-8" in told_of(header.replace(b"views.0.means", b"views.0.mean\xff"))
+    assert "not in UTF-8" in told_of(header.replace(b"views.0.means", b"views.0.mean\xff"))
     assert "needs" in told_of(with_(shape=[2**62, 2**62]))
     assert "shape and offsets" in told_of(with_(shape=[-1, 3]))
     assert "dtype" in told_of(with_(dtype="F8_E4M3"))

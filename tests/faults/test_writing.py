@@ -171,7 +171,7 @@ def test_a_full_disk_leaves_the_old_file_and_says_so(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(InputError, match=r"a\.json cannot be written .*; free some space"):
+    with pytest.raises(InputError, match=r"a\.json cannot be written: .*; free some space"):
         write_json(path, 2)
     assert json.loads(path.read_text()) == 1
     assert names(tmp_path) == ["a.json"]

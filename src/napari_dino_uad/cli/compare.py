@@ -74,4 +74,5 @@ def _table(found: Comparison, convention: str) -> Any:
 def _text(one: Difference | None) -> str:
     if one is None:
         return ""
-    return f"{one.value:+.3f} [{one.low:+.3f}, {one.high:+.3f}] p {one.p:.3f}"
+    # Two lines, so that five of them stand side by side.
+    return f"{one.value:+.3f}, p {one.p:.3f}\n[{one.low:+.3f}, {one.high:+.3f}]"

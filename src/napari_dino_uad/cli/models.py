@@ -37,7 +37,7 @@ def _list() -> None:
 
     table = new_table(
         "key ", "layers", "dimension", "stride", "input", "licence ", "download MB",
-        "here offline ",
+        "here ",
     )  # fmt: skip
     for spec in BACKBONES.values():
         table.add_row(

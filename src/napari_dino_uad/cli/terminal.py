@@ -43,8 +43,8 @@ __all__ = [
 BAD_INPUT = 2
 INTERRUPTED = 130
 
-# Width of a table in a pipe or file, where no column should be squeezed.
-_PIPE_COLUMNS = 200
+# Width of a table in a pipe or file: as much as a page or an editor shows without wrapping.
+_PIPE_COLUMNS = 120
 
 
 class SentenceGroup(TyperGroup):

@@ -155,8 +155,8 @@ def load_model(path: Path | str) -> FittedModel:
         metadata, tensors = read_tensors(path)
     except (OSError, ValueError) as error:
         raise InputError(
-            f"{path.name} is damaged or no safetensors file ({_clause(error)}); expected a model "
-            "that napari-dino-uad saved."
+            f"Expected a model that napari-dino-uad saved, but {path.name} is damaged or another "
+            f"kind of file: {_clause(error)}; choose another file, or copy it again."
         ) from error
     if _HEADER not in metadata:
         raise InputError(
@@ -166,7 +166,8 @@ def load_model(path: Path | str) -> FittedModel:
         raw = parse_json(metadata[_HEADER])
     except ValueError as error:
         raise InputError(
-            f"The header of {path.name} is damaged ({_clause(error)}); copy the file again."
+            f"Expected a model, but the header of {path.name} is damaged: {_clause(error)}; copy "
+            "the file again."
         ) from error
     _check_version(raw, path.name)
     _check_sum(raw, tensors, path.name)
@@ -176,7 +177,7 @@ def load_model(path: Path | str) -> FittedModel:
         check_model(header, tensors)
     except ValueError as error:
         raise InputError(
-            f"{path.name} does not describe a model ({_clause(error)}); get the file again, or "
+            f"{path.name} does not describe a model: {_clause(error)}; get the file again, or "
             "fit the model again."
         ) from error
     return dataclasses.replace(_build(header, tensors), path=path)
@@ -229,8 +230,8 @@ def _check_version(header: Any, name: str) -> None:
     version = header.get("format_version") if isinstance(header, dict) else None
     if type(version) is not int:
         raise InputError(
-            f"{name} does not describe a model (its format_version is {str(version)[:40]}, "
-            "expected a whole number); get the file again, or fit the model again."
+            f"{name} does not describe a model: expected a whole number as its format_version, got "
+            f"{str(version)[:40]}; get the file again, or fit the model again."
         )
     if version > FORMAT_VERSION:
         raise InputError(
@@ -251,13 +252,13 @@ def _check_sum(header: dict[str, Any], tensors: dict[str, Any], name: str) -> No
         return
     if stored is None or header["format_version"] == _OLDEST_VERSION:
         raise InputError(
-            f"{name} does not describe a model (a file of format {header['format_version']} has "
-            f"{'a' if stored is None else 'no'} checksum); get the file again, or fit the model "
+            f"{name} does not describe a model: a file of format {header['format_version']} has "
+            f"{'a' if stored is None else 'no'} checksum; get the file again, or fit the model "
             "again."
         )
     if stored != checksum(header, tensors):
         raise InputError(
-            f"{name} is damaged: it is not as it was saved (wrong checksum); copy the file again, "
+            f"{name} is damaged: it is not as it was saved; copy the file again, "
             "or fit the model again."
         )
 

@@ -128,9 +128,12 @@ def _texts(series: Series) -> tuple[str, ...]:
 def pick_series(folder: str, series: Sequence[Series]) -> Series:
     """Ask which series to open; raise `Cancelled` if none."""
     picker = SeriesPicker(folder, series, main_window())
-    if not picker.exec():
-        raise Cancelled
-    return picker.chosen
+    try:
+        if not picker.exec():
+            raise Cancelled
+        return picker.chosen
+    finally:
+        picker.deleteLater()
 
 
 class VolumePicker(QDialog):
@@ -179,6 +182,10 @@ def _buttons(dialog: QDialog) -> QDialogButtonBox:
 def pick_volume(file: str, volumes: Sequence[str]) -> int:
     """Ask which volume to open, counted from 1; raise `Cancelled` if none."""
     picker = VolumePicker(file, volumes, main_window())
-    if not picker.exec():
-        raise Cancelled
-    return picker.chosen
+    try:
+        if not picker.exec():
+            raise Cancelled
+        return picker.chosen
+    finally:
+        # The window would keep it, and each further one.
+        picker.deleteLater()

@@ -70,6 +70,7 @@ def test_commands_compare_report_and_list(folders, tmp_path):
     told = runner.invoke(app, ["compare", str(folders / "one"), str(folders / "again")])
     assert told.exit_code == 0, told.output
     assert "Over tissue" in told.output and "p 1.000" in told.output
+    assert max(len(line) for line in told.output.splitlines() if "──" in line) <= 120
     told = runner.invoke(app, ["compare", str(folders / "one"), str(folders / "fewer")])
     assert told.exit_code == 2
     told = runner.invoke(

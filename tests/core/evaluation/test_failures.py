@@ -15,6 +15,7 @@ from napari_dino_uad.core.evaluation.failures import (
     rank_failures,
 )
 from napari_dino_uad.core.evaluation.filters import make_filter
+from napari_dino_uad.core.evaluation.folder import EvaluationFolder
 from napari_dino_uad.core.evaluation.lesions import label_lesions, match_lesions
 from napari_dino_uad.core.evaluation.pictures import contact_sheet
 from napari_dino_uad.core.evaluation.samples import sample_grid
@@ -102,6 +103,22 @@ def test_an_opened_case_agrees_with_its_row(heads, model, tmp_path):
     assert (outcome.lesions, outcome.met) == (row["lesions"], row["lesions_met"])
     assert outcome.false == row["false_findings"]
     np.testing.assert_array_equal((outcome.labels == 1) | (outcome.labels == 3), opened.mask)
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"case,kind\n\xff,lesion\n", "cannot be read: its text is not in UTF-8; evaluate again"),
+        (b"case,note\nx,y\n", "cannot be read: it has no column kind; evaluate again"),
+        (b"case,kind\nx,rumour\n", "cannot be read: a row has too few or other values; evaluate"),
+        (None, "cannot be read: No such file or directory; evaluate again"),
+    ],
+)
+def test_a_spoilt_table_is_told_in_words(tmp_path, content, told):
+    if content is not None:
+        (tmp_path / "failures.csv").write_bytes(content)
+    with pytest.raises(InputError, match=told):
+        _ = EvaluationFolder(tmp_path, {}, [], {}).failures
 
 
 def test_a_sheet_is_png_or_svg(heads, model, tmp_path):

@@ -129,8 +129,8 @@ def test_a_damaged_file_is_named_and_not_used(file):
     file.path.write_bytes(content)
     found, model = notes(fitting(dpmm, file))
     assert found == [
-        "The stopped fit kept on disk cannot be resumed (its checksum does not match); "
-        "starting a new one."
+        "The stopped fit kept on disk cannot be resumed: its checksum does not match; "
+        "a new one starts."
     ]
     assert_same(drain(fitting(dpmm)), model)
 
@@ -140,8 +140,7 @@ def test_a_file_of_other_slices_is_named_and_not_used(build, file):
     stop(fitting(build, file, seed=5))
     found, model = notes(fitting(build, file))
     assert found == [
-        "The stopped fit kept on disk cannot be resumed (it is of other slices); "
-        "starting a new one."
+        "The stopped fit kept on disk cannot be resumed: it is of other slices; a new one starts."
     ]
     assert_same(drain(fitting(build)), model)
 

@@ -212,7 +212,7 @@ def _write(path: Path, source: Source, kind: Any, pixels: NDArray[Any], **keywor
     except (ValueError, TypeError, AttributeError, KeyError) as error:
         reason = " ".join(str(error).split()).rstrip(".")[:200]
         raise InputError(
-            f"DICOM results cannot refer to this series ({reason}); export NIfTI instead."
+            f"DICOM results cannot refer to this series: {reason}; export NIfTI instead."
         ) from error
     if "real_world_value_mappings" in keywords and "Laterality" not in made:
         # A parametric map must have it, though empty; a segmentation must not.

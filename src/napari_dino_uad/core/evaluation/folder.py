@@ -192,7 +192,8 @@ class EvaluationFolder:
                 return [failure_of_row(row) for row in csv.DictReader(file)]
         except (OSError, UnicodeDecodeError, csv.Error, KeyError, TypeError, ValueError) as error:
             raise InputError(
-                f"The failures {place} cannot be read ({error}); evaluate again into this folder."
+                f"The failures {place} cannot be read: {_why_unread(error)}; evaluate again into "
+                "this folder."
             ) from error
 
     def largest_failure(self, name: str) -> Failure | None:
@@ -256,7 +257,7 @@ class EvaluationFolder:
                 return {row["case"]: row["note"] or "" for row in csv.DictReader(file)}
         except (OSError, UnicodeDecodeError, KeyError, csv.Error) as error:
             raise InputError(
-                f"The notes {place} cannot be read ({error}); repair or move the file."
+                f"The notes {place} cannot be read: {_why_unread(error)}; repair or move the file."
             ) from error
 
     def write_note(self, name: str, note: str) -> None:
@@ -338,6 +339,17 @@ def read_evaluation(folder: Path) -> EvaluationFolder:
         [row for row in rows if not row["error"]],
         {row["case"]: row["error"] for row in rows if row["error"]},
     )
+
+
+def _why_unread(error: Exception) -> str:
+    """Return a clause on why a table of the folder cannot be read."""
+    if isinstance(error, UnicodeDecodeError):
+        return "its text is not in UTF-8"
+    if isinstance(error, KeyError):
+        return f"it has no column {error.args[0]}"
+    if isinstance(error, OSError):
+        return error.strerror or type(error).__name__
+    return "a row has too few or other values"
 
 
 def _number(text: str | None) -> Any:

@@ -285,7 +285,7 @@ def load_pictures(model_path: Path) -> HealthyPictures | None:
         check_tensors(specs, tensors)
     except (OSError, ValueError) as error:
         raise InputError(
-            f"The pictures in {path.name} are damaged ({str(error).rstrip('.')}); copy the file "
+            f"The pictures in {path.name} are damaged: {str(error).rstrip('.')}; copy the file "
             "again, or delete it."
         ) from error
     if header.get("model") != _model_checksum(model_path):

@@ -173,8 +173,8 @@ class FeatureCache:
                 yield
         except OSError as error:
             raise InputError(
-                f"The feature cache in {self.folder} cannot be written "
-                f"({error.strerror or type(error).__name__}); free some space, choose another "
+                f"The feature cache in {self.folder} cannot be written: "
+                f"{error.strerror or type(error).__name__}; free some space, choose another "
                 f"folder with {FOLDER_VARIABLE}, or switch it off with --no-cache."
             ) from error
 

@@ -175,7 +175,7 @@ def fit_resumably(
         assert isinstance(normative, Resumable)
     if problem:
         file.remove()
-        note = f"The stopped fit kept on disk cannot be resumed ({problem}); starting a new one."
+        note = f"The stopped fit kept on disk cannot be resumed: {problem}; a new one starts."
         yield Progress("Starting the fit", 0, 1, note=note)
     yield from _keeping(normative, normative.fit(train, valid), file)
     return normative

@@ -22,6 +22,7 @@ from napari_dino_uad.core.scans.grids import (
     match_mask,
 )
 from napari_dino_uad.core.scans.labels import check_mask_values, refuse_labels
+from napari_dino_uad.core.scans.lossy import LOSSY
 from napari_dino_uad.core.scans.volume import Volume, read_volume
 
 __all__ = [
@@ -35,6 +36,9 @@ __all__ = [
     "unique_case_names",
     "unsaid",
 ]
+
+# Parts of notes that are given once, whichever scan they name.
+_SAID_ONCE = (RESAMPLED, LOSSY)
 
 
 @dataclass(frozen=True)
@@ -152,7 +156,7 @@ def unsaid(note: str, said: list[str]) -> str:
         for line in note.splitlines()
         if line
         and line not in said
-        and not (line.startswith(RESAMPLED) and any(one.startswith(RESAMPLED) for one in said))
+        and not any(kind in line and any(kind in one for one in said) for kind in _SAID_ONCE)
     ]
     said += fresh
     return "\n".join(fresh)

@@ -31,7 +31,7 @@ __all__ = [
 _MASK_WORDS = frozenset(
     "mask masks label labels lesion lesions seg segm segmentation segmentations roi rois gt truth "
     "groundtruth annotation annotations annot annots contour contours delineation outline dseg "
-    "aseg aparc parc parcellation atlas findings anomaly".split()
+    "aseg aparc parc parcellation atlas findings components anomaly".split()
 )  # fmt: skip
 
 # Longest name, in words, of a folder that is named after its content.

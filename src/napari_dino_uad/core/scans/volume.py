@@ -44,6 +44,7 @@ from napari_dino_uad.core.scans.formats import (
     stack_files,
 )
 from napari_dino_uad.core.scans.geometry import FileGrid, Volume
+from napari_dino_uad.core.scans.lossy import lossy_notice
 from napari_dino_uad.core.scans.search import find_scans
 from napari_dino_uad.core.scans.straight import is_sheared
 
@@ -162,8 +163,15 @@ def _volume_of(
     return replace(
         made,
         grid=replace(made.grid, forms=image.forms if same else None),
-        notices=(*image.notices, *made.notices),
+        notices=(*image.notices, *(() if labels else _loss(image, path.name)), *made.notices),
     )
+
+
+def _loss(image: StoredImage, name: str) -> tuple[str, ...]:
+    """Return the notice of a grey image that lost detail; cameras save colours so as a rule."""
+    if not image.lossy or image.colour is not None:
+        return ()
+    return (lossy_notice(f"{name} is", image.lossy),)
 
 
 def _untilted(image: StoredImage) -> dict[str, Any]:
@@ -285,6 +293,8 @@ def _read_images(files: list[Path], folder: Path, allow_constant: bool) -> Volum
         return replace(volume, name=folder.name, path=folder)
     spacing: tuple[float, ...] = ()
     slices = np.empty((0, 0, 0), dtype=np.float32)
+    notices: list[str] = []
+    lossy = ""
     for place, file in enumerate(files):
         image = read_image(file)
         pixels = image.values[0]
@@ -304,7 +314,13 @@ def _read_images(files: list[Path], folder: Path, allow_constant: bool) -> Volum
                 f"{_size(image.values)}; move other images out of the folder."
             )
         slices[place] = pixels
-    stack = StoredImage(slices, spacing=spacing, spacing_known=False)
+        notices += image.notices
+        lossy = lossy or image.lossy
+    if len(notices) > 1:
+        notices[1:] = [f"{folder.name} has more notices of its slices: {len(notices) - 1}."]
+    stack = StoredImage(
+        slices, spacing=spacing, spacing_known=False, notices=tuple(notices), lossy=lossy
+    )
     return _volume_of(stack, folder.name, folder, allow_constant)
 
 

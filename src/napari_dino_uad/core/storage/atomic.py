@@ -83,7 +83,7 @@ def cannot_write(path: Path, error: OSError) -> InputError:
     """Return the error to raise for a file that cannot be written."""
     reason = error.strerror or type(error).__name__
     advice = _ADVICE.get(error.errno or 0, "check the path and the disk")
-    return InputError(f"{path} cannot be written ({reason}); {advice}.")
+    return InputError(f"{path} cannot be written: {reason}; {advice}.")
 
 
 def blocked(path: Path) -> InputError | None:

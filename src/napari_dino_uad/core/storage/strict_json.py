@@ -33,7 +33,7 @@ def parse_json(text: bytes | str) -> Any:
     ------
     ValueError
         If it is not JSON, names a field twice, is nested too deeply, or holds NaN, an infinity
-        or a number too large for 64 bits. The message is a clause such as "it is not UTF-8".
+        or a number too large for 64 bits. The message is a clause such as "its text is not JSON".
     """
     try:
         text = text.decode() if isinstance(text, bytes) else text
@@ -48,11 +48,11 @@ def parse_json(text: bytes | str) -> Any:
         if "\\u" in text or not text.isascii():
             json.dumps(value, ensure_ascii=False).encode()
     except UnicodeError as error:
-        raise ValueError("it is not UTF-8") from error
+        raise ValueError("its text is not in UTF-8") from error
     except RecursionError as error:
         raise ValueError("its JSON is nested too deeply") from error
     except json.JSONDecodeError as error:
-        raise ValueError("it is not JSON") from error
+        raise ValueError("its text is not JSON") from error
     return value
 
 

@@ -52,10 +52,14 @@ def read_table(path: Path, what: str) -> TableFile:
         columns = tuple((name or "").strip() for name in reader.fieldnames or ())
     except UnicodeDecodeError as error:
         raise InputError(
-            f"The {what} {path} is no text in UTF-8; in a spreadsheet, save it as CSV UTF-8."
+            f"Expected text in UTF-8, but the {what} {path} is in another encoding; in a "
+            "spreadsheet, save it as CSV UTF-8."
         ) from error
     except (OSError, csv.Error) as error:
-        raise InputError(f"The {what} {path} cannot be read: {error}.") from error
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(
+            f"The {what} {path} cannot be read: {reason}; check the path and the file."
+        ) from error
     for number, row in enumerate(rows, 2):
         if None in row:
             raise InputError(

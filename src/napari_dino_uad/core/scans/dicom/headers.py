@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from napari_dino_uad.core.errors import InputError
 from napari_dino_uad.core.scans.dicom.elements import broken, number, numbers, text
 from napari_dino_uad.core.scans.formats import DICOM_SUFFIXES
+from napari_dino_uad.core.scans.lossy import dicom_loss
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
@@ -38,7 +39,7 @@ _TAGS = [
         0x3004000C,
         0x3004000E,
     ),
-    *(0x52009229, 0x52009230, 0x00181164, 0x00182010, 0x00280009, 0x00283000),
+    *(0x52009229, 0x52009230, 0x00181164, 0x00182010, 0x00280009, 0x00283000, 0x00282110),
     # Private: mosaics and b-values of Siemens, grids of UIH, b-values of GE and Philips.
     *(0x0019100A, 0x0019100C, 0x00291010, 0x00291020, 0x00431039, 0x20011003, 0x00651009),
     *(0x00651050, 0x00651051),
@@ -80,6 +81,8 @@ class Header:
         "f4" or "f8" of floating pixel data; empty for integers.
     window : tuple of float or None
         (centre, width).
+    lossy : str
+        Kind of compression that lost detail; empty for none.
     """
 
     file: str
@@ -103,6 +106,7 @@ class Header:
     offset: int
     pixel_type: str
     window: tuple[float, float] | None
+    lossy: str = ""
 
     @property
     def is_colour(self) -> bool:
@@ -199,6 +203,7 @@ def _header(path: Path, dataset: Dataset, syntax: str, offset: int, tag: bytes) 
         offset=offset,
         pixel_type=pixel_type,
         window=_window(dataset),
+        lossy=dicom_loss(syntax, text(dataset, "LossyImageCompression")),
     )
 
 

@@ -16,6 +16,7 @@ from napari_dino_uad.core.scans.dicom.segments import read_segments, segments_of
 from napari_dino_uad.core.scans.dicom.series import Series
 from napari_dino_uad.core.scans.dicom.values import read_frames
 from napari_dino_uad.core.scans.geometry import Volume
+from napari_dino_uad.core.scans.lossy import lossy_notice
 from napari_dino_uad.core.scans.stack import stack_slices, volume_of_stack
 
 __all__ = ["series_volume"]
@@ -63,6 +64,9 @@ def series_volume(
         frames, slices, dropped = _without_copies(series, frames, slices)
         notices.append(f"Copies of slices were left out: {dropped}")
     first = frames[0]
+    kind = next((frame.header.lossy for frame in frames if frame.header.lossy), "")
+    if kind and not labels:
+        notices.append(lossy_notice("The pixels are", kind))
     window = frames[len(frames) // 2].header.window
     placed = all(frame.place is not None for frame in frames)
     row_mm, col_mm = first.spacing or (1.0, 1.0)

@@ -83,7 +83,7 @@ def read_image(path: Path, volume: int | None = None) -> StoredImage:
         raise unreadable(path) from error
     except OSError as error:
         raise InputError(
-            f"{path.name} cannot be read ({error.strerror}); check the file and the disk."
+            f"{path.name} cannot be read: {error.strerror}; check the file and the disk."
         ) from error
 
 
@@ -133,7 +133,7 @@ def _decoded(path: Path, decoder: str) -> StoredImage:
     import SimpleITK as sitk
 
     if decoder == "JPEGImageIO":
-        return _picture(path.name, *read_jpeg(path))
+        return replace(_picture(path.name, *read_jpeg(path)), lossy="JPEG")
     if decoder == "PNGImageIO":
         check_png(path, path.name)
         if (grey := _grey_of_transparent(path)) is not None:

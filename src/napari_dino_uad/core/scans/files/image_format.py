@@ -60,7 +60,7 @@ def regular_file(path: Path) -> Path:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "it is no name of a file"
         shown = str(path) if len(str(path)) < 200 else f"{str(path)[:100]}...{str(path)[-50:]}"
-        raise InputError(f"{shown!r} cannot be opened ({reason}); check the path.") from error
+        raise InputError(f"{shown!r} cannot be opened: {reason}; check the path.") from error
     if not stat.S_ISREG(mode):
         raise InputError(
             f"{path} is a {_kind(mode)}, but a file with a scan is expected; check the path."

@@ -50,6 +50,8 @@ class StoredImage:
         DICOM window (centre, width), where the header has it.
     colour : ndarray of uint8, (1, y, x, 3), or None
         Of a single picture in colour.
+    lossy : str
+        Kind of compression that lost detail, such as "JPEG"; empty for none.
     """
 
     values: NDArray[Any]
@@ -63,6 +65,7 @@ class StoredImage:
     modality: str | None = None
     window: tuple[float, float] | None = None
     colour: NDArray[np.uint8] | None = None
+    lossy: str = ""
 
 
 def choose_volume(name: str, count: int, volume: int | None) -> tuple[int, tuple[str, ...]]:

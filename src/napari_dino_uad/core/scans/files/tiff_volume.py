@@ -38,6 +38,9 @@ _SLICES, _VOLUMES, _SAMPLES = "ZIQ", "T", "S"
 # Values of the tag of colours.
 _WHITE_IS_0, _PALETTE = 0, 3
 
+# Values of the tag of compression: JPEG as it was, as it is, and with loss (DNG).
+_JPEG = (6, 7, 34892)
+
 # Units of a microscope or scanner; inches and centimetres are a printer's.
 _TRUSTED = ("mm", "millimeter", "millimetre", "um", "µm", "μm", "micron", "microns", "nm")
 
@@ -85,6 +88,7 @@ def read_tiff(path: Path, volume: int | None = None) -> StoredImage:
         values, colour, more = _grey(_pixels(series, path, index), series, name, slices)
         spacing, edges = _spacing(series, slices), _resolution(series)
         turn = _turn(series)
+        lossy = "JPEG" if series.keyframe.compression in _JPEG else ""
     if values.size != slices * math.prod(_page_size(series)):
         raise damaged(name)
     values = values.reshape(slices, *_page_size(series))
@@ -103,6 +107,7 @@ def read_tiff(path: Path, volume: int | None = None) -> StoredImage:
         spacing_known=spacing is not None,
         notices=(*notices, *more),
         colour=colour,
+        lossy=lossy,
     )
 
 
