@@ -29,6 +29,7 @@ def main(scan: str, model_file: str, out: str) -> None:
         model.calibration.threshold(FALSE_ALARMS),
         model.calibration,
         foreground=anomaly.foreground,
+        core=model.calibration.core_threshold(FALSE_ALARMS),
     )
     for path in write_results(folder, anomaly, labels, findings, FALSE_ALARMS):
         print(path)
