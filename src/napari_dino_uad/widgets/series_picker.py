@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import (
@@ -127,13 +127,8 @@ def _texts(series: Series) -> tuple[str, ...]:
 
 def pick_series(folder: str, series: Sequence[Series]) -> Series:
     """Ask which series to open; raise `Cancelled` if none."""
-    picker = SeriesPicker(folder, series, main_window())
-    try:
-        if not picker.exec():
-            raise Cancelled
-        return picker.chosen
-    finally:
-        picker.deleteLater()
+    chosen: Series = _asked(SeriesPicker(folder, series, main_window()))
+    return chosen
 
 
 class VolumePicker(QDialog):
@@ -181,7 +176,12 @@ def _buttons(dialog: QDialog) -> QDialogButtonBox:
 
 def pick_volume(file: str, volumes: Sequence[str]) -> int:
     """Ask which volume to open, counted from 1; raise `Cancelled` if none."""
-    picker = VolumePicker(file, volumes, main_window())
+    chosen: int = _asked(VolumePicker(file, volumes, main_window()))
+    return chosen
+
+
+def _asked(picker: SeriesPicker | VolumePicker) -> Any:
+    """Return what is chosen in a picker; raise `Cancelled` if nothing is."""
     try:
         if not picker.exec():
             raise Cancelled
