@@ -29,6 +29,7 @@ from napari_dino_uad.widgets.findings.profile import slice_peaks
 from napari_dino_uad.widgets.results.detection import Detection
 from napari_dino_uad.widgets.results.found import Detected
 from napari_dino_uad.widgets.results.store import results_of
+from napari_dino_uad.widgets.results.texts import describe_findings
 from napari_dino_uad.widgets.session import session
 from napari_dino_uad.widgets.threshold import histogram_edges, score_histogram
 
@@ -163,6 +164,19 @@ def test_titles_sort_the_table(widget):
     assert table.order == sorted(peaks, key=lambda label: -peaks[label])
     table.sortByColumn(0, Qt.SortOrder.AscendingOrder)
     assert table.order == sorted(peaks)
+
+
+def test_without_a_finding_the_highest_score_is_named(qtbot, viewer, anomaly):
+    detection = show(qtbot, viewer, anomaly, minimum_size=1000)
+    assert not detection.findings
+    where = np.where(anomaly.foreground, anomaly.scores, -np.inf)
+    number = int(where.max(axis=(1, 2)).argmax())
+    text = describe_findings(detection)
+    assert text.startswith("No finding at 3.0 % false alarms in healthy tissue.")
+    assert f"The highest score, in slice {number}, is exceeded by" in text
+    assert detection.found.highest.rate == pytest.approx(
+        float(anomaly.model.calibration.false_positive_rate(float(where.max())))
+    )
 
 
 def test_n_and_p_step_through_the_findings(widget, viewer):

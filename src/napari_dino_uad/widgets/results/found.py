@@ -17,7 +17,23 @@ if TYPE_CHECKING:
     from napari_dino_uad.core.maps.finding_settings import FindingSettings
     from napari_dino_uad.core.maps.findings import Finding
 
-__all__ = ["Detected", "Found", "fill_map", "find", "finish_map", "painted_slices"]
+__all__ = ["Detected", "Found", "Highest", "fill_map", "find", "finish_map", "painted_slices"]
+
+
+@dataclass(frozen=True)
+class Highest:
+    """The highest score of a scan.
+
+    Attributes
+    ----------
+    rate : float
+        The share of healthy tissue that exceeds it.
+    slice : int
+        Where it is.
+    """
+
+    rate: float
+    slice: int
 
 
 @dataclass(frozen=True)
@@ -40,6 +56,8 @@ class Found:
     copy : ndarray of uint8, (S, P, L), or None
         A copy of the labels, in which the slice on screen follows the threshold while it is
         dragged. It is made in the thread: for a large scan it takes longer than a frame.
+    highest : Highest or None
+        Where the scan comes closest to a finding, if there is none.
     """
 
     settings: FindingSettings
@@ -50,6 +68,7 @@ class Found:
     removed: int = 0
     left_out: int = 0
     copy: NDArray[np.uint8] | None = None
+    highest: Highest | None = None
 
 
 @dataclass(frozen=True)
@@ -157,13 +176,29 @@ def find(
         core=calibration.core_threshold(settings.rate),
     )
     if settings.edits is None:
-        return Found(settings, automatic, automatic, findings, copy=automatic.copy())
+        highest = None if findings else _highest(anomaly, settings)
+        return Found(
+            settings, automatic, automatic, findings, copy=automatic.copy(), highest=highest
+        )
     edits = settings.edits
     labels, findings = edit_findings(automatic, edits, scores, volume, calibration, known)
     wanted = ((automatic > 0) | (edits > 0)) & (edits >= 0)
     left_out = int(np.count_nonzero(wanted) - np.count_nonzero(labels))
     counts = count_edits(automatic, labels)
     return Found(settings, automatic, labels, findings, *counts, left_out, labels.copy())
+
+
+def _highest(anomaly: AnomalyMap, settings: FindingSettings) -> Highest | None:
+    tissue = _tissue(anomaly, settings)
+    peaks = [
+        float((one if tissue is None else one[tissue[number]]).max(initial=-np.inf))
+        for number, one in enumerate(anomaly.scores)
+    ]
+    number = int(np.argmax(peaks))
+    if peaks[number] == -np.inf:
+        return None
+    rate = float(anomaly.model.calibration.false_positive_rate(peaks[number]))
+    return Highest(rate, number)
 
 
 def _tissue(anomaly: AnomalyMap, settings: FindingSettings) -> NDArray[np.bool_] | None:

@@ -75,7 +75,12 @@ def describe_findings(detection: Detection) -> str:
     rate = format_rate(detection.found.settings.rate)
     findings = detection.findings
     if not findings:
-        return f"No finding at {rate} false alarms in healthy tissue."
+        text = f"No finding at {rate} false alarms in healthy tissue."
+        highest = detection.found.highest
+        if highest is None:
+            return text
+        where = "" if detection.anomaly.volume.is_2d else f", in slice {highest.slice},"
+        return f"{text} The highest score{where} is exceeded by {format_rate(highest.rate)} of it."
     volume, first = detection.anomaly.volume, findings[0]
     unit = size_unit(volume)
     total = unit.text(sum(finding.voxels for finding in findings))
