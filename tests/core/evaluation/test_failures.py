@@ -99,10 +99,14 @@ def test_an_opened_case_agrees_with_its_row(heads, model, tmp_path):
         outcome = compare_at(opened, level)
         assert outcome.dice == pytest.approx(row[f"dice_at_fpr_{rate:g}"])
         assert outcome.average_precision == pytest.approx(row["average_precision"])
-    outcome = compare_at(opened, written.levels[0.01])
+    outcome = compare_at(opened, written.levels[0.01], core=written.cores[0.01])
     assert (outcome.lesions, outcome.met) == (row["lesions"], row["lesions_met"])
     assert outcome.false == row["false_findings"]
     np.testing.assert_array_equal((outcome.labels == 1) | (outcome.labels == 3), opened.mask)
+    # A folder of an earlier version counts sizes above the threshold, as it did.
+    assert written.cores.keys() == written.levels.keys()
+    del written.metrics["cores"]
+    assert written.cores == {}
 
 
 @pytest.mark.parametrize(
