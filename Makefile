@@ -8,7 +8,7 @@ APT := xvfb xauth libgl1-mesa-dri libegl1 libxkbcommon-x11-0 libxcb-icccm4 libxc
 XVFB := xvfb-run -a -s "-screen 0 1400x900x24"
 WIDGET_TESTS := tests/e2e tests/widgets tests/test_reader_writer.py
 
-.PHONY: soak test-lowest lock demo test test-fast coverage lint docs bench bench-window screenshots system clean
+.PHONY: soak test-lowest test-pyside6 lock demo test test-fast coverage lint docs bench bench-window screenshots system clean
 
 $(VENV)/.ready: pyproject.toml lock.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -40,6 +40,16 @@ demo: system $(VENV)/.ready
 test: system $(VENV)/.ready
 	QT_API=pyqt6 $(XVFB) $(BIN)/python -m pytest --durations=15
 	QT_API=pyqt5 $(XVFB) $(BIN)/python -m pytest $(WIDGET_TESTS)
+
+# The tests of the window on PySide6, in an environment that has nothing else of its own and borrows
+# the rest. Not part of make test.
+PYSIDE := .venv-pyside6
+test-pyside6: system $(VENV)/.ready
+	test -x $(PYSIDE)/bin/python || $(PYTHON) -m venv $(PYSIDE)
+	$(BIN)/python -c "import site; print(site.getsitepackages()[0])" \
+		> "$$($(PYSIDE)/bin/python -c 'import site; print(site.getsitepackages()[0])')/borrowed.pth"
+	$(PYSIDE)/bin/python -m pip install -q 'PySide6>6.7,!=6.11.0,!=6.11.1,<6.12'
+	PYTHONPATH=$(CURDIR)/src QT_API=pyside6 $(XVFB) $(PYSIDE)/bin/python -m pytest $(WIDGET_TESTS)
 
 # Hours: damaged files, killed runs, power cuts (as root), a walk through the window. Writes
 # docs/reliability.md; SHARE=0.1 tries a tenth.
@@ -89,4 +99,4 @@ screenshots: system $(VENV)/.ready
 	QT_API=pyqt6 XDG_CONFIG_HOME=$$(mktemp -d) $(XVFB) $(BIN)/python scripts/screenshots.py
 
 clean:
-	rm -rf $(VENV) .venv-lowest
+	rm -rf $(VENV) .venv-lowest $(PYSIDE)
