@@ -99,6 +99,9 @@ def test_a_large_lesion_does_not_become_the_level_of_its_scan():
     assert ill.level == pytest.approx(median + 3 * (median - low), rel=1e-5)
     assert ill.level < healthy.level + 2
     assert scan_level(maps, tissue, MapSettings(level_limit=0), True).level > healthy.level + 5
+    # A percentile that was asked for is taken as it is.
+    asked = scan_level(maps, tissue, MapSettings(level=90), True)
+    assert asked == scan_level(maps, tissue, MapSettings(level_limit=0), True)
     # Only where brightness is compared.
     alone = scan_level(maps, tissue, MapSettings(), False)
     assert alone == scan_level(maps, tissue, MapSettings(level_limit=0), False)

@@ -101,7 +101,8 @@ class MapSettings:
     level_limit : float or None
         Farthest that the level lies above the scan's median, in distances from the 25th percentile
         to the median, which a lesion hardly moves: so a large lesion does not become the level of
-        its scan. 0 is no limit; None is 3 where brightness is compared, and no limit elsewhere.
+        its scan. 0 is no limit; None is 3 where brightness is compared and `level` is None, and no
+        limit elsewhere.
     """
 
     smoothing_mm: float = 5.0
@@ -317,7 +318,8 @@ def scan_level(
     level, low, median, high = np.percentile(values, [percentile, 25, 50, 75])
     limit = settings.level_limit
     if limit is None:
-        limit = _LEVEL_LIMIT if compared else 0.0
+        # A percentile that was asked for is taken as it is.
+        limit = _LEVEL_LIMIT if compared and settings.level is None else 0.0
     if limit > 0:
         level = min(level, median + limit * (median - low))
     spread = max(float(high - low), _LEAST_SPREAD)
